@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The whole build of Nexus, in one non-recursive file; `make help` lists the targets. Sources are
+# globbed: a new .c file, test or technique folder needs no change here.
+#
+#   BUILD=dir                    where everything goes (build; build-asan when sanitized)
+#   SANITIZE=address,undefined   the sanitized variant, in a folder of its own
+#   V=1                          show whole commands
+#   WERROR=1, DEVELOPER=1        warnings are errors, as `make test` has it
+#   PREFIX= DESTDIR=             for `make install`
+#   EXTRA_CFLAGS= EXTRA_LDFLAGS= your own flags, added last
+
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := all
+
+VERSION := 0.1.0
+PREFIX ?= /usr/local
+DESTDIR ?=
+SANITIZE ?=
+BUILD ?= $(if $(SANITIZE),build-asan,build)
+CC := $(if $(filter default,$(origin CC)),gcc,$(CC))
+export CC
+DEVELOPER ?=
+WERROR ?= $(or $(DEVELOPER),$(if $(filter test test-long,$(MAKECMDGOALS)),1))
+
+ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
+endif
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+comma := ,
+ifneq ($(filter-out address undefined leak thread,$(subst $(comma), ,$(SANITIZE))),)
+$(error SANITIZE takes address, undefined, leak and thread, joined by commas, not '$(SANITIZE)')
+endif
+
+# `make V=1` shows commands; otherwise one short line for each file.
+V ?=
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2);)
+
+# --- What was found: config.mk is rewritten only when it changes, and make then starts over.
+NO_CONFIG := help clean format check-format check-deps cuda models
+NEED := $(if $(filter test test-long demo setup,$(MAKECMDGOALS)),test,build)
+ifneq ($(filter-out $(NO_CONFIG),$(or $(MAKECMDGOALS),all)),)
+include $(BUILD)/config.mk
+endif
+$(BUILD)/config.mk: FORCE
+	@harness/build/setup.sh $(NEED) $@
+FORCE:
+
+# --- Flags
+WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wvla -Wundef -Wstrict-prototypes \
+	-Wmissing-prototypes -Wwrite-strings -Wpointer-arith
+OPTIMISE := $(if $(SANITIZE),-O1,-O3)
+SANITIZERS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all \
+	-fno-omit-frame-pointer)
+BASE_CFLAGS = -std=gnu11 -g $(OPTIMISE) $(WARNINGS) $(SANITIZERS) -DNX_VERSION='"$(VERSION)"'
+BASE_LDFLAGS = $(SANITIZERS)
+LDLIBS = $(LIB_LIBS) -lpthread -lm
+
+# Floors hold because a folder's include path shows it nothing else.
+PUBLIC := -Iharness/include -Ikernels/include
+SHARED_CFLAGS := -fPIC -fvisibility=hidden
+SHARED_LDFLAGS := -shared -Wl,-z,defs
+HARNESS_CFLAGS = -Iharness $(PUBLIC) $(LIB_CFLAGS)
+TEST_CFLAGS = -Iharness -Iharness/test $(PUBLIC) -Ikernels $(LIB_CFLAGS) $(CHECK_CFLAGS)
+PLUGIN_CFLAGS := $(PUBLIC) $(SHARED_CFLAGS)
+KERNEL_CFLAGS = $(PUBLIC) -Ikernels $(SHARED_CFLAGS) -ffp-contract=off $(if $(SANITIZE),-O2,-O3) \
+	$(DNNL_CFLAGS)
+AVX2 := -mavx2 -mfma -mf16c
+AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512vl -mavx512dq
+AVX512BF16 := $(AVX512) -mavx512bf16
+
+# The flags of one source file, by its path; instruction sets go by the end of its name.
+isa = $(if $(filter %_avx2.c,$(1)),$(AVX2))$(if $(filter %_avx512.c,$(1)),$(AVX512))$(if \
+	$(filter %_avx512bf16.c,$(1)),$(AVX512BF16))
+flags_of = $(strip $(if $(filter harness/test/plugins/%,$(1)),$(PLUGIN_CFLAGS),$(if \
+	$(or $(filter harness/test/%,$(1)),$(filter test_%,$(notdir $(1)))),$(TEST_CFLAGS),$(if \
+	$(filter harness/%,$(1)),$(HARNESS_CFLAGS),$(if \
+	$(filter kernels/%,$(1)),$(KERNEL_CFLAGS) $(call isa,$(1)),$(PLUGIN_CFLAGS))))))
+
+# --- Sources
+FLOORS := base model engine measure record present cli
+HARNESS_SRC := $(wildcard $(FLOORS:%=harness/%/*.c))
+CPU_SRC := $(wildcard kernels/cpu/*.c)
+BENCH_SRC := $(wildcard kernels/bench/bench_*.c)
+KERNEL_TEST_SRC := $(wildcard kernels/test/test_*.c)
+KERNEL_TEST_HELP_SRC := $(filter-out $(KERNEL_TEST_SRC),$(wildcard kernels/test/*.c))
+TEST_SRC := $(wildcard harness/test/test_*.c techniques/*/test_*.c) $(KERNEL_TEST_SRC)
+TEST_HELP_SRC := $(filter-out harness/test/test_%,$(wildcard harness/test/*.c))
+TEST_PLUGIN_SRC := $(wildcard harness/test/plugins/*.c)
+TECHNIQUES := $(sort $(foreach c,$(wildcard techniques/*/*.c),$(word 2,$(subst /, ,$(c)))))
+HEADERS := $(wildcard harness/*/*.h harness/include/nexus/*.h kernels/*/*.h kernels/include/*/*.h)
+FORMATTED := $(HEADERS) $(HARNESS_SRC) $(CPU_SRC) $(TEST_SRC) $(TEST_HELP_SRC) $(TEST_PLUGIN_SRC) \
+	$(KERNEL_TEST_HELP_SRC) $(wildcard kernels/bench/*.c techniques/*/*.c techniques/*/*.h)
+
+OBJ := $(BUILD)/obj
+LIBRARY := $(BUILD)/libnexus.a
+TEST_LIBRARY := $(BUILD)/libtest.a
+KERNEL_TEST_LIBRARY := $(BUILD)/libkerneltest.a
+BACKENDS := $(if $(CPU_SRC),$(BUILD)/backends/cpu.so)
+PLUGINS := $(TECHNIQUES:%=$(BUILD)/techniques/%.so)
+TEST_PLUGINS := $(TEST_PLUGIN_SRC:harness/test/plugins/%.c=$(BUILD)/test-plugins/%.so)
+BENCHES := $(BENCH_SRC:kernels/bench/%.c=$(BUILD)/bench/%)
+tests_of = $(patsubst %.c,$(BUILD)/tests/%,$(notdir $(1)))
+TESTS := $(call tests_of,$(TEST_SRC))
+PROGRAM := $(if $(wildcard harness/cli/main.c),$(BUILD)/nexus)
+ifneq ($(words $(TESTS)),$(words $(sort $(TESTS))))
+$(error two test files have one name: $(sort $(TEST_SRC)))
+endif
+
+# --- Rules
+.PHONY: all setup test test-long bench demo cuda models install format check-format check-deps \
+	check-headers clean help tests features FORCE
+
+all: features $(LIBRARY) $(PROGRAM) $(BACKENDS) $(PLUGINS) ## Build the program, the CPU backend and the techniques (default)
+tests: all $(TEST_PLUGINS) $(TESTS)
+
+features: $(BUILD)/flags
+	@printf '  %s: %s\n' '$(BUILD)' '$(FEATURES)'
+
+# Everything is rebuilt when the flags change. -Werror is left out: it changes no object.
+FLAGS = $(CC) $(BASE_CFLAGS) | $(BASE_LDFLAGS) $(LDLIBS) | $(HARNESS_CFLAGS) | $(TEST_CFLAGS) | \
+	$(PLUGIN_CFLAGS) | $(KERNEL_CFLAGS) | $(AVX512BF16) | $(EXTRA_CFLAGS) | $(EXTRA_LDFLAGS)
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(subst ','\'',$(FLAGS))' | cmp -s - $@ || \
+		printf '%s\n' '$(subst ','\'',$(FLAGS))' >$@
+
+$(OBJ)/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$<)$(CC) $(BASE_CFLAGS) $(call flags_of,$<) $(if $(WERROR),-Werror) $(EXTRA_CFLAGS) \
+		-MMD -MP -c -o $@ $<
+
+objects = $(patsubst %.c,$(OBJ)/%.o,$(1))
+archive = $(call say,AR,$@)rm -f $@ && ar qcsD $@ $(filter %.o,$^)
+link = $(call say,LD,$@)mkdir -p $(@D) && $(CC) $(BASE_LDFLAGS) $(EXTRA_LDFLAGS) -o $@ $(filter %.o %.a,$^)
+shared = $(link) $(SHARED_LDFLAGS)
+
+$(LIBRARY): $(call objects,$(filter-out harness/cli/main.c,$(HARNESS_SRC)))
+	$(archive)
+$(TEST_LIBRARY): $(call objects,$(TEST_HELP_SRC))
+	$(archive)
+$(KERNEL_TEST_LIBRARY): $(call objects,$(KERNEL_TEST_HELP_SRC))
+	$(archive)
+$(BUILD)/nexus: $(OBJ)/harness/cli/main.o $(LIBRARY)
+	$(link) $(LDLIBS)
+$(BUILD)/backends/cpu.so: $(call objects,$(CPU_SRC))
+	$(shared) $(DNNL_LIBS) -lpthread -lm
+$(TEST_PLUGINS): $(BUILD)/test-plugins/%.so: $(OBJ)/harness/test/plugins/%.o
+	$(shared) -lm
+
+define technique
+$(BUILD)/techniques/$(1).so: $(call objects,$(filter-out techniques/$(1)/test_%,$(wildcard techniques/$(1)/*.c)))
+	$$(shared) -lm
+endef
+$(foreach t,$(TECHNIQUES),$(eval $(call technique,$(t))))
+
+define test
+$(call tests_of,$(1)): $(call objects,$(1)) $(2) $(LIBRARY)
+	$$(link) $$(CHECK_LIBS) $$(LDLIBS)
+endef
+$(foreach t,$(TEST_SRC),$(eval $(call test,$(t),$(if \
+	$(filter kernels/%,$(t)),$(KERNEL_TEST_LIBRARY),$(TEST_LIBRARY)))))
+
+$(BENCHES): $(BUILD)/bench/%: $(OBJ)/kernels/bench/%.o $(LIBRARY)
+	$(link) $(LDLIBS)
+
+-include $(patsubst %.c,$(OBJ)/%.d,$(HARNESS_SRC) $(CPU_SRC) $(TEST_SRC) $(TEST_HELP_SRC) \
+	$(TEST_PLUGIN_SRC) $(KERNEL_TEST_HELP_SRC) $(BENCH_SRC) $(wildcard techniques/*/*.c))
+
+# --- What people call
+setup: $(BUILD)/config.mk ## Find the libraries; as root, install what is missing
+	@printf '  %s\n' '$(FEATURES)'
+
+# All tests run sanitized; the kernels' also as released, where the optimiser has its way.
+SANITIZED := $(if $(SANITIZE),$(BUILD),$(BUILD)-asan)
+TEST_RUN = $(TESTS:$(BUILD)/%=$(SANITIZED)/%) $(if $(SANITIZE),,$(call tests_of,$(KERNEL_TEST_SRC)))
+test: check-deps check-headers test-builds ## Run every test under ASan and UBSan, kernels in release too
+	@harness/build/check-format.sh "$(CLANG_FORMAT)" $(FORMATTED) || true
+	@harness/build/run-tests.sh $(TEST_RUN)
+
+.PHONY: test-builds
+test-builds: tests
+ifeq ($(SANITIZE),)
+	@$(MAKE) SANITIZE=address,undefined BUILD=$(SANITIZED) WERROR=$(WERROR) tests
+endif
+
+test-long: export NEXUS_TEST_LONG := 1
+test-long: test ## The same with the slow cases (NEXUS_TEST_LONG=1)
+
+demo: all ## Run experiments/quick.yaml, then write its report and plots
+	@harness/build/demo.sh $(BUILD)/nexus experiments/quick.yaml
+
+bench: all $(BENCHES) ## Time the kernels, then the whole engine
+	@for b in $(BENCHES); do echo "== $$b"; NEXUS_BUILD=$(abspath $(BUILD)) $$b || exit 1; done
+	@if $(BUILD)/nexus bench --help >/dev/null 2>&1; then $(BUILD)/nexus bench; fi
+
+cuda: ## The CUDA backend (comes with a later release)
+	@echo "nothing yet: the CUDA backend comes with a later release"
+
+models: ## Download SmolLM2-135M-Instruct (98 MB) into experiments/models
+	@harness/build/models.sh
+
+install: all ## Install under $(DESTDIR)$(PREFIX)
+	@BUILD=$(BUILD) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) VERSION=$(VERSION) harness/build/install.sh
+
+check-deps: ## Check that no file includes a floor above its own
+	@harness/build/check-deps.sh
+
+check-headers: $(BUILD)/headers.ok ## Compile each header alone, public ones also as C++ and CUDA
+$(BUILD)/headers.ok: $(HEADERS) harness/build/check-headers.sh $(BUILD)/flags
+	$(call say,CHECK,headers)CC='$(CC)' NVCC='$(NVCC)' LIB_CFLAGS='$(LIB_CFLAGS)' \
+		harness/build/check-headers.sh $(HEADERS) && touch $@
+
+format: ## Format the C files with clang-format 14
+	$(call say,FMT,)harness/build/check-format.sh --fix "" $(FORMATTED)
+check-format: ## Check their format, changing nothing
+	@harness/build/check-format.sh "" $(FORMATTED)
+
+clean: ## Remove the build folders
+	rm -rf $(BUILD) $(if $(SANITIZE),,$(BUILD)-asan)
+
+help: ## This list
+	@echo "make [target] [BUILD=dir] [SANITIZE=address,undefined] [V=1] [WERROR=1]"
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | \
+		awk -F'\t' '{ printf "  %-14s %s\n", $$1, $$2 }'

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * engine/hooks.c: instances of a stack's techniques; see impl.h.
+ */
+#include <string.h>
+
+#include "engine/impl.h"
+
+static void *host_alloc(void *ctx, enum nx_mem kind, size_t bytes)
+{
+	struct nx_owner_ctx *o = ctx;
+	return nx_engine_alloc(o->e, o->owner, kind, bytes);
+}
+
+static void host_free(void *ctx, enum nx_mem kind, void *p, size_t bytes)
+{
+	struct nx_owner_ctx *o = ctx;
+	nx_engine_free(o->e, o->owner, kind, p, bytes);
+}
+
+static void fill_host(struct nx_engine *e, struct nx_slot_hook *h)
+{
+	const struct nx_shape *s = &e->w->shape;
+	h->owner = (struct nx_owner_ctx){.e = e, .owner = nx_engine_owner(e, h->t->name)};
+	h->host = (struct nx_host){
+	        .abi = NX_TECHNIQUE_ABI,
+	        .size = sizeof(struct nx_host),
+	        .ctx = &h->owner,
+	        .ops = e->dev->ops,
+	        .dev = e->dev->dev,
+	        .model = {.n_layers = s->n_layers,
+	                  .d_model = s->d_model,
+	                  .n_heads = s->n_heads,
+	                  .n_kv_heads = s->n_kv_heads,
+	                  .head_dim = s->head_dim,
+	                  .d_ff = s->d_ff,
+	                  .vocab = s->vocab,
+	                  .max_len = e->max_len},
+	        .batch_size = e->cfg.batch_size,
+	        .max_seqs = e->max_seqs,
+	        .max_rows = e->max_rows,
+	        .max_len = e->max_len,
+	        .invariant = e->cfg.invariant,
+	        .alloc = host_alloc,
+	        .free = host_free,
+	};
+}
+
+int nx_hooks_create(struct nx_engine *e, struct nx_err *err)
+{
+	const struct nx_stack *s = e->cfg.stack;
+	for (int32_t i = 0; i < s->n_layers; i++) {
+		const struct nx_layer *l = &s->layers[i];
+		struct nx_slot_hook *h = &e->hooks[i];
+		h->t = l->plugin->technique;
+		fill_host(e, h);
+		if (h->t->probe) {
+			struct nx_probe p = {.model = h->host.model,
+			                     .batch_size = e->cfg.batch_size,
+			                     .max_seqs = e->max_seqs,
+			                     .max_len = e->max_len,
+			                     .values = l->values};
+			int rc = h->t->probe(&p, err);
+			if (rc) return rc;
+		}
+		int rc = h->t->create(&h->self, &h->host, l->values, err);
+		if (rc) return rc;
+		e->n_hooks = i + 1;
+		if (l->plugin->slots & 1u << NX_SLOT_SCHEDULE) e->sched = h;
+		if (l->plugin->slots & 1u << NX_SLOT_KV_LAYOUT) e->layout = h;
+		if (l->plugin->slots & 1u << NX_SLOT_ATTENTION) e->attn = h;
+		e->broken |= h->t->breaks;
+		if (h->t->flags & NX_TECH_NEEDS_TOKENS) e->plan_ahead = false;
+	}
+	e->holds_places = !e->sched || (e->sched->t->flags & NX_TECH_HOLDS_PLACES);
+	return 0;
+}
+
+void nx_hooks_destroy(struct nx_engine *e)
+{
+	for (int32_t i = e->n_hooks; i-- > 0;) e->hooks[i].t->destroy(e->hooks[i].self);
+	e->n_hooks = 0;
+	e->sched = e->layout = e->attn = NULL;
+}
+
+void nx_hooks_event(struct nx_engine *e, enum nx_event_kind kind, int32_t seq, int32_t arg)
+{
+	const struct nx_seq *s = &e->seqs[seq];
+	struct nx_seq_event ev = {.kind = kind, .seq = s->place, .request = s->req->id, .sample = s->sample, .arg = arg};
+	for (int32_t i = 0; i < e->n_hooks; i++)
+		if (e->hooks[i].t->event) e->hooks[i].t->event(e->hooks[i].self, &ev);
+}

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * engine/impl.h: what the files of the engine share. Not for others.
+ *
+ * A step walks through them in this order:
+ *     view.c      what the scheduler may see
+ *     admit.c     its grants become places and KV room; preemption
+ *     plan.c      rows, emits and commits, written to one buffer and uploaded
+ *     forward.c   the pass over all rows, sampling, commit
+ *     loop.c      arrivals, the order of all this, results, retirement
+ */
+#ifndef NEXUS_ENGINE_IMPL_H
+#define NEXUS_ENGINE_IMPL_H
+
+#include "engine/engine.h"
+#include "engine/store.h"
+
+struct nx_layer_weights {
+	struct nx_weight *qkv, *o, *gate_up, *down;
+	float *attn_norm, *ffn_norm; /* device, [d_model] */
+};
+
+struct nx_weights {
+	struct nx_device *dev;
+	struct nx_shape shape;
+	enum nx_dtype dtype;
+	const struct nx_tokenizer *tokenizer;
+	struct nx_weight *embed, *output; /* one matrix when tied */
+	float *out_norm, *inv_freq;       /* device */
+	struct nx_layer_weights *layers;
+	uint64_t bytes;
+};
+
+/* A sequence: one sample of a request, from arrival to its last token. */
+struct nx_seq {
+	bool live;
+	bool ended;                /* every output is planned, or an end token was seen */
+	const struct nx_request *req;
+	uint32_t sample, gen;      /* gen tells apart the users of one entry */
+	int32_t place;             /* -1 = none */
+	enum nx_seq_phase phase;
+	int32_t parent;            /* waits for that sequence's prompt, then forks from it; -1 = none */
+	int32_t *tokens;           /* prompt and outputs known to the host; [max_len + 1] */
+	int32_t n_tokens;
+	int32_t max_out;           /* clipped to the context */
+	int32_t n_out, n_seen;     /* outputs planned, outputs read */
+	int32_t len;               /* rows in the store, this step's included once it is planned */
+	int32_t n_preempted;
+	enum nx_finish why;
+	uint64_t arrival_ns;
+	struct nx_swapped swapped;
+};
+
+/* One output of a step in flight. */
+struct nx_flight {
+	int32_t seq, index;        /* index of the output token */
+	uint32_t gen;
+};
+
+/* Host side of a step; two take turns when planning ahead. */
+struct nx_step {
+	uint8_t *host;             /* pinned: what plan.c uploads */
+	int32_t *tokens;           /* pinned, [max_emit]: what comes back */
+	struct nx_event *done;
+	struct nx_flight *flights; /* [max_emit] */
+	int32_t n_flights;
+	bool in_flight;
+	struct nx_step_info info;
+};
+
+struct nx_chunk {              /* one forward of a step */
+	int32_t row0, n_rows, seg0, n_segs, max_keys;
+	int32_t gather0, n_gather;
+};
+
+/* Offsets into the plan buffer for a bucket of rows. */
+struct nx_plan_layout {
+	size_t seq, token, slot_off, pos_off, kind, scratch, n_anc; /* int32 [rows] */
+	size_t segments, gather, emits, commits, inits, samplers, bytes;
+};
+
+struct nx_owner_ctx {
+	struct nx_engine *e;
+	size_t owner;
+};
+
+struct nx_slot_hook {          /* a layer of the stack, instantiated */
+	const struct nx_technique *t;
+	void *self;
+	struct nx_host host;
+	struct nx_owner_ctx owner;
+};
+
+#define NX_OWNER_MAX (8 + NX_STACK_MAX)
+
+struct nx_engine {
+	struct nx_engine_config cfg;
+	const struct nx_weights *w;
+	struct nx_device *dev;
+	struct nx_stream *stream;
+	bool plan_ahead;
+	uint32_t broken;           /* traits */
+
+	int32_t n_hooks;
+	struct nx_slot_hook hooks[NX_STACK_MAX];
+	struct nx_slot_hook *sched, *layout, *attn; /* NULL = the engine's default */
+	bool holds_places;
+
+	int32_t max_seqs;          /* places */
+	int32_t n_entries;         /* entries of seqs: places twice, since held ones and new ones overlap */
+	int32_t max_len, longest;
+	int32_t max_rows, max_chunk_rows, max_chunks, max_segs;
+	size_t act_bytes;          /* of one activation element */
+
+	struct nx_store store;
+	enum nx_attn_kernel attn_kernel;
+	int32_t kv_chunk;
+
+	/* Device memory. */
+	struct nx_seq_state state;
+	struct nx_sampler *samplers;
+	uint8_t *plan_dev;
+	int32_t *token_dev;
+	void *x, *h, *qkv, *attn_out, *ff, *lx, *lh;
+	float *logits;
+	void *workspace;
+	size_t workspace_bytes;
+
+	/* Sequences. */
+	struct nx_seq *seqs;       /* [n_entries] */
+	int32_t *token_space;
+	int32_t *run, n_run;       /* entries with a place, in order of admission */
+	int32_t *wait, n_wait;     /* in the order the scheduler shall see */
+	int32_t *free_places, n_free_places;
+
+	/* The plan under construction. */
+	struct nx_sched_seq *view_run, *view_wait;
+	int32_t *view_run_seq, *view_wait_seq; /* entry of each view row */
+	struct nx_sched_view view;
+	struct nx_grant *grants;
+	struct nx_schedule out;
+	bool *granted, *dropped;   /* by entry; by grant */
+	struct nx_plan_layout lay;
+	struct nx_chunk *chunks;
+	int32_t n_chunks, n_rows, n_segs, n_emits, n_commits, n_gather, n_inits;
+	struct nx_step steps[2];
+	int32_t turn;
+
+	/* The run. */
+	const struct nx_request *reqs;
+	size_t n_reqs, next_req, n_done_reqs;
+	int32_t *left;             /* samples still open, by client */
+	int32_t in_flight;         /* requests arrived and not done */
+	const struct nx_sink *sink;
+	float *logits_host;
+
+	/* Memory by owner. */
+	struct nx_mem_use owners[NX_OWNER_MAX];
+	size_t n_owners;
+	int64_t peak_used_rows;
+};
+
+/* memory.c: allocation with an owner's name on it. */
+size_t nx_engine_owner(struct nx_engine *e, const char *name);
+void *nx_engine_alloc(struct nx_engine *e, size_t owner, enum nx_mem kind, size_t bytes);
+void nx_engine_free(struct nx_engine *e, size_t owner, enum nx_mem kind, void *p, size_t bytes);
+
+/* sizes.c: limits and geometry, shared by create and forecast. Geometry and attention ask the hooks. */
+int nx_engine_sizes(struct nx_engine *e, const struct nx_shape *shape, struct nx_err *err);
+int nx_engine_geometry(struct nx_engine *e, const struct nx_shape *shape, enum nx_dtype dtype,
+                       struct nx_kv_geometry *out, struct nx_err *err);
+int nx_engine_attention(struct nx_engine *e, const struct nx_shape *shape, struct nx_err *err);
+struct nx_group_shape nx_engine_group(const struct nx_shape *shape, enum nx_dtype dtype);
+/* Bytes of the activations of one forward, by buffer; the sum is what "activations" owns. */
+struct nx_act_sizes {
+	size_t x, h, qkv, attn_out, ff, lx, lh, logits;
+};
+struct nx_act_sizes nx_engine_act_sizes(const struct nx_engine *e, const struct nx_shape *shape);
+
+/* hooks.c: instances of the stack's techniques. */
+int nx_hooks_create(struct nx_engine *e, struct nx_err *err);
+void nx_hooks_destroy(struct nx_engine *e);
+void nx_hooks_event(struct nx_engine *e, enum nx_event_kind kind, int32_t seq, int32_t arg);
+
+/* schedule_static.c: the default of the schedule slot: padded, runs to completion. */
+int nx_schedule_static(const struct nx_sched_view *view, struct nx_schedule *out, struct nx_err *err);
+
+/* view.c */
+void nx_view_build(struct nx_engine *e);
+int32_t nx_seq_pending(const struct nx_seq *s);
+int32_t nx_kv_rows(const struct nx_engine *e, const struct nx_seq *s, int32_t rows);
+
+/* admit.c: serves e->out.grants: places, KV room, preemption. Grants that fall away are marked dropped. */
+int nx_admit(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
+void nx_seq_leave(struct nx_engine *e, int32_t i); /* gives back place and KV */
+
+/* plan.c */
+size_t nx_plan_layout_for(int32_t rows, int32_t segs, int32_t emits, int32_t seqs, struct nx_plan_layout *out);
+int nx_plan_build(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
+void nx_plan_init_place(struct nx_engine *e, struct nx_step *st, int32_t i); /* length, last token, sampler */
+
+/* forward.c */
+int nx_forward(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
+
+#endif

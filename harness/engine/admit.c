@@ -47,6 +47,11 @@ static void wait_again(struct nx_engine *e, int32_t i)
 static int preempt(struct nx_engine *e, struct nx_step *st, int32_t i, struct nx_err *err)
 {
 	struct nx_seq *s = &e->seqs[i];
+	if (s->phase == NX_SEQ_HELD) { /* it only keeps its place warm: nothing of it is needed again */
+		nx_seq_leave(e, i);
+		if (s->n_seen == s->n_out) s->live = false;
+		return 0;
+	}
 	bool swap = e->store.geo.preempt == NX_PREEMPT_SWAP && s->len > 0;
 	/* Children that wait for this prompt lose it: they are made again when it is admitted again. */
 	for (int32_t k = 0; k < e->n_entries; k++) {
@@ -212,9 +217,9 @@ int nx_admit(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
 		int32_t want = base + g->rows + g->pad;
 		struct nx_err full = {0};
 		int rc = 0;
-		if (want > e->max_len) { /* padding never asks for more than a sequence can have */
-			g->pad -= want - e->max_len;
-			want = e->max_len;
+		if (want > e->longest) { /* padding makes no sequence longer than the longest request */
+			g->pad -= want - e->longest;
+			want = e->longest;
 		}
 		e->dropped[k] = false;
 		if (!g->waiting) {

@@ -114,6 +114,7 @@ static int create(struct nx_engine *e, struct nx_err *err)
 	e->owners[kv].reserved_bytes = e->store.kv_bytes[0] + e->store.scratch_bytes[0];
 	e->owners[swap].reserved_bytes = e->store.swap_bytes;
 	e->owners[weights].reserved_bytes = e->owners[weights].peak_used_bytes = e->w->bytes;
+	e->state.max_seqs = e->max_seqs;
 	nx_plan_layout_for(1, e->max_segs, e->max_seqs, e->max_seqs, &e->lay);
 	nx_engine_reset(e);
 	return 0;

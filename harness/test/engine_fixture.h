@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test/engine_fixture.h: a tiny model on the CPU backend, stacks by name, and runs that collect tokens.
+ */
+#ifndef NEXUS_TEST_ENGINE_FIXTURE_H
+#define NEXUS_TEST_ENGINE_FIXTURE_H
+
+#include "engine/engine.h"
+
+struct fixture {
+	char path[512];
+	struct nx_model *model;
+	struct nx_device dev;
+	struct nx_weights *weights;
+	struct nx_registry *registry;
+};
+
+/* Aborts the test on failure. isa: see nx_device_config. invariant: products in one order for every M. */
+void fixture_open(struct fixture *f, enum nx_dtype dtype, const char *isa, bool invariant, int32_t threads);
+void fixture_close(struct fixture *f);
+
+/* spec: "paged_attention:block_size=4:num_blocks=40,continuous_batching"; "" = the engine's defaults. */
+struct test_stack {
+	struct nx_stack stack;
+	struct nx_value values[NX_STACK_MAX][16];
+	char text[512];
+};
+void test_stack_make(struct test_stack *s, const struct fixture *f, const char *spec);
+
+/* What a run gave: tokens by (request, sample). */
+struct outcome {
+	int32_t n_requests, samples, max_out;
+	int32_t *tokens;   /* [n_requests, samples, max_out], -1 = none */
+	int32_t *n_out;    /* [n_requests, samples] */
+	float *logits;     /* [n_requests, samples, max_out, vocab] when wanted, else NULL */
+	int32_t vocab;
+	int64_t rows[NX_ROW_KIND_COUNT];
+	int64_t n_steps, n_preempted;
+	int32_t n_finished;
+	int64_t kv_held_peak;
+};
+void outcome_init(struct outcome *o, const struct fixture *f, int32_t n_requests, int32_t samples, int32_t max_out,
+                  bool logits);
+void outcome_release(struct outcome *o);
+
+/* Ragged seeded requests; prompts[] is owned by the set. */
+struct request_set {
+	struct nx_request *reqs;
+	int32_t n;
+	int32_t *space;
+};
+void requests_make(struct request_set *s, const struct fixture *f, int32_t n, int32_t min_prompt, int32_t max_prompt,
+                   int32_t min_out, int32_t max_out, int32_t samples, float temperature, uint64_t seed);
+void requests_release(struct request_set *s);
+
+struct run_options {
+	int32_t batch_size;
+	bool plan_ahead, invariant;
+	int32_t max_len;
+};
+/* Runs and checks that the store is whole after every step and empty at the end. Returns the run's code. */
+int run_stack(const struct fixture *f, const char *spec, const struct request_set *reqs, const struct run_options *o,
+              struct outcome *out, struct nx_err *err);
+
+#endif

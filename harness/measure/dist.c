@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * measure/dist.c: lengths that are fixed or drawn; see experiment.h.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "measure/experiment_internal.h"
+
+static int parse_uniform(const struct nx_yaml *v, struct nx_dist *d, struct nx_err *err)
+{
+	static const char *const keys[] = {"min", "max"};
+	int rc = nx_yaml_check_map(v, keys, NX_N(keys), err);
+	if (rc)
+		return rc;
+	const struct nx_yaml *min = nx_yaml_get(v, "min"), *max = nx_yaml_get(v, "max");
+	if (!min || !max)
+		return nx_yaml_fail(
+			v, err, NX_EINVAL,
+			"found uniform without %s; legal: {uniform: {min: 100, max: 500}}",
+			min ? "max" : "min");
+	d->kind = NX_DIST_UNIFORM;
+	rc = nx_yaml_i32(min, 1, NX_LEN_MAX, &d->min, err);
+	return rc ? rc : nx_yaml_i32(max, d->min, NX_LEN_MAX, &d->max, err);
+}
+
+static int parse_lognormal(const struct nx_yaml *v, struct nx_dist *d, struct nx_err *err)
+{
+	static const char *const keys[] = {"mean", "sigma", "max", "min"};
+	int rc = nx_yaml_check_map(v, keys, NX_N(keys), err);
+	if (rc)
+		return rc;
+	for (size_t i = 0; i < 3; i++)
+		if (!nx_yaml_get(v, keys[i]))
+			return nx_yaml_fail(
+				v, err, NX_EINVAL,
+				"found lognormal without %s; legal: {lognormal: {mean: 200, sigma: 1.0, max: 1024}}",
+				keys[i]);
+	const struct nx_yaml *min = nx_yaml_get(v, "min");
+	d->kind = NX_DIST_LOGNORMAL;
+	d->min = 1;
+	if (min && (rc = nx_yaml_i32(min, 1, NX_LEN_MAX, &d->min, err)) != 0)
+		return rc;
+	if ((rc = nx_yaml_i32(nx_yaml_get(v, "max"), d->min, NX_LEN_MAX, &d->max, err)) != 0)
+		return rc;
+	/* A mean above max would be clipped away: it could never be reached. */
+	if ((rc = nx_yaml_double(nx_yaml_get(v, "mean"), 1, d->max, &d->mean, err)) != 0)
+		return rc;
+	return nx_yaml_double(nx_yaml_get(v, "sigma"), 0, 5, &d->sigma, err);
+}
+
+int nx_dist_parse(const struct nx_yaml *v, struct nx_dist *out, struct nx_err *err)
+{
+	static const char *const kinds[] = {"uniform", "lognormal"};
+	struct nx_dist d = {.kind = NX_DIST_FIXED};
+	int rc;
+	if (v->kind == NX_YAML_MAP) {
+		rc = nx_yaml_check_map(v, kinds, NX_N(kinds), err);
+		if (rc)
+			return rc;
+		if (v->n != 1)
+			return nx_yaml_fail(
+				v, err, NX_EINVAL,
+				"found %zu distributions for %.60s; legal: one of uniform, lognormal",
+				v->n, v->label);
+		const struct nx_yaml *u = nx_yaml_get(v, "uniform");
+		rc = u ? parse_uniform(u, &d, err) : parse_lognormal(v->first, &d, err);
+	} else if (v->kind == NX_YAML_LIST) {
+		return nx_yaml_illegal(
+			v, "an integer, {uniform: {min, max}} or {lognormal: {mean, sigma, max}}",
+			err);
+	} else {
+		rc = nx_yaml_i32(v, 1, NX_LEN_MAX, &d.min, err);
+		d.max = d.min;
+	}
+	if (rc == 0)
+		*out = d;
+	return rc;
+}
+
+const char *nx_dist_text(const struct nx_dist *d, char *buf, size_t size)
+{
+	switch (d->kind) {
+	case NX_DIST_FIXED: snprintf(buf, size, "%d", d->min); break;
+	case NX_DIST_UNIFORM: snprintf(buf, size, "uniform %d-%d", d->min, d->max); break;
+	case NX_DIST_LOGNORMAL:
+		if (d->min > 1)
+			snprintf(buf, size, "lognormal mean %g sigma %g max %d min %d", d->mean,
+			         d->sigma, d->max, d->min);
+		else
+			snprintf(buf, size, "lognormal mean %g sigma %g max %d", d->mean, d->sigma,
+			         d->max);
+		break;
+	}
+	return buf;
+}
+
+static double normal_cdf(double z)
+{
+	return 0.5 * erfc(-z * 0.70710678118654752440);
+}
+
+/* Of a log-normal variable with mean m: mu of its logarithm. */
+static double log_mean(const struct nx_dist *d)
+{
+	return log(d->mean) - 0.5 * d->sigma * d->sigma;
+}
+
+double nx_dist_mean(const struct nx_dist *d)
+{
+	if (d->kind != NX_DIST_LOGNORMAL)
+		return 0.5 * ((double)d->min + d->max);
+	if (d->sigma <= 0)
+		return fmin(fmax(d->mean, d->min), d->max);
+	/* What is drawn is clipped, so its mean is that of the clipped variable:
+	 * min P(X < min) + max P(X > max) + E[X; min <= X <= max]. */
+	double mu = log_mean(d), s = d->sigma;
+	double lo = (log(d->min) - mu) / s, hi = (log(d->max) - mu) / s;
+	return d->min * normal_cdf(lo) + d->max * (1 - normal_cdf(hi)) +
+	       d->mean * (normal_cdf(hi - s) - normal_cdf(lo - s));
+}
+
+int32_t nx_dist_draw(const struct nx_dist *d, uint64_t seed, uint64_t index)
+{
+	struct nx_rng r = {nx_rng_key(seed, index, 0)};
+	if (d->kind == NX_DIST_FIXED)
+		return d->min;
+	if (d->kind == NX_DIST_UNIFORM)
+		return d->min + (int32_t)nx_rng_below(&r, (uint64_t)d->max - (uint64_t)d->min + 1);
+	double u = 1.0 - nx_rng_unit(&r); /* (0, 1]: the logarithm needs it */
+	double z = sqrt(-2 * log(u)) * cos(6.28318530717958647692 * nx_rng_unit(&r));
+	double x = exp(log_mean(d) + d->sigma * z);
+	if (!(x > d->min))
+		return d->min;
+	return x >= d->max ? d->max : (int32_t)lround(x);
+}

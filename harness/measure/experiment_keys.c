@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * measure/experiment_keys.c: the keys of an experiment file but model, techniques and stacks: their types,
+ * ranges and defaults.
+ */
+#include <string.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "measure/experiment_internal.h"
+
+static const char *const top_keys[] = {
+	"model",   "device",   "base",       "dtype",        "invariant", "threads",    "kv_memory",
+	"timeout", "workload", "sweep",      "num_requests", "trials",    "min_effect", "reference",
+	"goodput", "gate",     "techniques", "include",      "stacks",
+};
+static const char *const workload_keys[] = {
+	"prompts", "samples", "seed", "ignore_eos", "temperature", "top_k", "top_p", "min_p",
+};
+static const char *const sweep_keys[] = {"batch_size", "seq_len", "output_len", "stack"};
+static const char *const trials_keys[] = {"min", "max", "rel_ci"};
+static const char *const goodput_keys[] = {"ttft", "tpot", "e2el"};
+static const char *const devices[] = {"cpu"};
+static const char *const bases[] = {"tuned", "plain"};
+static const char *const dtypes[] = {"bf16", "f32"};
+
+int nx_check_top_keys(const struct nx_yaml *root, struct nx_err *err)
+{
+	return nx_yaml_check_map(root, top_keys, NX_N(top_keys), err);
+}
+
+/* The getters below leave the default alone when the key is absent. */
+static int opt_bool(const struct nx_yaml *map, const char *key, bool *out, struct nx_err *err)
+{
+	const struct nx_yaml *v = nx_yaml_get(map, key);
+	return v ? nx_yaml_bool(v, out, err) : 0;
+}
+
+static int opt_i32(const struct nx_yaml *map, const char *key, int32_t min, int32_t max,
+                   int32_t *out, struct nx_err *err)
+{
+	const struct nx_yaml *v = nx_yaml_get(map, key);
+	return v ? nx_yaml_i32(v, min, max, out, err) : 0;
+}
+
+static int opt_double(const struct nx_yaml *map, const char *key, double min, double max,
+                      double *out, struct nx_err *err)
+{
+	const struct nx_yaml *v = nx_yaml_get(map, key);
+	return v ? nx_yaml_double(v, min, max, out, err) : 0;
+}
+
+static int opt_float(const struct nx_yaml *map, const char *key, double min, double max, float *out,
+                     struct nx_err *err)
+{
+	double d = *out;
+	int rc = opt_double(map, key, min, max, &d, err);
+	*out = (float)d;
+	return rc;
+}
+
+static int opt_choice(const struct nx_yaml *map, const char *key, const char *const *names,
+                      size_t n, int *out, struct nx_err *err)
+{
+	const struct nx_yaml *v = nx_yaml_get(map, key);
+	return v ? nx_yaml_choice(v, names, n, out, err) : 0;
+}
+
+static int load_run(struct nx_loading *l, struct nx_err *err)
+{
+	struct nx_experiment *x = &l->full->x;
+	const struct nx_yaml *r = l->root, *v;
+	int device = 0, base = 0, dtype = 0, rc;
+	x->timeout_s = 600;
+	x->min_effect = 0.01;
+	x->gate = true;
+	if ((rc = opt_choice(r, "device", devices, NX_N(devices), &device, err)) != 0 ||
+	    (rc = opt_choice(r, "base", bases, NX_N(bases), &base, err)) != 0 ||
+	    (rc = opt_choice(r, "dtype", dtypes, NX_N(dtypes), &dtype, err)) != 0 ||
+	    (rc = opt_bool(r, "invariant", &x->invariant, err)) != 0 ||
+	    (rc = opt_bool(r, "gate", &x->gate, err)) != 0 ||
+	    (rc = opt_i32(r, "threads", 0, 4096, &x->threads, err)) != 0 ||
+	    (rc = opt_double(r, "min_effect", 0, 1, &x->min_effect, err)) != 0)
+		return rc;
+	if ((v = nx_yaml_get(r, "kv_memory")) != NULL &&
+	    (rc = nx_yaml_size(v, &x->kv_budget_bytes, err)) != 0)
+		return rc;
+	if ((v = nx_yaml_get(r, "timeout")) != NULL) {
+		if ((rc = nx_yaml_duration(v, &x->timeout_s, err)) != 0)
+			return rc;
+		if (!(x->timeout_s >= 0.001 && x->timeout_s <= 7 * 86400.0))
+			return nx_yaml_illegal(v, "from 1ms to 168h", err);
+	}
+	x->device = devices[device];
+	x->base = bases[base];
+	x->dtype = dtype == 0 ? NX_BF16 : NX_F32;
+	return 0;
+}
+
+static int load_workload(struct nx_loading *l, struct nx_err *err)
+{
+	struct nx_workload_spec *w = &l->full->x.workload;
+	const struct nx_yaml *map = nx_yaml_get(l->root, "workload"), *v;
+	int rc;
+	*w = (struct nx_workload_spec){.samples = 1, .seed = 1, .ignore_eos = true, .top_p = 1};
+	if (!map)
+		return nx_yaml_fail(
+			l->root, err, NX_EINVAL,
+			"found no key workload; legal: workload: {prompts: FILE.jsonl}");
+	if ((rc = nx_yaml_check_map(map, workload_keys, NX_N(workload_keys), err)) != 0 ||
+	    (rc = opt_i32(map, "samples", 1, 1024, &w->samples, err)) != 0 ||
+	    (rc = opt_bool(map, "ignore_eos", &w->ignore_eos, err)) != 0 ||
+	    (rc = opt_float(map, "temperature", 0, 100, &w->temperature, err)) != 0 ||
+	    (rc = opt_i32(map, "top_k", 0, 1 << 20, &w->top_k, err)) != 0 ||
+	    (rc = opt_float(map, "top_p", 0.001, 1, &w->top_p, err)) != 0 ||
+	    (rc = opt_float(map, "min_p", 0, 1, &w->min_p, err)) != 0)
+		return rc;
+	if ((v = nx_yaml_get(map, "seed")) != NULL && (rc = nx_yaml_u64(v, &w->seed, err)) != 0)
+		return rc;
+	v = nx_yaml_get(map, "prompts");
+	if (!v)
+		return nx_yaml_fail(map, err, NX_EINVAL,
+		                    "found no key prompts in workload; legal: prompts: FILE.jsonl");
+	const char *name;
+	static const char legal[] =
+		"the path of a JSONL file, from the experiment's folder or the working directory";
+	if ((rc = nx_yaml_text(v, legal, &name, err)) != 0)
+		return rc;
+	w->prompts = nx_resolve(l, name, nx_file_is_regular);
+	return w->prompts ? 0 : nx_yaml_illegal(v, legal, err);
+}
+
+/* Values of an axis: the value itself, or those of a list; *n of them. */
+static int axis(const struct nx_yaml *v, const struct nx_yaml **first, size_t *n,
+                struct nx_err *err)
+{
+	bool list = v->kind == NX_YAML_LIST;
+	*first = list ? v->first : v;
+	*n = list ? v->n : 1;
+	if (*n == 0)
+		return nx_yaml_fail(v, err, NX_EINVAL,
+		                    "found an empty list for %.60s; legal: at least one value",
+		                    v->label);
+	if (*n > NX_AXIS_MAX)
+		return nx_yaml_fail(v, err, NX_EINVAL,
+		                    "found %zu values for %.60s; legal: at most %d", *n, v->label,
+		                    NX_AXIS_MAX);
+	return 0;
+}
+
+static int load_batch_sizes(struct nx_loading *l, const struct nx_yaml *v, struct nx_err *err)
+{
+	struct nx_experiment *x = &l->full->x;
+	const struct nx_yaml *item = NULL;
+	size_t n = 1;
+	int rc = v ? axis(v, &item, &n, err) : 0;
+	if (rc)
+		return rc;
+	int32_t *out = nx_arena_array(l->arena, n, sizeof(*out));
+	if (!out)
+		return nx_oom(err);
+	out[0] = 1;
+	for (size_t i = 0; item && i < n; i++, item = item->next) {
+		if ((rc = nx_yaml_i32(item, 1, NX_BATCH_MAX, &out[i], err)) != 0)
+			return rc;
+		for (size_t j = 0; j < i; j++)
+			if (out[j] == out[i])
+				return nx_yaml_fail(
+					item, err, NX_EINVAL,
+					"found %d for batch_size a second time; legal: each value once",
+					out[i]);
+	}
+	x->batch_size = out;
+	x->n_batch_size = n;
+	l->batch_where = v;
+	return 0;
+}
+
+static int load_lengths(struct nx_loading *l, const struct nx_yaml *v, int32_t def,
+                        struct nx_dist **dists, size_t *n_dists, struct nx_err *err)
+{
+	const struct nx_yaml *item = NULL;
+	size_t n = 1;
+	int rc = v ? axis(v, &item, &n, err) : 0;
+	if (rc)
+		return rc;
+	struct nx_dist *out = nx_arena_array(l->arena, n, sizeof(*out));
+	if (!out)
+		return nx_oom(err);
+	out[0] = (struct nx_dist){.kind = NX_DIST_FIXED, .min = def, .max = def};
+	for (size_t i = 0; item && i < n; i++, item = item->next) {
+		if ((rc = nx_dist_parse(item, &out[i], err)) != 0)
+			return rc;
+		char a[128], b[128];
+		nx_dist_text(&out[i], a, sizeof(a));
+		for (size_t j = 0; j < i; j++)
+			if (strcmp(a, nx_dist_text(&out[j], b, sizeof(b))) == 0)
+				return nx_yaml_fail(
+					item, err, NX_EINVAL,
+					"found %s for %.60s a second time; legal: each value once",
+					a, item->label);
+	}
+	*dists = out;
+	*n_dists = n;
+	return 0;
+}
+
+static int load_sweep(struct nx_loading *l, struct nx_err *err)
+{
+	struct nx_experiment *x = &l->full->x;
+	const struct nx_yaml *sweep = nx_yaml_get(l->root, "sweep");
+	int rc;
+	if (sweep && (rc = nx_yaml_check_map(sweep, sweep_keys, NX_N(sweep_keys), err)) != 0)
+		return rc;
+	if ((rc = load_batch_sizes(l, nx_yaml_get(sweep, "batch_size"), err)) != 0 ||
+	    (rc = load_lengths(l, nx_yaml_get(sweep, "seq_len"), 512, &x->seq_len, &x->n_seq_len,
+	                       err)) != 0)
+		return rc;
+	return load_lengths(l, nx_yaml_get(sweep, "output_len"), 128, &x->output_len,
+	                    &x->n_output_len, err);
+}
+
+static int load_num_requests(struct nx_loading *l, struct nx_err *err)
+{
+	static const char *const keys[] = {"per_slot"};
+	struct nx_experiment *x = &l->full->x;
+	const struct nx_yaml *v = nx_yaml_get(l->root, "num_requests");
+	x->requests_per_slot = 4;
+	if (!v)
+		return 0;
+	if (v->kind == NX_YAML_LIST)
+		return nx_yaml_illegal(
+			v, "an integer, or {per_slot: 4} for four times the batch size", err);
+	if (v->kind != NX_YAML_MAP)
+		return nx_yaml_i32(v, 1, 1000000, &x->num_requests, err);
+	int rc = nx_yaml_check_map(v, keys, NX_N(keys), err);
+	return rc ? rc : opt_i32(v, "per_slot", 1, 1000, &x->requests_per_slot, err);
+}
+
+static int load_trials(struct nx_loading *l, struct nx_err *err)
+{
+	struct nx_trials *t = &l->full->x.trials;
+	const struct nx_yaml *v = nx_yaml_get(l->root, "trials");
+	int rc;
+	*t = (struct nx_trials){.min = 10, .max = 10};
+	if (!v)
+		return 0;
+	if (v->kind == NX_YAML_LIST)
+		return nx_yaml_illegal(v, "an integer, or {min: 3, max: 30, rel_ci: 0.02}", err);
+	if (v->kind != NX_YAML_MAP) {
+		rc = nx_yaml_i32(v, 1, 10000, &t->min, err);
+		t->max = t->min;
+		return rc;
+	}
+	*t = (struct nx_trials){.min = 3, .max = 30, .rel_ci = 0.02};
+	if ((rc = nx_yaml_check_map(v, trials_keys, NX_N(trials_keys), err)) != 0 ||
+	    (rc = opt_i32(v, "min", 1, 10000, &t->min, err)) != 0)
+		return rc;
+	if (t->max < t->min)
+		t->max = t->min; /* `min` alone, above the default of max */
+	if ((rc = opt_i32(v, "max", t->min, 10000, &t->max, err)) != 0)
+		return rc;
+	return opt_double(v, "rel_ci", 0, 1, &t->rel_ci, err);
+}
+
+static int load_goodput(struct nx_loading *l, struct nx_err *err)
+{
+	struct nx_slo *slo = &l->full->x.slo;
+	double *const out[] = {&slo->ttft_ms, &slo->tpot_ms, &slo->e2el_ms};
+	const struct nx_yaml *map = nx_yaml_get(l->root, "goodput");
+	if (!map)
+		return 0;
+	int rc = nx_yaml_check_map(map, goodput_keys, NX_N(goodput_keys), err);
+	for (size_t i = 0; rc == 0 && i < NX_N(out); i++) {
+		const struct nx_yaml *v = nx_yaml_get(map, goodput_keys[i]);
+		if (!v)
+			continue;
+		rc = nx_yaml_double(v, 0, 1e9, out[i], err);
+		if (rc == 0 && *out[i] <= 0)
+			rc = nx_yaml_illegal(v, "milliseconds above 0, or leave the key out", err);
+	}
+	return rc;
+}
+
+int nx_load_keys(struct nx_loading *l, struct nx_err *err)
+{
+	int (*const parts[])(struct nx_loading *, struct nx_err *) = {
+		load_run, load_sweep, load_num_requests, load_trials, load_goodput, load_workload,
+	};
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < NX_N(parts); i++)
+		rc = parts[i](l, err);
+	if (rc)
+		return rc;
+	const struct nx_yaml *model = nx_yaml_get(l->root, "model");
+	if (!model)
+		return nx_yaml_fail(
+			l->root, err, NX_EINVAL,
+			"found no key model; legal: model: nano, smollm2, or the path of a .gguf file");
+	return nx_load_model(l, model, err);
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * model/shape.h: the numbers that fix a Llama-family model's computation. Plain data.
+ */
+#ifndef NEXUS_MODEL_SHAPE_H
+#define NEXUS_MODEL_SHAPE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct nx_shape {
+	int32_t n_layers;
+	int32_t d_model;
+	int32_t n_heads; /* query heads; a multiple of n_kv_heads */
+	int32_t n_kv_heads;
+	int32_t head_dim; /* even; n_heads * head_dim need not equal d_model */
+	int32_t d_ff;
+	int32_t vocab;   /* tokens = rows of the embedding */
+	int32_t ctx_len; /* trained context [tokens] */
+	float rope_theta;
+	float norm_eps;
+	int32_t rope_dim; /* rotated leading elements of a head; even, <= head_dim */
+	bool tied;        /* the output projection is the embedding */
+};
+
+#endif

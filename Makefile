@@ -128,6 +128,17 @@ $(BUILD)/flags: FORCE
 	@printf '%s\n' '$(subst ','\'',$(FLAGS))' | cmp -s - $@ || \
 		printf '%s\n' '$(subst ','\'',$(FLAGS))' >$@
 
+# What the run file says of the source; only facts.c sees it, so a commit rebuilds one file.
+$(BUILD)/commit.h: FORCE
+	@mkdir -p $(@D)
+	@{ echo '#define NX_COMMIT "'"$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)"'"'; \
+	   echo '#define NX_DIRTY "'"$$(git rev-parse HEAD >/dev/null 2>&1 && { git diff --quiet HEAD -- \
+		&& echo no || echo yes; } || echo unknown)"'"'; \
+	   echo '#define NX_CFLAGS "$(subst ",,$(CC) $(OPTIMISE) $(SANITIZERS))"'; } >$@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+$(OBJ)/harness/record/facts.o: $(BUILD)/commit.h
+$(OBJ)/harness/record/facts.o: EXTRA_CFLAGS += -include $(BUILD)/commit.h
+
 $(OBJ)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(BASE_CFLAGS) $(call flags_of,$<) $(if $(WERROR),-Werror) $(EXTRA_CFLAGS) \

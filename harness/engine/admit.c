@@ -11,7 +11,8 @@
 static void remove_at(int32_t *list, int32_t *n, int32_t value)
 {
 	for (int32_t i = 0; i < *n; i++) {
-		if (list[i] != value) continue;
+		if (list[i] != value)
+			continue;
 		memmove(list + i, list + i + 1, (size_t)(*n - i - 1) * sizeof(*list));
 		(*n)--;
 		return;
@@ -21,7 +22,8 @@ static void remove_at(int32_t *list, int32_t *n, int32_t value)
 void nx_seq_leave(struct nx_engine *e, int32_t i)
 {
 	struct nx_seq *s = &e->seqs[i];
-	if (s->place < 0) return;
+	if (s->place < 0)
+		return;
 	nx_store_trim(&e->store, s->place, 0);
 	e->free_places[e->n_free_places++] = s->place;
 	s->place = -1;
@@ -47,28 +49,33 @@ static void wait_again(struct nx_engine *e, int32_t i)
 static int preempt(struct nx_engine *e, struct nx_step *st, int32_t i, struct nx_err *err)
 {
 	struct nx_seq *s = &e->seqs[i];
-	if (s->phase == NX_SEQ_HELD) { /* it only keeps its place warm: nothing of it is needed again */
+	if (s->phase ==
+	    NX_SEQ_HELD) { /* it only keeps its place warm: nothing of it is needed again */
 		nx_seq_leave(e, i);
-		if (s->n_seen == s->n_out) s->live = false;
+		if (s->n_seen == s->n_out)
+			s->live = false;
 		return 0;
 	}
 	bool swap = e->store.geo.preempt == NX_PREEMPT_SWAP && s->len > 0;
 	/* Children that wait for this prompt lose it: they are made again when it is admitted again. */
 	for (int32_t k = 0; k < e->n_entries; k++) {
 		struct nx_seq *c = &e->seqs[k];
-		if (!c->live || c->parent != i) continue;
+		if (!c->live || c->parent != i)
+			continue;
 		nx_seq_leave(e, k);
 		c->live = false;
 	}
 	if (swap) {
 		struct nx_err full = {0};
-		int rc = nx_store_swap_out(&e->store, e->stream, s->place, s->len, &s->swapped, &full);
+		int rc = nx_store_swap_out(&e->store, e->stream, s->place, s->len, &s->swapped,
+		                           &full);
 		if (rc == NX_ENOSPC)
 			swap = false; /* no host room either: compute it again */
 		else if (rc)
 			return nx_fail(err, rc, "%s", full.msg);
 	}
-	if (!swap) s->len = 0;
+	if (!swap)
+		s->len = 0;
 	nx_hooks_event(e, NX_EVENT_PREEMPT, i, swap ? NX_PREEMPT_SWAP : NX_PREEMPT_RECOMPUTE);
 	nx_seq_leave(e, i);
 	s->phase = swap ? NX_SEQ_SWAPPED : NX_SEQ_WAITING;
@@ -82,10 +89,12 @@ static int preempt(struct nx_engine *e, struct nx_step *st, int32_t i, struct nx
 static int32_t pick_victim(struct nx_engine *e)
 {
 	struct nx_slot_hook *h = e->sched;
-	if (e->store.geo.preempt == NX_PREEMPT_NONE) return -1;
+	if (e->store.geo.preempt == NX_PREEMPT_NONE)
+		return -1;
 	nx_view_build(e);
 	int32_t at = h && h->t->victim ? h->t->victim(h->self, &e->view) : e->view.n_running - 1;
-	if (at < 0 || at >= e->view.n_running) return -1;
+	if (at < 0 || at >= e->view.n_running)
+		return -1;
 	return e->view_run_seq[at];
 }
 
@@ -95,21 +104,29 @@ static int32_t grant_seq(const struct nx_grant *g, const int32_t *run_seq, const
 }
 
 /* Room for a running sequence; others are preempted for it, in the worst case itself. */
-static int make_room(struct nx_engine *e, struct nx_step *st, int32_t i, int32_t rows, struct nx_err *err)
+static int make_room(struct nx_engine *e, struct nx_step *st, int32_t i, int32_t rows,
+                     struct nx_err *err)
 {
 	for (;;) {
 		struct nx_seq *s = &e->seqs[i];
 		struct nx_err full = {0};
-		int rc = nx_store_reserve(&e->store, s->place, s->len, nx_kv_rows(e, s, rows), &full);
-		if (!rc) return 0;
+		int rc = nx_store_reserve(&e->store, s->place, s->len, nx_kv_rows(e, s, rows),
+		                          &full);
+		if (!rc)
+			return 0;
 		int32_t v = rc == NX_ENOSPC ? pick_victim(e) : -1;
-		if (v < 0) return nx_fail(err, rc, "%s", full.msg);
+		if (v < 0)
+			return nx_fail(err, rc, "%s", full.msg);
 		if (v == i && e->n_run == 1)
-			return nx_fail(err, NX_ENOSPC, "%s, although nothing else runs: the pool is too small for request %u",
-			               full.msg, s->req->id);
+			return nx_fail(
+				err, NX_ENOSPC,
+				"%s, although nothing else runs: the pool is too small for request %u",
+				full.msg, s->req->id);
 		rc = preempt(e, st, v, err);
-		if (rc) return rc;
-		if (v == i) return 0;
+		if (rc)
+			return rc;
+		if (v == i)
+			return 0;
 	}
 }
 
@@ -118,7 +135,8 @@ static struct nx_seq *new_child(struct nx_engine *e, int32_t parent, uint32_t sa
 	struct nx_seq *p = &e->seqs[parent];
 	for (int32_t k = 0; k < e->n_entries; k++) {
 		struct nx_seq *c = &e->seqs[k];
-		if (c->live) continue;
+		if (c->live)
+			continue;
 		int32_t *tokens = c->tokens;
 		uint32_t gen = c->gen + 1;
 		*c = (struct nx_seq){.live = true,
@@ -137,28 +155,36 @@ static struct nx_seq *new_child(struct nx_engine *e, int32_t parent, uint32_t sa
 }
 
 /* Starts or resumes a waiting sequence. NX_ENOSPC: it stays waiting and nothing has changed. */
-static int start(struct nx_engine *e, struct nx_step *st, int32_t i, int32_t rows, struct nx_err *err)
+static int start(struct nx_engine *e, struct nx_step *st, int32_t i, int32_t rows,
+                 struct nx_err *err)
 {
 	struct nx_seq *s = &e->seqs[i];
 	int32_t samples = s->n_out || s->sample ? 1 : s->req->samples;
 	if (samples > e->n_free_places)
-		return nx_fail(err, NX_EBUG, "the scheduler started request %u with %d samples and %d free places",
-		               s->req->id, samples, e->n_free_places);
+		return nx_fail(
+			err, NX_EBUG,
+			"the scheduler started request %u with %d samples and %d free places",
+			s->req->id, samples, e->n_free_places);
 	bool resumed = s->n_preempted > 0;
 	enter(e, st, i);
 	int rc = nx_store_reserve(&e->store, s->place, 0, nx_kv_rows(e, s, rows), err);
-	if (!rc && s->swapped.rows) rc = nx_store_swap_in(&e->store, e->stream, s->place, &s->swapped, err);
+	if (!rc && s->swapped.rows)
+		rc = nx_store_swap_in(&e->store, e->stream, s->place, &s->swapped, err);
 	for (int32_t k = 1; k < samples && !rc; k++) {
 		struct nx_seq *c = new_child(e, i, (uint32_t)k);
-		if (!c) return nx_fail(err, NX_EBUG, "no entry is left for sample %d of request %u", k, s->req->id);
+		if (!c)
+			return nx_fail(err, NX_EBUG, "no entry is left for sample %d of request %u",
+			               k, s->req->id);
 		enter(e, st, (int32_t)(c - e->seqs));
 		/* A run cannot be shared: a contiguous sample holds its own from the start. */
-		if (!e->store.geo.blocks) rc = nx_store_reserve(&e->store, c->place, 0, nx_kv_rows(e, s, rows), err);
+		if (!e->store.geo.blocks)
+			rc = nx_store_reserve(&e->store, c->place, 0, nx_kv_rows(e, s, rows), err);
 	}
 	if (rc) {
 		for (int32_t k = 0; k < e->n_entries; k++) {
 			struct nx_seq *c = &e->seqs[k];
-			if (!c->live || c->parent != i) continue;
+			if (!c->live || c->parent != i)
+				continue;
 			nx_seq_leave(e, k);
 			c->live = false;
 		}
@@ -177,15 +203,20 @@ static int check_grant(const struct nx_engine *e, const struct nx_grant *g, stru
 	if (g->index < 0 || g->index >= n)
 		return nx_fail(err, NX_EBUG, "the scheduler granted rows to %s sequence %d of %d",
 		               g->waiting ? "waiting" : "running", g->index, n);
-	const struct nx_sched_seq *v = g->waiting ? &e->view_wait[g->index] : &e->view_run[g->index];
+	const struct nx_sched_seq *v =
+		g->waiting ? &e->view_wait[g->index] : &e->view_run[g->index];
 	if (g->rows < 0 || g->pad < 0 || g->rows > v->pending || g->rows + g->pad == 0 ||
 	    (g->rows == 0) != (v->phase == NX_SEQ_HELD))
-		return nx_fail(err, NX_EBUG, "the scheduler granted %d rows and %d of padding to request %u, which has %d pending",
-		               g->rows, g->pad, v->request, v->pending);
+		return nx_fail(
+			err, NX_EBUG,
+			"the scheduler granted %d rows and %d of padding to request %u, which has %d pending",
+			g->rows, g->pad, v->request, v->pending);
 	if (!e->view.split_prompt && g->rows && g->rows != v->pending)
-		return nx_fail(err, NX_ECONFLICT, "the scheduler split the %d pending rows of request %u, which this KV layout "
-		                                  "does not allow",
-		               v->pending, v->request);
+		return nx_fail(
+			err, NX_ECONFLICT,
+			"the scheduler split the %d pending rows of request %u, which this KV layout "
+			"does not allow",
+			v->pending, v->request);
 	return 0;
 }
 
@@ -196,18 +227,21 @@ int nx_admit(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
 	memset(e->granted, 0, (size_t)e->n_entries * sizeof(*e->granted));
 	for (int32_t k = 0; k < o->n_grants; k++) {
 		int rc = check_grant(e, &o->grants[k], err);
-		if (rc) return rc;
+		if (rc)
+			return rc;
 		/* From here on a grant names the entry: preemption rebuilds the view. */
 		o->grants[k].index = grant_seq(&o->grants[k], e->view_run_seq, e->view_wait_seq);
 		if (e->granted[o->grants[k].index])
-			return nx_fail(err, NX_EBUG, "the scheduler granted rows twice to request %u",
+			return nx_fail(err, NX_EBUG,
+			               "the scheduler granted rows twice to request %u",
 			               e->seqs[o->grants[k].index].req->id);
 		e->granted[o->grants[k].index] = true;
 		rows += o->grants[k].rows + o->grants[k].pad;
 	}
 	if (rows > e->max_rows)
-		return nx_fail(err, NX_EBUG, "the scheduler granted %lld rows, a step has at most %d", (long long)rows,
-		               e->max_rows);
+		return nx_fail(err, NX_EBUG,
+		               "the scheduler granted %lld rows, a step has at most %d",
+		               (long long)rows, e->max_rows);
 
 	bool closed = false; /* once one does not fit, later ones do not overtake it */
 	for (int32_t k = 0; k < o->n_grants; k++) {
@@ -217,22 +251,27 @@ int nx_admit(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
 		int32_t want = base + g->rows + g->pad;
 		struct nx_err full = {0};
 		int rc = 0;
-		if (want > e->longest) { /* padding makes no sequence longer than the longest request */
+		if (want >
+		    e->longest) { /* padding makes no sequence longer than the longest request */
 			g->pad -= want - e->longest;
 			want = e->longest;
 		}
 		e->dropped[k] = false;
 		if (!g->waiting) {
-			if (s->place >= 0) rc = make_room(e, st, g->index, want, err);
-			if (rc) return rc;
+			if (s->place >= 0)
+				rc = make_room(e, st, g->index, want, err);
+			if (rc)
+				return rc;
 			continue;
 		}
 		rc = closed ? NX_ENOSPC : start(e, st, g->index, want, &full);
-		if (rc && rc != NX_ENOSPC) return nx_fail(err, rc, "%s", full.msg);
+		if (rc && rc != NX_ENOSPC)
+			return nx_fail(err, rc, "%s", full.msg);
 		closed |= rc != 0;
 		e->dropped[k] = rc != 0;
 	}
 	/* A sequence that lost its place to a later grant is computed in a later step. */
-	for (int32_t k = 0; k < o->n_grants; k++) e->dropped[k] |= e->seqs[o->grants[k].index].place < 0;
+	for (int32_t k = 0; k < o->n_grants; k++)
+		e->dropped[k] |= e->seqs[o->grants[k].index].place < 0;
 	return 0;
 }

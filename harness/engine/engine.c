@@ -24,10 +24,13 @@ static int alloc_lists(struct nx_engine *e, struct nx_err *err)
 	e->granted = calloc(n, sizeof(*e->granted));
 	e->dropped = calloc(2 * n, sizeof(*e->dropped));
 	e->chunks = calloc((size_t)e->max_chunks, sizeof(*e->chunks));
-	if (!e->seqs || !e->token_space || !e->run || !e->wait || !e->free_places || !e->view_run || !e->view_wait ||
-	    !e->view_run_seq || !e->view_wait_seq || !e->grants || !e->granted || !e->dropped || !e->chunks)
-		return nx_fail(err, NX_ENOMEM, "out of memory for %d sequences of %d tokens", e->max_seqs, e->max_len);
-	for (size_t i = 0; i < n; i++) e->seqs[i].tokens = e->token_space + i * ((size_t)e->max_len + 1);
+	if (!e->seqs || !e->token_space || !e->run || !e->wait || !e->free_places || !e->view_run ||
+	    !e->view_wait || !e->view_run_seq || !e->view_wait_seq || !e->grants || !e->granted ||
+	    !e->dropped || !e->chunks)
+		return nx_fail(err, NX_ENOMEM, "out of memory for %d sequences of %d tokens",
+		               e->max_seqs, e->max_len);
+	for (size_t i = 0; i < n; i++)
+		e->seqs[i].tokens = e->token_space + i * ((size_t)e->max_len + 1);
 	return 0;
 }
 
@@ -44,11 +47,13 @@ static size_t pieces(struct nx_engine *e, struct piece *out)
 	struct nx_act_sizes a = nx_engine_act_sizes(e, &e->w->shape);
 	struct nx_plan_layout lay;
 	int32_t bucket = 1;
-	while (bucket < e->max_rows) bucket *= 2;
+	while (bucket < e->max_rows)
+		bucket *= 2;
 	size_t plan = nx_plan_layout_for(bucket, e->max_segs, e->max_seqs, e->max_seqs, &lay);
 	size_t seqs = (size_t)e->max_seqs, n = 0;
 #define PIECE(ptr, size, where, who)                                                               \
-	out[n++] = (struct piece) { .p = (void **)(ptr), .bytes = (size), .kind = (where), .owner = (who) }
+	out[n++] = (struct piece){                                                                 \
+		.p = (void **)(ptr), .bytes = (size), .kind = (where), .owner = (who)}
 	PIECE(&e->state.len, seqs * sizeof(int32_t), NX_MEM_DEVICE, "plan");
 	PIECE(&e->state.last_token, seqs * sizeof(int32_t), NX_MEM_DEVICE, "plan");
 	PIECE(&e->samplers, seqs * sizeof(struct nx_sampler), NX_MEM_DEVICE, "plan");
@@ -83,8 +88,10 @@ static int alloc_pieces(struct nx_engine *e, struct nx_err *err)
 		size_t owner = nx_engine_owner(e, list[i].owner);
 		*list[i].p = nx_engine_alloc(e, owner, list[i].kind, list[i].bytes);
 		if (!*list[i].p)
-			return nx_fail(err, NX_ENOMEM, "no %zu MiB of %s memory for %s", list[i].bytes >> 20,
-			               list[i].kind == NX_MEM_HOST ? "host" : "device", list[i].owner);
+			return nx_fail(err, NX_ENOMEM, "no %zu MiB of %s memory for %s",
+			               list[i].bytes >> 20,
+			               list[i].kind == NX_MEM_HOST ? "host" : "device",
+			               list[i].owner);
 	}
 	return 0;
 }
@@ -98,19 +105,30 @@ static int create(struct nx_engine *e, struct nx_err *err)
 	ops->info(e->dev->dev, &info);
 	e->act_bytes = nx_dtype_bytes(info.act_dtype);
 	int rc = nx_stack_check(e->cfg.stack, err);
-	if (!rc) rc = nx_engine_sizes(e, shape, err);
-	if (!rc) rc = ops->stream_create(e->dev->dev, &e->stream, err);
-	for (int i = 0; i < 2 && !rc; i++) rc = ops->event_create(e->dev->dev, &e->steps[i].done, err);
-	if (!rc) rc = nx_hooks_create(e, err);
-	if (!rc) rc = nx_engine_geometry(e, shape, e->w->dtype, &geo, err);
-	if (!rc) rc = nx_engine_attention(e, shape, err);
-	if (!rc) rc = alloc_lists(e, err);
-	if (!rc) rc = alloc_pieces(e, err);
-	if (rc) return rc;
+	if (!rc)
+		rc = nx_engine_sizes(e, shape, err);
+	if (!rc)
+		rc = ops->stream_create(e->dev->dev, &e->stream, err);
+	for (int i = 0; i < 2 && !rc; i++)
+		rc = ops->event_create(e->dev->dev, &e->steps[i].done, err);
+	if (!rc)
+		rc = nx_hooks_create(e, err);
+	if (!rc)
+		rc = nx_engine_geometry(e, shape, e->w->dtype, &geo, err);
+	if (!rc)
+		rc = nx_engine_attention(e, shape, err);
+	if (!rc)
+		rc = alloc_lists(e, err);
+	if (!rc)
+		rc = alloc_pieces(e, err);
+	if (rc)
+		return rc;
 	struct nx_group_shape group = nx_engine_group(shape, e->w->dtype);
 	rc = nx_store_init(&e->store, e->dev, &geo, &group, 1, e->max_seqs, e->max_len, err);
-	if (rc) return rc;
-	size_t kv = nx_engine_owner(e, "kv"), swap = nx_engine_owner(e, "swap"), weights = nx_engine_owner(e, "weights");
+	if (rc)
+		return rc;
+	size_t kv = nx_engine_owner(e, "kv"), swap = nx_engine_owner(e, "swap"),
+	       weights = nx_engine_owner(e, "weights");
 	e->owners[kv].reserved_bytes = e->store.kv_bytes[0] + e->store.scratch_bytes[0];
 	e->owners[swap].reserved_bytes = e->store.swap_bytes;
 	e->owners[weights].reserved_bytes = e->owners[weights].peak_used_bytes = e->w->bytes;
@@ -123,7 +141,8 @@ static int create(struct nx_engine *e, struct nx_err *err)
 int nx_engine_create(struct nx_engine **out, const struct nx_engine_config *cfg, struct nx_err *err)
 {
 	struct nx_engine *e = calloc(1, sizeof(*e));
-	if (!e) return nx_fail(err, NX_ENOMEM, "out of memory for an engine");
+	if (!e)
+		return nx_fail(err, NX_ENOMEM, "out of memory for an engine");
 	e->cfg = *cfg;
 	e->w = cfg->weights;
 	e->dev = cfg->weights->dev;
@@ -138,7 +157,8 @@ int nx_engine_create(struct nx_engine **out, const struct nx_engine_config *cfg,
 
 void nx_engine_destroy(struct nx_engine *e)
 {
-	if (!e) return;
+	if (!e)
+		return;
 	const struct nx_device_ops *ops = e->dev->ops;
 	nx_store_release(&e->store);
 	nx_hooks_destroy(e);
@@ -146,11 +166,14 @@ void nx_engine_destroy(struct nx_engine *e)
 		struct piece list[MAX_PIECES];
 		size_t n = pieces(e, list);
 		for (size_t i = 0; i < n; i++)
-			nx_engine_free(e, nx_engine_owner(e, list[i].owner), list[i].kind, *list[i].p, list[i].bytes);
+			nx_engine_free(e, nx_engine_owner(e, list[i].owner), list[i].kind,
+			               *list[i].p, list[i].bytes);
 	}
 	for (int i = 0; i < 2; i++)
-		if (e->steps[i].done) ops->event_destroy(e->dev->dev, e->steps[i].done);
-	if (e->stream) ops->stream_destroy(e->dev->dev, e->stream);
+		if (e->steps[i].done)
+			ops->event_destroy(e->dev->dev, e->steps[i].done);
+	if (e->stream)
+		ops->stream_destroy(e->dev->dev, e->stream);
 	free(e->seqs);
 	free(e->token_space);
 	free(e->run);
@@ -172,31 +195,36 @@ void nx_engine_reset(struct nx_engine *e)
 	nx_store_reset(&e->store);
 	for (int32_t i = 0; i < e->n_entries; i++) {
 		struct nx_seq *s = &e->seqs[i];
-		*s = (struct nx_seq){.tokens = s->tokens, .gen = s->gen + 1, .place = -1, .parent = -1};
+		*s = (struct nx_seq){
+			.tokens = s->tokens, .gen = s->gen + 1, .place = -1, .parent = -1};
 	}
 	e->n_run = e->n_wait = 0;
 	e->n_free_places = e->max_seqs;
-	for (int32_t p = 0; p < e->max_seqs; p++) e->free_places[p] = e->max_seqs - 1 - p;
+	for (int32_t p = 0; p < e->max_seqs; p++)
+		e->free_places[p] = e->max_seqs - 1 - p;
 	e->steps[0].in_flight = e->steps[1].in_flight = false;
 	e->turn = 0;
 	e->in_flight = 0;
 	e->peak_used_rows = 0;
 	for (int32_t i = 0; i < e->n_hooks; i++)
-		if (e->hooks[i].t->reset) e->hooks[i].t->reset(e->hooks[i].self);
+		if (e->hooks[i].t->reset)
+			e->hooks[i].t->reset(e->hooks[i].self);
 }
 
 int nx_engine_idle_check(const struct nx_engine *e, struct nx_err *err)
 {
 	const struct nx_pool *p = &e->store.pool;
 	if (e->n_run || e->n_wait)
-		return nx_fail(err, NX_EBUG, "%d sequences run and %d wait in an idle engine", e->n_run, e->n_wait);
+		return nx_fail(err, NX_EBUG, "%d sequences run and %d wait in an idle engine",
+		               e->n_run, e->n_wait);
 	if (p->free_rows != p->n_rows)
-		return nx_fail(err, NX_EBUG, "%lld KV rows are held in an idle engine", (long long)(p->n_rows - p->free_rows));
+		return nx_fail(err, NX_EBUG, "%lld KV rows are held in an idle engine",
+		               (long long)(p->n_rows - p->free_rows));
 	return nx_store_check(&e->store, err);
 }
 
-size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_shape *shape, struct nx_mem_use *out,
-                          size_t max, struct nx_err *err)
+size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_shape *shape,
+                          struct nx_mem_use *out, size_t max, struct nx_err *err)
 {
 	/* The hooks are asked on an engine that allocates nothing itself. */
 	struct nx_engine *e = calloc(1, sizeof(*e));
@@ -213,10 +241,14 @@ size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_sh
 	e->dev->ops->info(e->dev->dev, &info);
 	e->act_bytes = nx_dtype_bytes(info.act_dtype);
 	int rc = nx_stack_check(cfg->stack, err);
-	if (!rc) rc = nx_engine_sizes(e, shape, err);
-	if (!rc) rc = nx_hooks_create(e, err);
-	if (!rc) rc = nx_engine_geometry(e, shape, e->w->dtype, &geo, err);
-	if (!rc) rc = nx_engine_attention(e, shape, err);
+	if (!rc)
+		rc = nx_engine_sizes(e, shape, err);
+	if (!rc)
+		rc = nx_hooks_create(e, err);
+	if (!rc)
+		rc = nx_engine_geometry(e, shape, e->w->dtype, &geo, err);
+	if (!rc)
+		rc = nx_engine_attention(e, shape, err);
 	if (!rc) {
 		struct nx_group_shape g = nx_engine_group(shape, e->w->dtype);
 		struct nx_act_sizes a = nx_engine_act_sizes(e, shape);
@@ -230,10 +262,13 @@ size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_sh
 		           {"kv", kv},
 		           {"workspace", e->workspace_bytes},
 		           {"activations", act},
-		           {"swap", geo.preempt == NX_PREEMPT_SWAP ? (uint64_t)geo.swap_rows * row : 0}};
+		           {"swap",
+		            geo.preempt == NX_PREEMPT_SWAP ? (uint64_t)geo.swap_rows * row : 0}};
 		for (size_t i = 0; i < sizeof(all) / sizeof(all[0]) && n < max; i++) {
-			if (!all[i].bytes) continue;
-			out[n] = (struct nx_mem_use){.reserved_bytes = all[i].bytes, .peak_used_bytes = all[i].bytes};
+			if (!all[i].bytes)
+				continue;
+			out[n] = (struct nx_mem_use){.reserved_bytes = all[i].bytes,
+			                             .peak_used_bytes = all[i].bytes};
 			snprintf(out[n++].owner, sizeof(out[0].owner), "%s", all[i].owner);
 		}
 	}

@@ -34,16 +34,16 @@ uint64_t nx_weights_bytes(const struct nx_weights *w);
 
 struct nx_engine_config {
 	const struct nx_weights *weights;
-	const struct nx_stack *stack;  /* borrowed for the engine's life */
-	int32_t batch_size;            /* requests in flight */
-	int32_t samples;               /* most samples a request */
-	int32_t max_len;               /* most rows a sequence can have; 0 = the model's context */
-	int32_t longest_request;       /* largest prompt + output that will be asked for; 0 = max_len */
-	int32_t max_rows;              /* most rows of one forward; 0 = what batch_size whole prompts take */
-	uint64_t kv_budget_bytes;      /* 0 = no limit */
+	const struct nx_stack *stack; /* borrowed for the engine's life */
+	int32_t batch_size;           /* requests in flight */
+	int32_t samples;              /* most samples a request */
+	int32_t max_len;              /* most rows a sequence can have; 0 = the model's context */
+	int32_t longest_request; /* largest prompt + output that will be asked for; 0 = max_len */
+	int32_t max_rows; /* most rows of one forward; 0 = what batch_size whole prompts take */
+	uint64_t kv_budget_bytes; /* 0 = no limit */
 	bool invariant;
-	bool plan_ahead;               /* plan step n + 1 before step n's tokens are read */
-	bool check;                    /* tests: verify the store's invariants after every step */
+	bool plan_ahead; /* plan step n + 1 before step n's tokens are read */
+	bool check;      /* tests: verify the store's invariants after every step */
 };
 
 /* X(ID, name): why a sequence ended. */
@@ -62,11 +62,12 @@ struct nx_request {
 	uint32_t id;
 	const int32_t *prompt; /* borrowed */
 	int32_t n_prompt, max_out;
-	int32_t samples;       /* n: continuations of the one prompt */
+	int32_t samples; /* n: continuations of the one prompt */
 	int32_t priority;
 	bool ignore_eos;
 	struct nx_sampler sampler; /* request and sample are filled in by the engine */
-	const int32_t *force;  /* teacher forcing: max_out tokens fed instead of the drawn ones, or NULL */
+	const int32_t
+		*force; /* teacher forcing: max_out tokens fed instead of the drawn ones, or NULL */
 };
 
 /* X(ID, name): what a step mostly did. */
@@ -79,47 +80,50 @@ enum nx_phase {
 #define X(id, name) NX_PHASE_##id,
 	NX_PHASES(X)
 #undef X
-	NX_PHASE_COUNT
+		NX_PHASE_COUNT
 };
 
 struct nx_step_info {
-	uint64_t begin_ns, end_ns;         /* plan start to results known */
-	uint64_t plan_ns;                  /* host time of plan hooks and bookkeeping */
-	int32_t phase;                     /* enum nx_phase */
+	uint64_t begin_ns, end_ns; /* plan start to results known */
+	uint64_t plan_ns;          /* host time of plan hooks and bookkeeping */
+	int32_t phase;             /* enum nx_phase */
 	int32_t rows[NX_ROW_KIND_COUNT];
 	int32_t n_seqs, n_emit, n_waiting;
-	int32_t n_preempted;               /* in this step */
-	int64_t kv_used, kv_held, kv_total;/* rows with a token in them / reserved / pool */
+	int32_t n_preempted;                /* in this step */
+	int64_t kv_used, kv_held, kv_total; /* rows with a token in them / reserved / pool */
 };
 
 /* All may be NULL. Called between steps, on the engine's thread. */
 struct nx_sink {
 	void *ctx;
 	void (*start)(void *ctx, uint32_t request, uint64_t arrival_ns, uint64_t admitted_ns);
-	void (*token)(void *ctx, uint32_t request, uint32_t sample, int32_t index, int32_t token, uint64_t t_ns);
-	void (*finish)(void *ctx, uint32_t request, uint32_t sample, enum nx_finish why, int32_t n_preempted,
-	               uint64_t t_ns);
+	void (*token)(void *ctx, uint32_t request, uint32_t sample, int32_t index, int32_t token,
+	              uint64_t t_ns);
+	void (*finish)(void *ctx, uint32_t request, uint32_t sample, enum nx_finish why,
+	               int32_t n_preempted, uint64_t t_ns);
 	void (*step)(void *ctx, const struct nx_step_info *s);
 	/* Logits [vocab] from which token `index` was drawn, host memory; makes the run slow. */
-	void (*logits)(void *ctx, uint32_t request, uint32_t sample, int32_t index, const float *logits,
-	               int32_t vocab);
+	void (*logits)(void *ctx, uint32_t request, uint32_t sample, int32_t index,
+	               const float *logits, int32_t vocab);
 	/* Polled between steps: true stops the run with NX_ESKIP. */
 	bool (*stop)(void *ctx);
 };
 
 struct nx_engine;
-int nx_engine_create(struct nx_engine **out, const struct nx_engine_config *cfg, struct nx_err *err);
+int nx_engine_create(struct nx_engine **out, const struct nx_engine_config *cfg,
+                     struct nx_err *err);
 void nx_engine_destroy(struct nx_engine *e);
 /* Back to just-created: store empty, techniques reset. */
 void nx_engine_reset(struct nx_engine *e);
 /* Closed loop: keeps batch_size requests in flight until all n are done. Arrival of a request = the
  * moment its client became free (t0 for the first batch_size). Requests are borrowed. */
-int nx_engine_run(struct nx_engine *e, const struct nx_request *reqs, size_t n, const struct nx_sink *sink,
-                  struct nx_err *err);
+int nx_engine_run(struct nx_engine *e, const struct nx_request *reqs, size_t n,
+                  const struct nx_sink *sink, struct nx_err *err);
 
 /* Memory by owner, for reports: name, what is reserved, the most that was used. */
 struct nx_mem_use {
-	char owner[32];  /* "weights", "kv", "workspace", "activations", "swap", a technique's name */
+	char owner
+		[32]; /* "weights", "kv", "workspace", "activations", "swap", a technique's name */
 	uint64_t reserved_bytes, peak_used_bytes;
 };
 size_t nx_engine_memory(const struct nx_engine *e, struct nx_mem_use *out, size_t max);
@@ -137,8 +141,8 @@ int nx_engine_idle_check(const struct nx_engine *e, struct nx_err *err);
 
 /* Bytes by owner that nx_engine_create would take, without taking them (the forecast). The weights are
  * given by nx_weights_forecast. */
-size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_shape *shape, struct nx_mem_use *out,
-                          size_t max, struct nx_err *err);
+size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_shape *shape,
+                          struct nx_mem_use *out, size_t max, struct nx_err *err);
 uint64_t nx_weights_forecast(const struct nx_shape *shape, enum nx_dtype dtype);
 
 #endif

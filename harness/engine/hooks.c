@@ -23,12 +23,12 @@ static void fill_host(struct nx_engine *e, struct nx_slot_hook *h)
 	const struct nx_shape *s = &e->w->shape;
 	h->owner = (struct nx_owner_ctx){.e = e, .owner = nx_engine_owner(e, h->t->name)};
 	h->host = (struct nx_host){
-	        .abi = NX_TECHNIQUE_ABI,
-	        .size = sizeof(struct nx_host),
-	        .ctx = &h->owner,
-	        .ops = e->dev->ops,
-	        .dev = e->dev->dev,
-	        .model = {.n_layers = s->n_layers,
+		.abi = NX_TECHNIQUE_ABI,
+		.size = sizeof(struct nx_host),
+		.ctx = &h->owner,
+		.ops = e->dev->ops,
+		.dev = e->dev->dev,
+		.model = {.n_layers = s->n_layers,
 	                  .d_model = s->d_model,
 	                  .n_heads = s->n_heads,
 	                  .n_kv_heads = s->n_kv_heads,
@@ -36,13 +36,13 @@ static void fill_host(struct nx_engine *e, struct nx_slot_hook *h)
 	                  .d_ff = s->d_ff,
 	                  .vocab = s->vocab,
 	                  .max_len = e->max_len},
-	        .batch_size = e->cfg.batch_size,
-	        .max_seqs = e->max_seqs,
-	        .max_rows = e->max_rows,
-	        .max_len = e->max_len,
-	        .invariant = e->cfg.invariant,
-	        .alloc = host_alloc,
-	        .free = host_free,
+		.batch_size = e->cfg.batch_size,
+		.max_seqs = e->max_seqs,
+		.max_rows = e->max_rows,
+		.max_len = e->max_len,
+		.invariant = e->cfg.invariant,
+		.alloc = host_alloc,
+		.free = host_free,
 	};
 }
 
@@ -61,16 +61,22 @@ int nx_hooks_create(struct nx_engine *e, struct nx_err *err)
 			                     .max_len = e->max_len,
 			                     .values = l->values};
 			int rc = h->t->probe(&p, err);
-			if (rc) return rc;
+			if (rc)
+				return rc;
 		}
 		int rc = h->t->create(&h->self, &h->host, l->values, err);
-		if (rc) return rc;
+		if (rc)
+			return rc;
 		e->n_hooks = i + 1;
-		if (l->plugin->slots & 1u << NX_SLOT_SCHEDULE) e->sched = h;
-		if (l->plugin->slots & 1u << NX_SLOT_KV_LAYOUT) e->layout = h;
-		if (l->plugin->slots & 1u << NX_SLOT_ATTENTION) e->attn = h;
+		if (l->plugin->slots & 1u << NX_SLOT_SCHEDULE)
+			e->sched = h;
+		if (l->plugin->slots & 1u << NX_SLOT_KV_LAYOUT)
+			e->layout = h;
+		if (l->plugin->slots & 1u << NX_SLOT_ATTENTION)
+			e->attn = h;
 		e->broken |= h->t->breaks;
-		if (h->t->flags & NX_TECH_NEEDS_TOKENS) e->plan_ahead = false;
+		if (h->t->flags & NX_TECH_NEEDS_TOKENS)
+			e->plan_ahead = false;
 	}
 	e->holds_places = !e->sched || (e->sched->t->flags & NX_TECH_HOLDS_PLACES);
 	return 0;
@@ -78,7 +84,8 @@ int nx_hooks_create(struct nx_engine *e, struct nx_err *err)
 
 void nx_hooks_destroy(struct nx_engine *e)
 {
-	for (int32_t i = e->n_hooks; i-- > 0;) e->hooks[i].t->destroy(e->hooks[i].self);
+	for (int32_t i = e->n_hooks; i-- > 0;)
+		e->hooks[i].t->destroy(e->hooks[i].self);
 	e->n_hooks = 0;
 	e->sched = e->layout = e->attn = NULL;
 }
@@ -86,7 +93,12 @@ void nx_hooks_destroy(struct nx_engine *e)
 void nx_hooks_event(struct nx_engine *e, enum nx_event_kind kind, int32_t seq, int32_t arg)
 {
 	const struct nx_seq *s = &e->seqs[seq];
-	struct nx_seq_event ev = {.kind = kind, .seq = s->place, .request = s->req->id, .sample = s->sample, .arg = arg};
+	struct nx_seq_event ev = {.kind = kind,
+	                          .seq = s->place,
+	                          .request = s->req->id,
+	                          .sample = s->sample,
+	                          .arg = arg};
 	for (int32_t i = 0; i < e->n_hooks; i++)
-		if (e->hooks[i].t->event) e->hooks[i].t->event(e->hooks[i].self, &ev);
+		if (e->hooks[i].t->event)
+			e->hooks[i].t->event(e->hooks[i].self, &ev);
 }

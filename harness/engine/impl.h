@@ -34,17 +34,17 @@ struct nx_weights {
 /* A sequence: one sample of a request, from arrival to its last token. */
 struct nx_seq {
 	bool live;
-	bool ended;                /* every output is planned, or an end token was seen */
+	bool ended; /* every output is planned, or an end token was seen */
 	const struct nx_request *req;
-	uint32_t sample, gen;      /* gen tells apart the users of one entry */
-	int32_t place;             /* -1 = none */
+	uint32_t sample, gen; /* gen tells apart the users of one entry */
+	int32_t place;        /* -1 = none */
 	enum nx_seq_phase phase;
-	int32_t parent;            /* waits for that sequence's prompt, then forks from it; -1 = none */
-	int32_t *tokens;           /* prompt and outputs known to the host; [max_len + 1] */
+	int32_t parent;  /* waits for that sequence's prompt, then forks from it; -1 = none */
+	int32_t *tokens; /* prompt and outputs known to the host; [max_len + 1] */
 	int32_t n_tokens;
-	int32_t max_out;           /* clipped to the context */
-	int32_t n_out, n_seen;     /* outputs planned, outputs read */
-	int32_t len;               /* rows in the store, this step's included once it is planned */
+	int32_t max_out;       /* clipped to the context */
+	int32_t n_out, n_seen; /* outputs planned, outputs read */
+	int32_t len;           /* rows in the store, this step's included once it is planned */
 	int32_t n_preempted;
 	enum nx_finish why;
 	uint64_t arrival_ns;
@@ -53,14 +53,14 @@ struct nx_seq {
 
 /* One output of a step in flight. */
 struct nx_flight {
-	int32_t seq, index;        /* index of the output token */
+	int32_t seq, index; /* index of the output token */
 	uint32_t gen;
 };
 
 /* Host side of a step; two take turns when planning ahead. */
 struct nx_step {
-	uint8_t *host;             /* pinned: what plan.c uploads */
-	int32_t *tokens;           /* pinned, [max_emit]: what comes back */
+	uint8_t *host;   /* pinned: what plan.c uploads */
+	int32_t *tokens; /* pinned, [max_emit]: what comes back */
 	struct nx_event *done;
 	struct nx_flight *flights; /* [max_emit] */
 	int32_t n_flights;
@@ -68,7 +68,7 @@ struct nx_step {
 	struct nx_step_info info;
 };
 
-struct nx_chunk {              /* one forward of a step */
+struct nx_chunk { /* one forward of a step */
 	int32_t row0, n_rows, seg0, n_segs, max_keys;
 	int32_t gather0, n_gather;
 };
@@ -84,7 +84,7 @@ struct nx_owner_ctx {
 	size_t owner;
 };
 
-struct nx_slot_hook {          /* a layer of the stack, instantiated */
+struct nx_slot_hook { /* a layer of the stack, instantiated */
 	const struct nx_technique *t;
 	void *self;
 	struct nx_host host;
@@ -99,18 +99,18 @@ struct nx_engine {
 	struct nx_device *dev;
 	struct nx_stream *stream;
 	bool plan_ahead;
-	uint32_t broken;           /* traits */
+	uint32_t broken; /* traits */
 
 	int32_t n_hooks;
 	struct nx_slot_hook hooks[NX_STACK_MAX];
 	struct nx_slot_hook *sched, *layout, *attn; /* NULL = the engine's default */
 	bool holds_places;
 
-	int32_t max_seqs;          /* places */
-	int32_t n_entries;         /* entries of seqs: places twice, since held ones and new ones overlap */
+	int32_t max_seqs;  /* places */
+	int32_t n_entries; /* entries of seqs: places twice, since held ones and new ones overlap */
 	int32_t max_len, longest;
 	int32_t max_rows, max_chunk_rows, max_chunks, max_segs;
-	size_t act_bytes;          /* of one activation element */
+	size_t act_bytes; /* of one activation element */
 
 	struct nx_store store;
 	enum nx_attn_kernel attn_kernel;
@@ -127,10 +127,10 @@ struct nx_engine {
 	size_t workspace_bytes;
 
 	/* Sequences. */
-	struct nx_seq *seqs;       /* [n_entries] */
+	struct nx_seq *seqs; /* [n_entries] */
 	int32_t *token_space;
-	int32_t *run, n_run;       /* entries with a place, in order of admission */
-	int32_t *wait, n_wait;     /* in the order the scheduler shall see */
+	int32_t *run, n_run;   /* entries with a place, in order of admission */
+	int32_t *wait, n_wait; /* in the order the scheduler shall see */
 	int32_t *free_places, n_free_places;
 
 	/* The plan under construction. */
@@ -139,7 +139,7 @@ struct nx_engine {
 	struct nx_sched_view view;
 	struct nx_grant *grants;
 	struct nx_schedule out;
-	bool *granted, *dropped;   /* by entry; by grant */
+	bool *granted, *dropped; /* by entry; by grant */
 	struct nx_plan_layout lay;
 	struct nx_chunk *chunks;
 	int32_t n_chunks, n_rows, n_segs, n_emits, n_commits, n_gather, n_inits;
@@ -149,8 +149,8 @@ struct nx_engine {
 	/* The run. */
 	const struct nx_request *reqs;
 	size_t n_reqs, next_req, n_done_reqs;
-	int32_t *left;             /* samples still open, by client */
-	int32_t in_flight;         /* requests arrived and not done */
+	int32_t *left;     /* samples still open, by client */
+	int32_t in_flight; /* requests arrived and not done */
 	const struct nx_sink *sink;
 	float *logits_host;
 
@@ -183,7 +183,8 @@ void nx_hooks_destroy(struct nx_engine *e);
 void nx_hooks_event(struct nx_engine *e, enum nx_event_kind kind, int32_t seq, int32_t arg);
 
 /* schedule_static.c: the default of the schedule slot: padded, runs to completion. */
-int nx_schedule_static(const struct nx_sched_view *view, struct nx_schedule *out, struct nx_err *err);
+int nx_schedule_static(const struct nx_sched_view *view, struct nx_schedule *out,
+                       struct nx_err *err);
 
 /* view.c */
 void nx_view_build(struct nx_engine *e);
@@ -195,9 +196,11 @@ int nx_admit(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
 void nx_seq_leave(struct nx_engine *e, int32_t i); /* gives back place and KV */
 
 /* plan.c */
-size_t nx_plan_layout_for(int32_t rows, int32_t segs, int32_t emits, int32_t seqs, struct nx_plan_layout *out);
+size_t nx_plan_layout_for(int32_t rows, int32_t segs, int32_t emits, int32_t seqs,
+                          struct nx_plan_layout *out);
 int nx_plan_build(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
-void nx_plan_init_place(struct nx_engine *e, struct nx_step *st, int32_t i); /* length, last token, sampler */
+void nx_plan_init_place(struct nx_engine *e, struct nx_step *st,
+                        int32_t i); /* length, last token, sampler */
 
 /* forward.c */
 int nx_forward(struct nx_engine *e, struct nx_step *st, struct nx_err *err);

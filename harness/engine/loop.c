@@ -14,7 +14,8 @@
 static int32_t free_entry(const struct nx_engine *e)
 {
 	for (int32_t i = 0; i < e->n_entries; i++)
-		if (!e->seqs[i].live) return i;
+		if (!e->seqs[i].live)
+			return i;
 	return -1;
 }
 
@@ -24,7 +25,8 @@ static int arrive(struct nx_engine *e, struct nx_err *err)
 	while (e->next_req < e->n_reqs && e->in_flight < e->cfg.batch_size) {
 		const struct nx_request *r = &e->reqs[e->next_req++];
 		int32_t i = free_entry(e);
-		if (i < 0) return nx_fail(err, NX_EBUG, "no entry is left for request %u", r->id);
+		if (i < 0)
+			return nx_fail(err, NX_EBUG, "no entry is left for request %u", r->id);
 		struct nx_seq *s = &e->seqs[i];
 		int32_t *tokens = s->tokens, room = e->max_len - r->n_prompt;
 		uint32_t gen = s->gen + 1;
@@ -59,7 +61,8 @@ static void retire(struct nx_engine *e, bool release_held)
 		if (s->phase == NX_SEQ_HELD && (release_held || !e->holds_places)) {
 			nx_seq_leave(e, i);
 			/* Outputs may still be in flight; the entry then goes with the last of them. */
-			if (s->n_seen == s->n_out) s->live = false;
+			if (s->n_seen == s->n_out)
+				s->live = false;
 		}
 	}
 }
@@ -69,15 +72,18 @@ static void finish(struct nx_engine *e, int32_t i, enum nx_finish why, uint64_t 
 	struct nx_seq *s = &e->seqs[i];
 	const struct nx_sink *k = e->sink;
 	size_t r = (size_t)(s->req - e->reqs);
-	if (k->finish) k->finish(k->ctx, s->req->id, s->sample, why, s->n_preempted, now);
+	if (k->finish)
+		k->finish(k->ctx, s->req->id, s->sample, why, s->n_preempted, now);
 	s->ended = true;
 	s->n_seen = s->n_out; /* what is still in flight will be dropped by its gen */
 	s->gen++;
 	if (s->place < 0) {
 		/* It ended while it waited to be computed again, or its place was given back ahead. */
 		for (int32_t j = 0; j < e->n_wait; j++) {
-			if (e->wait[j] != i) continue;
-			memmove(e->wait + j, e->wait + j + 1, (size_t)(e->n_wait - j - 1) * sizeof(*e->wait));
+			if (e->wait[j] != i)
+				continue;
+			memmove(e->wait + j, e->wait + j + 1,
+			        (size_t)(e->n_wait - j - 1) * sizeof(*e->wait));
 			e->n_wait--;
 			break;
 		}
@@ -95,14 +101,18 @@ static int send_logits(struct nx_engine *e, struct nx_step *st, struct nx_err *e
 	const struct nx_sink *k = e->sink;
 	int32_t vocab = e->w->shape.vocab;
 	for (int32_t j = 0; j < st->n_flights; j++) {
-		const struct nx_emit *em = (const struct nx_emit *)(const void *)(st->host + e->lay.emits) + j;
+		const struct nx_emit *em =
+			(const struct nx_emit *)(const void *)(st->host + e->lay.emits) + j;
 		const struct nx_seq *s = &e->seqs[st->flights[j].seq];
 		int rc = e->dev->ops->copy(e->dev->dev, e->stream, e->logits_host,
 		                           e->logits + (size_t)em->logit_row * (size_t)vocab,
 		                           (size_t)vocab * sizeof(float), NX_D2H, err);
-		if (!rc) rc = e->dev->ops->stream_sync(e->dev->dev, e->stream, err);
-		if (rc) return rc;
-		k->logits(k->ctx, s->req->id, s->sample, st->flights[j].index, e->logits_host, vocab);
+		if (!rc)
+			rc = e->dev->ops->stream_sync(e->dev->dev, e->stream, err);
+		if (rc)
+			return rc;
+		k->logits(k->ctx, s->req->id, s->sample, st->flights[j].index, e->logits_host,
+		          vocab);
 	}
 	return 0;
 }
@@ -112,25 +122,33 @@ static int reconcile(struct nx_engine *e, struct nx_step *st, struct nx_err *err
 {
 	const struct nx_sink *k = e->sink;
 	int rc = e->dev->ops->event_wait(e->dev->dev, st->done, err);
-	if (rc) return rc;
+	if (rc)
+		return rc;
 	uint64_t now = nx_now_ns();
 	st->in_flight = false;
 	st->info.end_ns = now;
-	if (k->logits) rc = send_logits(e, st, err);
+	if (k->logits)
+		rc = send_logits(e, st, err);
 	for (int32_t j = 0; j < st->n_flights && !rc; j++) {
 		const struct nx_flight *f = &st->flights[j];
 		struct nx_seq *s = &e->seqs[f->seq];
 		int32_t token = st->tokens[j];
-		if (s->gen != f->gen) continue; /* ended one step ago */
+		if (s->gen != f->gen)
+			continue; /* ended one step ago */
 		s->n_seen++;
-		if (!s->req->force) s->tokens[s->n_tokens++] = token;
-		if (k->token) k->token(k->ctx, s->req->id, s->sample, f->index, token, now);
+		if (!s->req->force)
+			s->tokens[s->n_tokens++] = token;
+		if (k->token)
+			k->token(k->ctx, s->req->id, s->sample, f->index, token, now);
 		if (!s->req->ignore_eos && nx_tokenizer_is_eog(e->w->tokenizer, token))
 			finish(e, f->seq, NX_FINISH_EOS, now);
 		else if (s->n_seen == s->max_out)
-			finish(e, f->seq, s->max_out < s->req->max_out ? NX_FINISH_CONTEXT : NX_FINISH_LENGTH, now);
+			finish(e, f->seq,
+			       s->max_out < s->req->max_out ? NX_FINISH_CONTEXT : NX_FINISH_LENGTH,
+			       now);
 	}
-	if (k->step) k->step(k->ctx, &st->info);
+	if (k->step)
+		k->step(k->ctx, &st->info);
 	return rc;
 }
 
@@ -144,7 +162,8 @@ static int64_t used_rows(const struct nx_engine *e)
 		const struct nx_place *p = &s->places[q->place];
 		int64_t waste = p->held - q->len;
 		if (s->geo.blocks && p->n_blocks)
-			waste /= s->pool.refs[s->blocks[(size_t)q->place * (size_t)s->table_stride + (size_t)p->n_blocks - 1]];
+			waste /= s->pool.refs[s->blocks[(size_t)q->place * (size_t)s->table_stride +
+			                                (size_t)p->n_blocks - 1]];
 		used -= waste;
 	}
 	return used;
@@ -164,7 +183,8 @@ static void drop_all(struct nx_engine *e)
 static void restart_places(struct nx_engine *e, struct nx_step *st)
 {
 	for (int32_t k = 0; k < e->n_run; k++)
-		if (e->seqs[e->run[k]].parent < 0) nx_plan_init_place(e, st, e->run[k]);
+		if (e->seqs[e->run[k]].parent < 0)
+			nx_plan_init_place(e, st, e->run[k]);
 }
 
 static int plan(struct nx_engine *e, struct nx_step *st, bool *any, struct nx_err *err)
@@ -174,32 +194,42 @@ static int plan(struct nx_engine *e, struct nx_step *st, bool *any, struct nx_er
 	e->n_inits = 0;
 	retire(e, false);
 	int rc = arrive(e, err);
-	if (rc) return rc;
-	if (!e->store.geo.keep) restart_places(e, st);
+	if (rc)
+		return rc;
+	if (!e->store.geo.keep)
+		restart_places(e, st);
 	nx_view_build(e);
 	e->out = (struct nx_schedule){.grants = e->grants};
 	rc = e->sched ? e->sched->t->schedule(e->sched->self, &e->view, &e->out, err)
 	              : nx_schedule_static(&e->view, &e->out, err);
-	if (rc) return rc;
+	if (rc)
+		return rc;
 	if (e->out.n_grants < 0 || e->out.n_grants > e->view.n_running + e->view.n_waiting)
-		return nx_fail(err, NX_EBUG, "the scheduler made %d grants for %d sequences", e->out.n_grants,
-		               e->view.n_running + e->view.n_waiting);
-	if (e->out.release_held) retire(e, true);
+		return nx_fail(err, NX_EBUG, "the scheduler made %d grants for %d sequences",
+		               e->out.n_grants, e->view.n_running + e->view.n_waiting);
+	if (e->out.release_held)
+		retire(e, true);
 	st->info.n_waiting = e->view.n_waiting;
 	rc = nx_admit(e, st, err);
-	if (rc) return rc;
+	if (rc)
+		return rc;
 	*any = false;
-	for (int32_t k = 0; k < e->out.n_grants; k++) *any |= !e->dropped[k];
-	if (!*any) return 0;
+	for (int32_t k = 0; k < e->out.n_grants; k++)
+		*any |= !e->dropped[k];
+	if (!*any)
+		return 0;
 	/* Copies on write come before the rows are computed; copies that a fork queues, after. */
 	rc = nx_store_flush(&e->store, e->stream, err);
-	if (!rc) rc = nx_plan_build(e, st, err);
-	if (rc) return rc;
+	if (!rc)
+		rc = nx_plan_build(e, st, err);
+	if (rc)
+		return rc;
 	const struct nx_pool *p = &e->store.pool;
 	st->info.kv_total = p->n_rows;
 	st->info.kv_held = p->n_rows - p->free_rows;
 	st->info.kv_used = used_rows(e);
-	if (st->info.kv_used > e->peak_used_rows) e->peak_used_rows = st->info.kv_used;
+	if (st->info.kv_used > e->peak_used_rows)
+		e->peak_used_rows = st->info.kv_used;
 	st->info.plan_ns = nx_now_ns() - st->info.begin_ns;
 	return 0;
 }
@@ -217,13 +247,15 @@ static void announce(struct nx_engine *e, uint64_t now)
 static int stuck(const struct nx_engine *e, struct nx_err *err)
 {
 	if (e->view.n_waiting && !e->view.n_running)
-		return nx_fail(err, NX_ENOSPC,
-		               "request %u needs %d KV rows to start and the pool has %lld, %lld of them free: give it more "
-		               "room or shorten the request",
-		               e->view_wait[0].request, e->view_wait[0].kv_need, (long long)e->view.kv_total,
-		               (long long)e->view.kv_free);
-	return nx_fail(err, NX_EBUG, "the scheduler granted nothing while %d sequences run and %d wait", e->view.n_running,
-	               e->view.n_waiting);
+		return nx_fail(
+			err, NX_ENOSPC,
+			"request %u needs %d KV rows to start and the pool has %lld, %lld of them free: give it more "
+			"room or shorten the request",
+			e->view_wait[0].request, e->view_wait[0].kv_need,
+			(long long)e->view.kv_total, (long long)e->view.kv_free);
+	return nx_fail(err, NX_EBUG,
+	               "the scheduler granted nothing while %d sequences run and %d wait",
+	               e->view.n_running, e->view.n_waiting);
 }
 
 static int step(struct nx_engine *e, struct nx_err *err)
@@ -231,82 +263,107 @@ static int step(struct nx_engine *e, struct nx_err *err)
 	struct nx_step *st = &e->steps[e->turn], *before = &e->steps[e->turn ^ 1];
 	bool any = false;
 	int rc = plan(e, st, &any, err);
-	if (rc) return rc;
+	if (rc)
+		return rc;
 	if (!any) {
-		if (before->in_flight) return reconcile(e, before, err);
+		if (before->in_flight)
+			return reconcile(e, before, err);
 		return e->in_flight ? stuck(e, err) : 0;
 	}
 	rc = nx_forward(e, st, err);
-	if (rc) return rc;
+	if (rc)
+		return rc;
 	announce(e, st->info.begin_ns);
 	st->in_flight = true;
-	if (!e->store.geo.keep) drop_all(e);
+	if (!e->store.geo.keep)
+		drop_all(e);
 	if (e->plan_ahead) {
 		e->turn ^= 1;
-		if (before->in_flight) rc = reconcile(e, before, err);
+		if (before->in_flight)
+			rc = reconcile(e, before, err);
 	} else {
 		rc = reconcile(e, st, err);
 	}
-	if (!rc && e->cfg.check) rc = nx_store_check(&e->store, err);
+	if (!rc && e->cfg.check)
+		rc = nx_store_check(&e->store, err);
 	return rc;
 }
 
-static int check_requests(const struct nx_engine *e, const struct nx_request *reqs, size_t n, struct nx_err *err)
+static int check_requests(const struct nx_engine *e, const struct nx_request *reqs, size_t n,
+                          struct nx_err *err)
 {
 	for (size_t i = 0; i < n; i++) {
 		const struct nx_request *r = &reqs[i];
 		if (r->n_prompt < 1 || r->max_out < 1)
-			return nx_fail(err, NX_EINVAL, "request %u has %d prompt tokens and asks for %d; both must be at least 1",
-			               r->id, r->n_prompt, r->max_out);
+			return nx_fail(
+				err, NX_EINVAL,
+				"request %u has %d prompt tokens and asks for %d; both must be at least 1",
+				r->id, r->n_prompt, r->max_out);
 		if (r->n_prompt > e->max_len)
-			return nx_fail(err, NX_EINVAL, "request %u has a prompt of %d tokens; at most %d fit", r->id, r->n_prompt,
-			               e->max_len);
+			return nx_fail(err, NX_EINVAL,
+			               "request %u has a prompt of %d tokens; at most %d fit",
+			               r->id, r->n_prompt, e->max_len);
 		if (r->n_prompt + r->max_out > e->longest)
-			return nx_fail(err, NX_EINVAL, "request %u wants %d + %d tokens; the engine was made for %d", r->id,
-			               r->n_prompt, r->max_out, e->longest);
+			return nx_fail(
+				err, NX_EINVAL,
+				"request %u wants %d + %d tokens; the engine was made for %d",
+				r->id, r->n_prompt, r->max_out, e->longest);
 		if (r->samples < 1 || r->samples > e->cfg.samples)
-			return nx_fail(err, NX_EINVAL, "request %u wants %d samples; the engine was made for 1 to %d", r->id,
-			               r->samples, e->cfg.samples);
+			return nx_fail(
+				err, NX_EINVAL,
+				"request %u wants %d samples; the engine was made for 1 to %d",
+				r->id, r->samples, e->cfg.samples);
 		for (int32_t t = 0; t < r->n_prompt; t++)
 			if (r->prompt[t] < 0 || r->prompt[t] >= e->w->shape.vocab)
-				return nx_fail(err, NX_EINVAL, "request %u has token %d at %d; the vocabulary has %d", r->id,
-				               r->prompt[t], t, e->w->shape.vocab);
+				return nx_fail(
+					err, NX_EINVAL,
+					"request %u has token %d at %d; the vocabulary has %d",
+					r->id, r->prompt[t], t, e->w->shape.vocab);
 	}
 	return 0;
 }
 
-int nx_engine_run(struct nx_engine *e, const struct nx_request *reqs, size_t n, const struct nx_sink *sink,
-                  struct nx_err *err)
+int nx_engine_run(struct nx_engine *e, const struct nx_request *reqs, size_t n,
+                  const struct nx_sink *sink, struct nx_err *err)
 {
 	static const struct nx_sink silent = {0};
 	int rc = check_requests(e, reqs, n, err);
-	if (rc) return rc;
+	if (rc)
+		return rc;
 	size_t left_owner = nx_engine_owner(e, "requests");
 	e->left = nx_engine_alloc(e, left_owner, NX_MEM_HOST, n * sizeof(*e->left));
-	if (!e->left) return nx_fail(err, NX_ENOMEM, "out of memory for %zu requests", n);
+	if (!e->left)
+		return nx_fail(err, NX_ENOMEM, "out of memory for %zu requests", n);
 	e->reqs = reqs;
 	e->n_reqs = n;
 	e->next_req = e->n_done_reqs = 0;
 	e->in_flight = 0;
 	e->sink = sink ? sink : &silent;
 	bool ahead = e->plan_ahead;
-	if (e->sink->logits) e->plan_ahead = false; /* logits are overwritten by the next step */
+	if (e->sink->logits)
+		e->plan_ahead = false; /* logits are overwritten by the next step */
 
 	while (!rc && e->n_done_reqs < n) {
 		if (e->sink->stop && e->sink->stop(e->sink->ctx))
-			rc = nx_fail(err, NX_ESKIP, "stopped after %zu of %zu requests", e->n_done_reqs, n);
+			rc = nx_fail(err, NX_ESKIP, "stopped after %zu of %zu requests",
+			             e->n_done_reqs, n);
 		else
 			rc = step(e, err);
 	}
-	for (int i = 0; i < 2 && !rc; i++) /* rows of sequences that had ended may still be in flight */
-		if (e->steps[i].in_flight) rc = reconcile(e, &e->steps[i], err);
-	if (!rc) retire(e, true);
+	for (int i = 0; i < 2 && !rc;
+	     i++) /* rows of sequences that had ended may still be in flight */
+		if (e->steps[i].in_flight)
+			rc = reconcile(e, &e->steps[i], err);
+	if (!rc)
+		retire(e, true);
 	int sync = e->dev->ops->stream_sync(e->dev->dev, e->stream, rc ? NULL : err);
 	e->plan_ahead = ahead;
 	nx_engine_free(e, left_owner, NX_MEM_HOST, e->left, n * sizeof(*e->left));
 	e->left = NULL;
 	size_t kv = nx_engine_owner(e, "kv");
-	e->owners[kv].peak_used_bytes = (uint64_t)e->peak_used_rows * (uint64_t)e->store.row_bytes_all;
-	if (rc || sync) nx_engine_reset(e);
+	e->owners[kv].peak_used_bytes =
+		(uint64_t)e->peak_used_rows * (uint64_t)e->store.row_bytes_all;
+	if (rc || sync)
+		nx_engine_reset(e);
 	return rc ? rc : sync;
 }

@@ -9,7 +9,8 @@
 size_t nx_engine_owner(struct nx_engine *e, const char *name)
 {
 	for (size_t i = 0; i < e->n_owners; i++)
-		if (strcmp(e->owners[i].owner, name) == 0) return i;
+		if (strcmp(e->owners[i].owner, name) == 0)
+			return i;
 	struct nx_mem_use *o = &e->owners[e->n_owners];
 	snprintf(o->owner, sizeof(o->owner), "%s", name);
 	return e->n_owners++;
@@ -19,7 +20,8 @@ void *nx_engine_alloc(struct nx_engine *e, size_t owner, enum nx_mem kind, size_
 {
 	const struct nx_device_ops *ops = e->dev->ops;
 	size_t n = bytes ? bytes : 64;
-	void *p = kind == NX_MEM_HOST ? ops->host_alloc(e->dev->dev, n) : ops->alloc(e->dev->dev, n);
+	void *p =
+		kind == NX_MEM_HOST ? ops->host_alloc(e->dev->dev, n) : ops->alloc(e->dev->dev, n);
 	if (p) {
 		e->owners[owner].reserved_bytes += bytes;
 		e->owners[owner].peak_used_bytes = e->owners[owner].reserved_bytes;
@@ -31,7 +33,8 @@ void nx_engine_free(struct nx_engine *e, size_t owner, enum nx_mem kind, void *p
 {
 	const struct nx_device_ops *ops = e->dev->ops;
 	size_t n = bytes ? bytes : 64;
-	if (!p) return;
+	if (!p)
+		return;
 	if (kind == NX_MEM_HOST)
 		ops->host_free(e->dev->dev, p, n);
 	else
@@ -43,7 +46,8 @@ size_t nx_engine_memory(const struct nx_engine *e, struct nx_mem_use *out, size_
 {
 	size_t n = 0;
 	for (size_t i = 0; i < e->n_owners; i++)
-		if (e->owners[i].reserved_bytes && n < max) out[n++] = e->owners[i];
+		if (e->owners[i].reserved_bytes && n < max)
+			out[n++] = e->owners[i];
 	return n;
 }
 
@@ -55,9 +59,9 @@ size_t nx_engine_counters(const struct nx_engine *e, struct nx_counter_value *ou
 		const char *name, *unit;
 		double value;
 	} own[] = {
-	        {"kv.cow_blocks", "blocks", (double)s->n_cow_blocks},
-	        {"kv.shared_blocks", "blocks", (double)s->n_shared_blocks},
-	        {"kv.swapped_rows", "rows", (double)s->n_swapped_rows},
+		{"kv.cow_blocks", "blocks", (double)s->n_cow_blocks},
+		{"kv.shared_blocks", "blocks", (double)s->n_shared_blocks},
+		{"kv.swapped_rows", "rows", (double)s->n_swapped_rows},
 	};
 	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]) && n < max; i++, n++) {
 		snprintf(out[n].name, sizeof(out[n].name), "%s", own[i].name);
@@ -68,10 +72,12 @@ size_t nx_engine_counters(const struct nx_engine *e, struct nx_counter_value *ou
 		const struct nx_technique *t = e->hooks[i].t;
 		double v[64] = {0};
 		int32_t k = 0;
-		if (!t->counters) continue;
+		if (!t->counters)
+			continue;
 		t->read_counters(e->hooks[i].self, v); /* tables end within 64 rows: plugin.c */
 		for (; t->counters[k].name && n < max; k++, n++) {
-			snprintf(out[n].name, sizeof(out[n].name), "%s.%s", t->name, t->counters[k].name);
+			snprintf(out[n].name, sizeof(out[n].name), "%s.%s", t->name,
+			         t->counters[k].name);
 			out[n].unit = t->counters[k].unit;
 			out[n].value = v[k];
 		}

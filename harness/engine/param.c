@@ -16,9 +16,11 @@ static int choice_index(const char *choices, const char *text)
 	int i = 0;
 	for (const char *p = choices; p && *p; i++) {
 		size_t n = strcspn(p, "|");
-		if (n == len && memcmp(p, text, n) == 0) return i;
+		if (n == len && memcmp(p, text, n) == 0)
+			return i;
 		p += n;
-		if (*p == '|') p++;
+		if (*p == '|')
+			p++;
 	}
 	return -1;
 }
@@ -28,7 +30,8 @@ void nx_param_legal(const struct nx_param *p, char *buf, size_t size)
 	const char *of = *p->unit ? " " : "";
 	switch (p->type) {
 	case NX_PARAM_INT:
-		snprintf(buf, size, "an integer from %.0f to %.0f%s%s", p->min, p->max, of, p->unit);
+		snprintf(buf, size, "an integer from %.0f to %.0f%s%s", p->min, p->max, of,
+		         p->unit);
 		break;
 	case NX_PARAM_FLOAT:
 		snprintf(buf, size, "a number from %g to %g%s%s", p->min, p->max, of, p->unit);
@@ -47,10 +50,12 @@ static int illegal(const struct nx_param *p, const char *text, struct nx_err *er
 {
 	char legal[256];
 	nx_param_legal(p, legal, sizeof(legal));
-	return nx_fail(err, NX_EINVAL, "parameter \"%s\" is \"%s\"; legal: %s", p->key, text, legal);
+	return nx_fail(err, NX_EINVAL, "parameter \"%s\" is \"%s\"; legal: %s", p->key, text,
+	               legal);
 }
 
-int nx_param_parse(const struct nx_param *p, const char *text, struct nx_value *out, struct nx_err *err)
+int nx_param_parse(const struct nx_param *p, const char *text, struct nx_value *out,
+                   struct nx_err *err)
 {
 	struct nx_value v = {0};
 	char *end;
@@ -68,13 +73,15 @@ int nx_param_parse(const struct nx_param *p, const char *text, struct nx_value *
 			return illegal(p, text, err);
 		break;
 	case NX_PARAM_BOOL:
-		if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0) return illegal(p, text, err);
+		if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
+			return illegal(p, text, err);
 		v.b = text[0] == 't';
 		v.i = v.b;
 		break;
 	case NX_PARAM_ENUM:
 		v.i = choice_index(p->choices, text);
-		if (v.i < 0) return illegal(p, text, err);
+		if (v.i < 0)
+			return illegal(p, text, err);
 		v.s = text;
 		break;
 	}
@@ -87,7 +94,8 @@ int nx_param_default(const struct nx_param *p, struct nx_value *out, struct nx_e
 	if (!p->def) {
 		char legal[256];
 		nx_param_legal(p, legal, sizeof(legal));
-		return nx_fail(err, NX_EINVAL, "parameter \"%s\" must be given; legal: %s", p->key, legal);
+		return nx_fail(err, NX_EINVAL, "parameter \"%s\" must be given; legal: %s", p->key,
+		               legal);
 	}
 	return nx_param_parse(p, p->def, out, err);
 }

@@ -25,20 +25,20 @@ struct nx_pool {
 	int32_t block_size;
 	int64_t n_rows, free_rows;
 	int32_t n_blocks, n_free;
-	int32_t *free_list;         /* [n_blocks], the first n_free are free; top of the stack is last */
-	int32_t *refs;              /* [n_blocks] */
-	struct nx_run_span *spans;  /* [max_spans] taken runs, by first row */
+	int32_t *free_list; /* [n_blocks], the first n_free are free; top of the stack is last */
+	int32_t *refs;      /* [n_blocks] */
+	struct nx_run_span *spans; /* [max_spans] taken runs, by first row */
 	int32_t n_spans, max_spans;
 };
 
-int nx_pool_init(struct nx_pool *p, bool blocks, int32_t block_size, int64_t n_rows, int32_t max_spans,
-                 struct nx_err *err);
+int nx_pool_init(struct nx_pool *p, bool blocks, int32_t block_size, int64_t n_rows,
+                 int32_t max_spans, struct nx_err *err);
 void nx_pool_release(struct nx_pool *p);
 void nx_pool_reset(struct nx_pool *p);
 
-int32_t nx_pool_take(struct nx_pool *p);              /* a block with count 1, or -1 */
-void nx_pool_hold(struct nx_pool *p, int32_t block);  /* count + 1 */
-void nx_pool_drop(struct nx_pool *p, int32_t block);  /* count - 1; free at 0 */
+int32_t nx_pool_take(struct nx_pool *p);             /* a block with count 1, or -1 */
+void nx_pool_hold(struct nx_pool *p, int32_t block); /* count + 1 */
+void nx_pool_drop(struct nx_pool *p, int32_t block); /* count - 1; free at 0 */
 
 int64_t nx_pool_take_run(struct nx_pool *p, int64_t n); /* first row, or -1 */
 void nx_pool_drop_run(struct nx_pool *p, int64_t first);

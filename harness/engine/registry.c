@@ -25,12 +25,14 @@ static const char *keep(struct nx_registry *r, const char *s)
 	if (r->n_strings == r->cap_strings) {
 		size_t cap = r->cap_strings ? 2 * r->cap_strings : 32;
 		char **p = realloc(r->strings, cap * sizeof(*p));
-		if (!p) return NULL;
+		if (!p)
+			return NULL;
 		r->strings = p;
 		r->cap_strings = cap;
 	}
 	char *c = strdup(s);
-	if (c) r->strings[r->n_strings++] = c;
+	if (c)
+		r->strings[r->n_strings++] = c;
 	return c;
 }
 
@@ -39,17 +41,20 @@ static int add(struct nx_registry *r, const char *path, struct nx_err *err)
 	struct nx_plugin p = {0};
 	struct nx_err why = {0};
 	const char *kept = keep(r, path);
-	if (!kept) return oom(err);
+	if (!kept)
+		return oom(err);
 	if (nx_plugin_load(kept, &p, &why)) {
 		p = (struct nx_plugin){.path = kept, .error = keep(r, why.msg)};
-		if (!p.error) return oom(err);
+		if (!p.error)
+			return oom(err);
 	} else if (nx_registry_find(r, p.technique->name, NULL)) {
 		return 0; /* the first found wins */
 	}
 	if (r->n == r->cap) {
 		size_t cap = r->cap ? 2 * r->cap : 32;
 		struct nx_plugin *q = realloc(r->plugins, cap * sizeof(*q));
-		if (!q) return oom(err);
+		if (!q)
+			return oom(err);
 		r->plugins = q;
 		r->cap = cap;
 	}
@@ -60,19 +65,23 @@ static int add(struct nx_registry *r, const char *path, struct nx_err *err)
 static int is_plugin_name(const struct dirent *d)
 {
 	size_t n = strlen(d->d_name);
-	return d->d_name[0] != '.' && n > 3 && strcmp(d->d_name + n - 3, ".so") == 0 && !strstr(d->d_name, "_cuda.so");
+	return d->d_name[0] != '.' && n > 3 && strcmp(d->d_name + n - 3, ".so") == 0 &&
+	       !strstr(d->d_name, "_cuda.so");
 }
 
 static int scan(struct nx_registry *r, const char *dir, struct nx_err *err)
 {
 	struct dirent **names;
 	int rc = 0;
-	int n = scandir(dir, &names, is_plugin_name, alphasort); /* sorted: the same list on every machine */
-	if (n < 0) return 0;
+	int n = scandir(dir, &names, is_plugin_name,
+	                alphasort); /* sorted: the same list on every machine */
+	if (n < 0)
+		return 0;
 	for (int i = 0; i < n; i++) {
 		char path[4096];
 		snprintf(path, sizeof(path), "%s/%s", dir, names[i]->d_name);
-		if (!rc) rc = add(r, path, err);
+		if (!rc)
+			rc = add(r, path, err);
 		free(names[i]);
 	}
 	free(names);
@@ -87,25 +96,29 @@ static int scan_env(struct nx_registry *r, struct nx_err *err)
 		char dir[4096];
 		size_t n = strcspn(env, ":");
 		snprintf(dir, sizeof(dir), "%.*s", (int)n, env);
-		if (n) rc = scan(r, dir, err);
+		if (n)
+			rc = scan(r, dir, err);
 		env += n + (env[n] == ':');
 	}
 	return rc;
 }
 
-int nx_registry_open(struct nx_registry **out, const char *const *dirs, size_t n_dirs, const char *exe_dir,
-                     struct nx_err *err)
+int nx_registry_open(struct nx_registry **out, const char *const *dirs, size_t n_dirs,
+                     const char *exe_dir, struct nx_err *err)
 {
 	struct nx_registry *r = calloc(1, sizeof(*r));
 	int rc = r ? 0 : oom(err);
-	for (size_t i = 0; i < n_dirs && !rc; i++) rc = scan(r, dirs[i], err);
-	if (!rc) rc = scan_env(r, err);
+	for (size_t i = 0; i < n_dirs && !rc; i++)
+		rc = scan(r, dirs[i], err);
+	if (!rc)
+		rc = scan_env(r, err);
 	if (!rc && exe_dir) {
 		char dir[4096];
 		snprintf(dir, sizeof(dir), "%s/../lib/nexus/techniques", exe_dir);
 		rc = scan(r, dir, err);
 		snprintf(dir, sizeof(dir), "%s/techniques", exe_dir);
-		if (!rc) rc = scan(r, dir, err);
+		if (!rc)
+			rc = scan(r, dir, err);
 	}
 	if (rc) {
 		nx_registry_close(r);
@@ -117,8 +130,10 @@ int nx_registry_open(struct nx_registry **out, const char *const *dirs, size_t n
 
 void nx_registry_close(struct nx_registry *r)
 {
-	if (!r) return;
-	for (size_t i = 0; i < r->n_strings; i++) free(r->strings[i]);
+	if (!r)
+		return;
+	for (size_t i = 0; i < r->n_strings; i++)
+		free(r->strings[i]);
 	free(r->strings);
 	free(r->plugins);
 	free(r);
@@ -138,15 +153,19 @@ const struct nx_plugin *nx_registry_at(const struct nx_registry *r, size_t i)
 static size_t distance(const char *a, const char *b)
 {
 	size_t row[48], n = strlen(b);
-	if (n > 47) return 99;
-	for (size_t j = 0; j <= n; j++) row[j] = j;
+	if (n > 47)
+		return 99;
+	for (size_t j = 0; j <= n; j++)
+		row[j] = j;
 	for (size_t i = 1; a[i - 1]; i++) {
 		size_t diagonal = row[0];
 		row[0] = i;
 		for (size_t j = 1; j <= n; j++) {
 			size_t best = diagonal + (a[i - 1] != b[j - 1]);
-			if (row[j] + 1 < best) best = row[j] + 1;
-			if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+			if (row[j] + 1 < best)
+				best = row[j] + 1;
+			if (row[j - 1] + 1 < best)
+				best = row[j - 1] + 1;
 			diagonal = row[j];
 			row[j] = best;
 		}
@@ -154,14 +173,18 @@ static size_t distance(const char *a, const char *b)
 	return row[n];
 }
 
-const struct nx_plugin *nx_registry_find(const struct nx_registry *r, const char *name, const char **nearest)
+const struct nx_plugin *nx_registry_find(const struct nx_registry *r, const char *name,
+                                         const char **nearest)
 {
 	size_t best = strlen(name) / 2 + 1;
-	if (nearest) *nearest = NULL;
+	if (nearest)
+		*nearest = NULL;
 	for (size_t i = 0; i < r->n; i++) {
 		const struct nx_technique *t = r->plugins[i].technique;
-		if (!t) continue;
-		if (strcmp(t->name, name) == 0) return &r->plugins[i];
+		if (!t)
+			continue;
+		if (strcmp(t->name, name) == 0)
+			return &r->plugins[i];
 		size_t d = nearest ? distance(name, t->name) : best;
 		if (d < best) {
 			best = d;

@@ -28,22 +28,22 @@ enum nx_slot {
 #define X(e, name) NX_SLOT_##e,
 	NX_SLOTS(X)
 #undef X
-	NX_SLOT_COUNT
+		NX_SLOT_COUNT
 };
 
 struct nx_plugin {
 	const struct nx_technique *technique; /* NULL when rejected */
 	const char *path;
-	const char *error;                    /* why it was rejected, or NULL */
-	uint32_t slots;                       /* bit mask of 1 << enum nx_slot */
+	const char *error; /* why it was rejected, or NULL */
+	uint32_t slots;    /* bit mask of 1 << enum nx_slot */
 	int32_t n_params, n_counters;
 };
 
 struct nx_registry;
 
 /* dirs may be NULL; a missing directory is skipped. exe_dir is where `techniques/` is looked up. */
-int nx_registry_open(struct nx_registry **out, const char *const *dirs, size_t n_dirs, const char *exe_dir,
-                     struct nx_err *err);
+int nx_registry_open(struct nx_registry **out, const char *const *dirs, size_t n_dirs,
+                     const char *exe_dir, struct nx_err *err);
 void nx_registry_close(struct nx_registry *r);
 /* Loads and checks one plugin file; used by open and by tests. On failure *out is untouched. */
 int nx_plugin_load(const char *path, struct nx_plugin *out, struct nx_err *err);
@@ -51,11 +51,13 @@ int nx_plugin_load(const char *path, struct nx_plugin *out, struct nx_err *err);
 size_t nx_registry_count(const struct nx_registry *r);
 const struct nx_plugin *nx_registry_at(const struct nx_registry *r, size_t i);
 /* NULL when there is none; *nearest (may be NULL) is then the closest known name, or NULL. */
-const struct nx_plugin *nx_registry_find(const struct nx_registry *r, const char *name, const char **nearest);
+const struct nx_plugin *nx_registry_find(const struct nx_registry *r, const char *name,
+                                         const char **nearest);
 
 const char *nx_slot_name(enum nx_slot s);
 /* Parses text as a value of p: type, range, choices. The sentence does not name the place. */
-int nx_param_parse(const struct nx_param *p, const char *text, struct nx_value *out, struct nx_err *err);
+int nx_param_parse(const struct nx_param *p, const char *text, struct nx_value *out,
+                   struct nx_err *err);
 int nx_param_default(const struct nx_param *p, struct nx_value *out, struct nx_err *err);
 /* "one of max, exact", "an integer from 1 to 4096": for messages and help. */
 void nx_param_legal(const struct nx_param *p, char *buf, size_t size);

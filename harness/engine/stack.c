@@ -10,7 +10,7 @@ const char *nx_slot_name(enum nx_slot s)
 {
 	static const char *const names[] = {
 #define X(e, name) name,
-	        NX_SLOTS(X)
+		NX_SLOTS(X)
 #undef X
 	};
 	return (unsigned)s < NX_SLOT_COUNT ? names[s] : "?";
@@ -31,9 +31,11 @@ int nx_stack_put(struct nx_stack *s, const struct nx_layer *layer, struct nx_err
 {
 	struct nx_stack r = {0};
 	for (int32_t i = 0; i < s->n_layers; i++)
-		if (!(s->layers[i].plugin->slots & layer->plugin->slots)) r.layers[r.n_layers++] = s->layers[i];
+		if (!(s->layers[i].plugin->slots & layer->plugin->slots))
+			r.layers[r.n_layers++] = s->layers[i];
 	if (r.n_layers == NX_STACK_MAX)
-		return nx_fail(err, NX_ECONFLICT, "a stack holds at most %d techniques", (int)NX_STACK_MAX);
+		return nx_fail(err, NX_ECONFLICT, "a stack holds at most %d techniques",
+		               (int)NX_STACK_MAX);
 	r.layers[r.n_layers++] = *layer;
 	*s = r;
 	return 0;
@@ -45,15 +47,18 @@ int nx_stack_check(const struct nx_stack *s, struct nx_err *err)
 		for (int32_t j = 0; j < s->n_layers; j++) {
 			const struct nx_technique *a = s->layers[i].plugin->technique;
 			const struct nx_technique *b = s->layers[j].plugin->technique;
-			if (i == j) continue;
+			if (i == j)
+				continue;
 			if (i < j && (s->layers[i].plugin->slots & s->layers[j].plugin->slots))
-				return nx_fail(err, NX_ECONFLICT, "\"%s\" and \"%s\" take the same slot; keep one", a->name,
-				               b->name);
+				return nx_fail(err, NX_ECONFLICT,
+				               "\"%s\" and \"%s\" take the same slot; keep one",
+				               a->name, b->name);
 			uint32_t broken = a->breaks & b->assumes;
 			if (broken)
-				return nx_fail(err, NX_ECONFLICT,
-				               "\"%s\" cannot be stacked with \"%s\": it breaks what that assumes (%s)", a->name,
-				               b->name, trait_text(broken & -broken));
+				return nx_fail(
+					err, NX_ECONFLICT,
+					"\"%s\" cannot be stacked with \"%s\": it breaks what that assumes (%s)",
+					a->name, b->name, trait_text(broken & -broken));
 		}
 	}
 	return 0;
@@ -62,13 +67,15 @@ int nx_stack_check(const struct nx_stack *s, struct nx_err *err)
 const struct nx_layer *nx_stack_slot(const struct nx_stack *s, enum nx_slot slot)
 {
 	for (int32_t i = 0; i < s->n_layers; i++)
-		if (s->layers[i].plugin->slots & (1u << slot)) return &s->layers[i];
+		if (s->layers[i].plugin->slots & (1u << slot))
+			return &s->layers[i];
 	return NULL;
 }
 
 uint32_t nx_stack_broken(const struct nx_stack *s)
 {
 	uint32_t all = 0;
-	for (int32_t i = 0; i < s->n_layers; i++) all |= s->layers[i].plugin->technique->breaks;
+	for (int32_t i = 0; i < s->n_layers; i++)
+		all |= s->layers[i].plugin->technique->breaks;
 	return all;
 }

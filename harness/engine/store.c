@@ -13,53 +13,60 @@ static int64_t group_row_bytes(const struct nx_group_shape *g)
 	return (int64_t)g->n_kv_heads * g->head_dim * elem;
 }
 
-uint64_t nx_store_forecast(const struct nx_kv_geometry *geo, const struct nx_group_shape *groups, int32_t n_groups,
-                           int32_t max_seqs)
+uint64_t nx_store_forecast(const struct nx_kv_geometry *geo, const struct nx_group_shape *groups,
+                           int32_t n_groups, int32_t max_seqs)
 {
 	uint64_t sum = 0;
 	for (int32_t i = 0; i < n_groups; i++) {
-		uint64_t rows = (uint64_t)geo->n_rows + (uint64_t)max_seqs * (uint64_t)groups[i].scratch_cap;
-		sum += rows * 2u * (uint64_t)groups[i].n_layers * (uint64_t)group_row_bytes(&groups[i]);
+		uint64_t rows = (uint64_t)geo->n_rows +
+		                (uint64_t)max_seqs * (uint64_t)groups[i].scratch_cap;
+		sum += rows * 2u * (uint64_t)groups[i].n_layers *
+		       (uint64_t)group_row_bytes(&groups[i]);
 	}
 	return sum;
 }
 
-static int group_init(struct nx_store *s, int32_t i, const struct nx_group_shape *g, struct nx_err *err)
+static int group_init(struct nx_store *s, int32_t i, const struct nx_group_shape *g,
+                      struct nx_err *err)
 {
 	struct nx_kv *kv = &s->kv[i];
 	*kv = (struct nx_kv){
-	        .codec = g->codec,
-	        .n_layers = g->n_layers,
-	        .n_kv_heads = g->n_kv_heads,
-	        .head_dim = g->head_dim,
-	        .block_size = s->geo.block_size,
-	        .table_stride = s->table_stride,
-	        .table = s->table_dev,
-	        .row_bytes = group_row_bytes(g),
-	        .scratch_row_bytes = group_row_bytes(g),
-	        .scratch_cap = g->scratch_cap,
+		.codec = g->codec,
+		.n_layers = g->n_layers,
+		.n_kv_heads = g->n_kv_heads,
+		.head_dim = g->head_dim,
+		.block_size = s->geo.block_size,
+		.table_stride = s->table_stride,
+		.table = s->table_dev,
+		.row_bytes = group_row_bytes(g),
+		.scratch_row_bytes = group_row_bytes(g),
+		.scratch_cap = g->scratch_cap,
 	};
 	kv->v_offset = s->pool.n_rows * kv->row_bytes;
 	kv->layer_bytes = 2 * kv->v_offset;
 	s->kv_bytes[i] = (size_t)kv->layer_bytes * (size_t)g->n_layers;
 	kv->base = s->dev->ops->alloc(s->dev->dev, s->kv_bytes[i]);
 	if (!kv->base)
-		return nx_fail(err, NX_ENOMEM, "the device has no %zu MiB for the KV pool (%lld rows)", s->kv_bytes[i] >> 20,
-		               (long long)s->pool.n_rows);
+		return nx_fail(err, NX_ENOMEM,
+		               "the device has no %zu MiB for the KV pool (%lld rows)",
+		               s->kv_bytes[i] >> 20, (long long)s->pool.n_rows);
 	if (g->scratch_cap > 0) {
-		kv->scratch_v_offset = (int64_t)s->max_seqs * g->scratch_cap * kv->scratch_row_bytes;
+		kv->scratch_v_offset =
+			(int64_t)s->max_seqs * g->scratch_cap * kv->scratch_row_bytes;
 		kv->scratch_layer_bytes = 2 * kv->scratch_v_offset;
 		s->scratch_bytes[i] = (size_t)kv->scratch_layer_bytes * (size_t)g->n_layers;
 		kv->scratch = s->dev->ops->alloc(s->dev->dev, s->scratch_bytes[i]);
-		if (!kv->scratch) return nx_fail(err, NX_ENOMEM, "the device has no room for KV scratch rows");
+		if (!kv->scratch)
+			return nx_fail(err, NX_ENOMEM,
+			               "the device has no room for KV scratch rows");
 	}
 	s->row_bytes_all += 2 * (int64_t)g->n_layers * kv->row_bytes;
 	return 0;
 }
 
 int nx_store_init(struct nx_store *s, struct nx_device *dev, const struct nx_kv_geometry *geo,
-                  const struct nx_group_shape *groups, int32_t n_groups, int32_t max_seqs, int32_t max_len,
-                  struct nx_err *err)
+                  const struct nx_group_shape *groups, int32_t n_groups, int32_t max_seqs,
+                  int32_t max_len, struct nx_err *err)
 {
 	memset(s, 0, sizeof(*s));
 	s->dev = dev;
@@ -68,7 +75,8 @@ int nx_store_init(struct nx_store *s, struct nx_device *dev, const struct nx_kv_
 	s->max_len = max_len;
 	s->table_stride = geo->blocks ? (max_len + geo->block_size - 1) / geo->block_size : 1;
 	int rc = nx_pool_init(&s->pool, geo->blocks, geo->block_size, geo->n_rows, max_seqs, err);
-	if (rc) goto fail;
+	if (rc)
+		goto fail;
 
 	size_t n = (size_t)max_seqs * (size_t)s->table_stride;
 	/* One copy per block of every place (copy-on-write), and one per fork. */
@@ -82,22 +90,28 @@ int nx_store_init(struct nx_store *s, struct nx_device *dev, const struct nx_kv_
 	s->table_dev = dev->ops->alloc(dev->dev, n * sizeof(*s->table));
 	s->stage[0] = dev->ops->host_alloc(dev->dev, n * sizeof(*s->table));
 	s->stage[1] = dev->ops->host_alloc(dev->dev, n * sizeof(*s->table));
-	if (!s->stage[0] || !s->stage[1] || !s->blocks || !s->table || !s->dirty_lo || !s->dirty_hi || !s->places || !s->copies || !s->table_dev) {
-		rc = nx_fail(err, NX_ENOMEM, "out of memory for the block tables of %d sequences", max_seqs);
+	if (!s->stage[0] || !s->stage[1] || !s->blocks || !s->table || !s->dirty_lo ||
+	    !s->dirty_hi || !s->places || !s->copies || !s->table_dev) {
+		rc = nx_fail(err, NX_ENOMEM, "out of memory for the block tables of %d sequences",
+		             max_seqs);
 		goto fail;
 	}
 	for (int32_t i = 0; i < n_groups; i++) {
 		s->n_groups = i + 1;
 		rc = group_init(s, i, &groups[i], err);
-		if (rc) goto fail;
+		if (rc)
+			goto fail;
 	}
 	if (geo->preempt == NX_PREEMPT_SWAP && geo->swap_rows > 0) {
 		rc = nx_pool_init(&s->swap_pool, false, 1, geo->swap_rows, max_seqs, err);
-		if (rc) goto fail;
+		if (rc)
+			goto fail;
 		s->swap_bytes = (size_t)geo->swap_rows * (size_t)s->row_bytes_all;
 		s->swap = dev->ops->host_alloc(dev->dev, s->swap_bytes);
 		if (!s->swap) {
-			rc = nx_fail(err, NX_ENOMEM, "no %zu MiB of host memory for swapped sequences", s->swap_bytes >> 20);
+			rc = nx_fail(err, NX_ENOMEM,
+			             "no %zu MiB of host memory for swapped sequences",
+			             s->swap_bytes >> 20);
 			goto fail;
 		}
 	}
@@ -110,19 +124,26 @@ fail:
 
 void nx_store_release(struct nx_store *s)
 {
-	if (!s->dev) return;
+	if (!s->dev)
+		return;
 	const struct nx_device_ops *ops = s->dev->ops;
 	void *dev = s->dev->dev;
 	for (int32_t i = 0; i < s->n_groups; i++) {
-		if (s->kv[i].base) ops->free(dev, s->kv[i].base, s->kv_bytes[i]);
-		if (s->kv[i].scratch) ops->free(dev, s->kv[i].scratch, s->scratch_bytes[i]);
+		if (s->kv[i].base)
+			ops->free(dev, s->kv[i].base, s->kv_bytes[i]);
+		if (s->kv[i].scratch)
+			ops->free(dev, s->kv[i].scratch, s->scratch_bytes[i]);
 	}
 	if (s->table_dev)
-		ops->free(dev, s->table_dev, (size_t)s->max_seqs * (size_t)s->table_stride * sizeof(*s->table));
+		ops->free(dev, s->table_dev,
+		          (size_t)s->max_seqs * (size_t)s->table_stride * sizeof(*s->table));
 	for (int i = 0; i < 2; i++)
 		if (s->stage[i])
-			ops->host_free(dev, s->stage[i], (size_t)s->max_seqs * (size_t)s->table_stride * sizeof(*s->table));
-	if (s->swap) ops->host_free(dev, s->swap, s->swap_bytes);
+			ops->host_free(dev, s->stage[i],
+			               (size_t)s->max_seqs * (size_t)s->table_stride *
+			                       sizeof(*s->table));
+	if (s->swap)
+		ops->host_free(dev, s->swap, s->swap_bytes);
 	nx_pool_release(&s->pool);
 	nx_pool_release(&s->swap_pool);
 	free(s->blocks);
@@ -137,52 +158,61 @@ void nx_store_release(struct nx_store *s)
 void nx_store_reset(struct nx_store *s)
 {
 	nx_pool_reset(&s->pool);
-	if (s->swap) nx_pool_reset(&s->swap_pool);
+	if (s->swap)
+		nx_pool_reset(&s->swap_pool);
 	for (int32_t p = 0; p < s->max_seqs; p++) {
 		s->places[p] = (struct nx_place){.run = -1};
 		s->dirty_lo[p] = 0;
 		s->dirty_hi[p] = s->table_stride;
 	}
-	for (size_t i = 0; i < (size_t)s->max_seqs * (size_t)s->table_stride; i++) s->table[i] = s->blocks[i] = -1;
+	for (size_t i = 0; i < (size_t)s->max_seqs * (size_t)s->table_stride; i++)
+		s->table[i] = s->blocks[i] = -1;
 	s->n_copies = 0;
 	s->n_cow_blocks = s->n_shared_blocks = s->n_swapped_rows = 0;
 }
 
 /* Every group's rows of one contiguous piece, one after the other in host memory. */
-static int swap_piece(struct nx_store *s, struct nx_stream *st, int32_t row, int32_t n, uint8_t **host,
-                      enum nx_copy_dir dir, struct nx_err *err)
+static int swap_piece(struct nx_store *s, struct nx_stream *st, int32_t row, int32_t n,
+                      uint8_t **host, enum nx_copy_dir dir, struct nx_err *err)
 {
 	for (int32_t g = 0; g < s->n_groups; g++) {
 		int rc = s->dev->ops->kv_swap(s->dev->dev, st, &s->kv[g], row, n, *host, dir, err);
-		if (rc) return rc;
+		if (rc)
+			return rc;
 		*host += (size_t)n * nx_kv_swap_row_bytes(&s->kv[g]);
 	}
 	return 0;
 }
 
-static int swap_rows(struct nx_store *s, struct nx_stream *st, int32_t place, int32_t len, uint8_t *host,
-                     enum nx_copy_dir dir, struct nx_err *err)
+static int swap_rows(struct nx_store *s, struct nx_stream *st, int32_t place, int32_t len,
+                     uint8_t *host, enum nx_copy_dir dir, struct nx_err *err)
 {
 	int32_t step = s->geo.blocks ? s->geo.block_size : len;
 	for (int32_t at = 0; at < len; at += step) {
 		int32_t n = len - at < step ? len - at : step;
-		int32_t row = s->table[(size_t)place * (size_t)s->table_stride + (size_t)(at / step)];
+		int32_t row =
+			s->table[(size_t)place * (size_t)s->table_stride + (size_t)(at / step)];
 		int rc = swap_piece(s, st, row, n, &host, dir, err);
-		if (rc) return rc;
+		if (rc)
+			return rc;
 	}
 	return 0;
 }
 
-int nx_store_swap_out(struct nx_store *s, struct nx_stream *st, int32_t place, int32_t len, struct nx_swapped *out,
-                      struct nx_err *err)
+int nx_store_swap_out(struct nx_store *s, struct nx_stream *st, int32_t place, int32_t len,
+                      struct nx_swapped *out, struct nx_err *err)
 {
-	if (!s->swap) return nx_fail(err, NX_ENOSPC, "no swap space is configured");
+	if (!s->swap)
+		return nx_fail(err, NX_ENOSPC, "no swap space is configured");
 	int64_t first = nx_pool_take_run(&s->swap_pool, len);
-	if (first < 0) return nx_fail(err, NX_ENOSPC, "the swap space of %lld rows is full", (long long)s->swap_pool.n_rows);
+	if (first < 0)
+		return nx_fail(err, NX_ENOSPC, "the swap space of %lld rows is full",
+		               (long long)s->swap_pool.n_rows);
 	uint8_t *host = s->swap + (size_t)first * (size_t)s->row_bytes_all;
 	/* Queued copies may still have to fill rows that leave now. */
 	int rc = nx_store_flush_copies(s, st, err);
-	if (!rc) rc = swap_rows(s, st, place, len, host, NX_D2H, err);
+	if (!rc)
+		rc = swap_rows(s, st, place, len, host, NX_D2H, err);
 	if (rc) {
 		nx_pool_drop_run(&s->swap_pool, first);
 		return rc;
@@ -197,8 +227,10 @@ int nx_store_swap_in(struct nx_store *s, struct nx_stream *st, int32_t place, st
                      struct nx_err *err)
 {
 	int rc = nx_store_reserve(s, place, 0, in->n_rows, err);
-	if (!rc) rc = swap_rows(s, st, place, in->n_rows, in->rows, NX_H2D, err);
-	if (rc) return rc;
+	if (!rc)
+		rc = swap_rows(s, st, place, in->n_rows, in->rows, NX_H2D, err);
+	if (rc)
+		return rc;
 	s->n_swapped_rows += (uint64_t)in->n_rows;
 	nx_store_swap_drop(s, in);
 	return 0;
@@ -206,6 +238,7 @@ int nx_store_swap_in(struct nx_store *s, struct nx_stream *st, int32_t place, st
 
 void nx_store_swap_drop(struct nx_store *s, struct nx_swapped *in)
 {
-	if (in->rows) nx_pool_drop_run(&s->swap_pool, in->first);
+	if (in->rows)
+		nx_pool_drop_run(&s->swap_pool, in->first);
 	memset(in, 0, sizeof(*in));
 }

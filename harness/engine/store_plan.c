@@ -16,8 +16,10 @@ static int32_t *block_at(struct nx_store *s, int32_t place, int32_t i)
 static void table_set(struct nx_store *s, int32_t place, int32_t i, int64_t first_row)
 {
 	s->table[(size_t)place * (size_t)s->table_stride + (size_t)i] = (int32_t)first_row;
-	if (i < s->dirty_lo[place]) s->dirty_lo[place] = i;
-	if (i >= s->dirty_hi[place]) s->dirty_hi[place] = i + 1;
+	if (i < s->dirty_lo[place])
+		s->dirty_lo[place] = i;
+	if (i >= s->dirty_hi[place])
+		s->dirty_hi[place] = i + 1;
 }
 
 static void set_block(struct nx_store *s, int32_t place, int32_t i, int32_t block)
@@ -34,26 +36,32 @@ int64_t nx_store_round(const struct nx_store *s, int64_t rows)
 
 static int full(const struct nx_store *s, int32_t rows, struct nx_err *err)
 {
-	return nx_fail(err, NX_ENOSPC, "the KV pool has %lld of %lld rows free and a sequence wants %d",
+	return nx_fail(err, NX_ENOSPC,
+	               "the KV pool has %lld of %lld rows free and a sequence wants %d",
 	               (long long)s->pool.free_rows, (long long)s->pool.n_rows, rows);
 }
 
 static int queue_copy(struct nx_store *s, int64_t dst, int64_t src, int32_t n, struct nx_err *err)
 {
-	if (s->n_copies == s->max_copies) return nx_fail(err, NX_EBUG, "more than %d KV copies in a step", s->max_copies);
-	s->copies[s->n_copies++] = (struct nx_kv_copy){.dst = (int32_t)dst, .src = (int32_t)src, .n_rows = n};
+	if (s->n_copies == s->max_copies)
+		return nx_fail(err, NX_EBUG, "more than %d KV copies in a step", s->max_copies);
+	s->copies[s->n_copies++] =
+		(struct nx_kv_copy){.dst = (int32_t)dst, .src = (int32_t)src, .n_rows = n};
 	return 0;
 }
 
 static int reserve_run(struct nx_store *s, int32_t place, int32_t rows, struct nx_err *err)
 {
 	struct nx_place *p = &s->places[place];
-	if (p->held >= rows) return 0;
+	if (p->held >= rows)
+		return 0;
 	if (p->run >= 0)
-		return nx_fail(err, NX_EBUG, "a contiguous reservation of %lld rows would have to grow to %d",
+		return nx_fail(err, NX_EBUG,
+		               "a contiguous reservation of %lld rows would have to grow to %d",
 		               (long long)p->held, rows);
 	int64_t first = nx_pool_take_run(&s->pool, rows);
-	if (first < 0) return full(s, rows, err);
+	if (first < 0)
+		return full(s, rows, err);
 	p->run = first;
 	p->held = rows;
 	p->n_blocks = 1;
@@ -65,9 +73,11 @@ static int reserve_run(struct nx_store *s, int32_t place, int32_t rows, struct n
 static int own_block(struct nx_store *s, int32_t place, int32_t i, int32_t rows, struct nx_err *err)
 {
 	int32_t old = *block_at(s, place, i);
-	if (s->pool.refs[old] == 1) return 0;
+	if (s->pool.refs[old] == 1)
+		return 0;
 	int32_t fresh = nx_pool_take(&s->pool);
-	if (fresh < 0) return full(s, rows, err);
+	if (fresh < 0)
+		return full(s, rows, err);
 	int64_t bs = s->geo.block_size;
 	int rc = queue_copy(s, fresh * bs, old * bs, (int32_t)bs, err);
 	if (rc) {
@@ -80,32 +90,39 @@ static int own_block(struct nx_store *s, int32_t place, int32_t i, int32_t rows,
 	return 0;
 }
 
-int nx_store_reserve(struct nx_store *s, int32_t place, int32_t lo, int32_t rows, struct nx_err *err)
+int nx_store_reserve(struct nx_store *s, int32_t place, int32_t lo, int32_t rows,
+                     struct nx_err *err)
 {
 	struct nx_place *p = &s->places[place];
 	if (rows > s->max_len)
-		return nx_fail(err, NX_EBUG, "%d KV rows wanted for a sequence of at most %d", rows, s->max_len);
-	if (!s->geo.blocks) return reserve_run(s, place, rows, err);
+		return nx_fail(err, NX_EBUG, "%d KV rows wanted for a sequence of at most %d", rows,
+		               s->max_len);
+	if (!s->geo.blocks)
+		return reserve_run(s, place, rows, err);
 
 	int32_t bs = s->geo.block_size, last = (rows + bs - 1) / bs;
 	for (int32_t i = lo / bs; i < last && i < p->n_blocks; i++) {
 		int rc = own_block(s, place, i, rows, err);
-		if (rc) return rc;
+		if (rc)
+			return rc;
 	}
 	while (p->n_blocks < last) {
 		int32_t b = nx_pool_take(&s->pool);
-		if (b < 0) return full(s, rows, err);
+		if (b < 0)
+			return full(s, rows, err);
 		set_block(s, place, p->n_blocks++, b);
 		p->held += bs;
 	}
 	return 0;
 }
 
-int nx_store_fork(struct nx_store *s, int32_t child, int32_t parent, int32_t len, struct nx_err *err)
+int nx_store_fork(struct nx_store *s, int32_t child, int32_t parent, int32_t len,
+                  struct nx_err *err)
 {
 	struct nx_place *c = &s->places[child];
 	const struct nx_place *p = &s->places[parent];
-	if (!s->geo.blocks) return queue_copy(s, c->run, p->run, len, err);
+	if (!s->geo.blocks)
+		return queue_copy(s, c->run, p->run, len, err);
 
 	nx_store_trim(s, child, 0);
 	int32_t bs = s->geo.block_size, n = (len + bs - 1) / bs;
@@ -124,7 +141,8 @@ void nx_store_trim(struct nx_store *s, int32_t place, int32_t rows)
 {
 	struct nx_place *p = &s->places[place];
 	if (!s->geo.blocks) {
-		if (rows > 0 || p->run < 0) return; /* a run is kept or given back as a whole */
+		if (rows > 0 || p->run < 0)
+			return; /* a run is kept or given back as a whole */
 		nx_pool_drop_run(&s->pool, p->run);
 		table_set(s, place, 0, -1);
 		*p = (struct nx_place){.run = -1};
@@ -143,8 +161,10 @@ void nx_store_trim(struct nx_store *s, int32_t place, int32_t rows)
 int nx_store_flush_copies(struct nx_store *s, struct nx_stream *st, struct nx_err *err)
 {
 	for (int32_t g = 0; g < s->n_groups && s->n_copies; g++) {
-		int rc = s->dev->ops->kv_copy(s->dev->dev, st, &s->kv[g], s->copies, s->n_copies, err);
-		if (rc) return rc;
+		int rc = s->dev->ops->kv_copy(s->dev->dev, st, &s->kv[g], s->copies, s->n_copies,
+		                              err);
+		if (rc)
+			return rc;
 	}
 	s->n_copies = 0;
 	return 0;
@@ -154,16 +174,19 @@ int nx_store_flush(struct nx_store *s, struct nx_stream *st, struct nx_err *err)
 {
 	const struct nx_device_ops *ops = s->dev->ops;
 	int rc = nx_store_flush_copies(s, st, err);
-	if (rc) return rc;
+	if (rc)
+		return rc;
 	/* The device may still read the stage of the step before, so two take turns. */
 	int32_t *stage = s->stage[s->turn ^= 1];
 	for (int32_t p = 0; p < s->max_seqs; p++) {
-		if (s->dirty_lo[p] >= s->dirty_hi[p]) continue;
+		if (s->dirty_lo[p] >= s->dirty_hi[p])
+			continue;
 		size_t at = (size_t)p * (size_t)s->table_stride + (size_t)s->dirty_lo[p];
 		size_t bytes = (size_t)(s->dirty_hi[p] - s->dirty_lo[p]) * sizeof(*s->table);
 		memcpy(stage + at, s->table + at, bytes);
 		rc = ops->copy(s->dev->dev, st, s->table_dev + at, stage + at, bytes, NX_H2D, err);
-		if (rc) return rc;
+		if (rc)
+			return rc;
 		s->dirty_lo[p] = s->table_stride;
 		s->dirty_hi[p] = 0;
 	}
@@ -175,12 +198,14 @@ static int check_counts(const struct nx_store *s, struct nx_err *err)
 {
 	int rc = 0;
 	int32_t *n = calloc((size_t)s->pool.n_blocks, sizeof(*n));
-	if (!n) return nx_fail(err, NX_ENOMEM, "out of memory while checking the KV store");
+	if (!n)
+		return nx_fail(err, NX_ENOMEM, "out of memory while checking the KV store");
 	for (int32_t p = 0; p < s->max_seqs && !rc; p++) {
 		for (int32_t i = 0; i < s->places[p].n_blocks; i++) {
 			int32_t b = s->blocks[(size_t)p * (size_t)s->table_stride + (size_t)i];
 			if (b < 0 || b >= s->pool.n_blocks) {
-				rc = nx_fail(err, NX_EBUG, "place %d holds KV block %d of %d", p, b, s->pool.n_blocks);
+				rc = nx_fail(err, NX_EBUG, "place %d holds KV block %d of %d", p, b,
+				             s->pool.n_blocks);
 				break;
 			}
 			n[b]++;
@@ -188,8 +213,9 @@ static int check_counts(const struct nx_store *s, struct nx_err *err)
 	}
 	for (int32_t b = 0; b < s->pool.n_blocks && !rc; b++)
 		if (n[b] != s->pool.refs[b])
-			rc = nx_fail(err, NX_EBUG, "KV block %d stands in %d tables and is counted %d times", b, n[b],
-			             s->pool.refs[b]);
+			rc = nx_fail(err, NX_EBUG,
+			             "KV block %d stands in %d tables and is counted %d times", b,
+			             n[b], s->pool.refs[b]);
 	free(n);
 	return rc;
 }
@@ -197,6 +223,7 @@ static int check_counts(const struct nx_store *s, struct nx_err *err)
 int nx_store_check(const struct nx_store *s, struct nx_err *err)
 {
 	int rc = nx_pool_check(&s->pool, err);
-	if (!rc && s->geo.blocks) rc = check_counts(s, err);
+	if (!rc && s->geo.blocks)
+		rc = check_counts(s, err);
 	return rc;
 }

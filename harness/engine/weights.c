@@ -32,8 +32,10 @@ static int rows_qkv(void *ctx, int64_t row0, int64_t n, float *dst, struct nx_er
 		int64_t lo = row0 > begin ? row0 : begin;
 		int64_t hi = row0 + n < begin + rows ? row0 + n : begin + rows;
 		if (lo < hi) {
-			int rc = nx_model_rows(s->model, parts[i], s->layer, lo - begin, hi - lo, dst + (lo - row0) * cols, err);
-			if (rc) return rc;
+			int rc = nx_model_rows(s->model, parts[i], s->layer, lo - begin, hi - lo,
+			                       dst + (lo - row0) * cols, err);
+			if (rc)
+				return rc;
 		}
 		begin += rows;
 	}
@@ -47,52 +49,70 @@ static int rows_gate_up(void *ctx, int64_t row0, int64_t n, float *dst, struct n
 	int64_t cols = nx_model_shape(s->model)->d_model;
 	for (int64_t i = 0; i < n; i++) {
 		int64_t r = row0 + i;
-		int rc = nx_model_rows(s->model, r & 1 ? NX_W_UP : NX_W_GATE, s->layer, r / 2, 1, dst + i * cols, err);
-		if (rc) return rc;
+		int rc = nx_model_rows(s->model, r & 1 ? NX_W_UP : NX_W_GATE, s->layer, r / 2, 1,
+		                       dst + i * cols, err);
+		if (rc)
+			return rc;
 	}
 	return 0;
 }
 
-static int pack(struct nx_weights *w, struct nx_weight **out, nx_row_source rows, const struct source *src, int64_t n,
-                int64_t k, bool lookup, struct nx_err *err)
+static int pack(struct nx_weights *w, struct nx_weight **out, nx_row_source rows,
+                const struct source *src, int64_t n, int64_t k, bool lookup, struct nx_err *err)
 {
-	struct nx_weight_desc d = {
-	        .n = n, .k = k, .dtype = w->dtype, .rows = rows, .ctx = (void *)(uintptr_t)src, .lookup = lookup};
+	struct nx_weight_desc d = {.n = n,
+	                           .k = k,
+	                           .dtype = w->dtype,
+	                           .rows = rows,
+	                           .ctx = (void *)(uintptr_t)src,
+	                           .lookup = lookup};
 	int rc = w->dev->ops->weight_create(w->dev->dev, &d, out, err);
-	if (!rc) w->bytes += w->dev->ops->weight_bytes(*out);
+	if (!rc)
+		w->bytes += w->dev->ops->weight_bytes(*out);
 	return rc;
 }
 
-static int vector(struct nx_weights *w, float **out, const float *host, int64_t n, struct nx_err *err)
+static int vector(struct nx_weights *w, float **out, const float *host, int64_t n,
+                  struct nx_err *err)
 {
 	size_t bytes = (size_t)n * sizeof(float);
 	*out = w->dev->ops->alloc(w->dev->dev, bytes);
-	if (!*out) return nx_fail(err, NX_ENOMEM, "the device has no room for a norm of %lld elements", (long long)n);
+	if (!*out)
+		return nx_fail(err, NX_ENOMEM, "the device has no room for a norm of %lld elements",
+		               (long long)n);
 	w->bytes += bytes;
 	return w->dev->ops->copy(w->dev->dev, NULL, *out, host, bytes, NX_H2D, err);
 }
 
-static int norm(struct nx_weights *w, float **out, const struct nx_model *m, enum nx_weight_id id, int32_t layer,
-                float *tmp, struct nx_err *err)
+static int norm(struct nx_weights *w, float **out, const struct nx_model *m, enum nx_weight_id id,
+                int32_t layer, float *tmp, struct nx_err *err)
 {
 	int rc = nx_model_rows(m, id, layer, 0, 1, tmp, err);
 	return rc ? rc : vector(w, out, tmp, w->shape.d_model, err);
 }
 
-static int load_layer(struct nx_weights *w, const struct nx_model *m, int32_t l, float *tmp, struct nx_err *err)
+static int load_layer(struct nx_weights *w, const struct nx_model *m, int32_t l, float *tmp,
+                      struct nx_err *err)
 {
 	const struct nx_shape *s = &w->shape;
 	struct nx_layer_weights *lw = &w->layers[l];
 	struct source src = {.model = m, .layer = l};
-	int64_t heads = (int64_t)s->n_heads * s->head_dim, kv = (int64_t)s->n_kv_heads * s->head_dim;
+	int64_t heads = (int64_t)s->n_heads * s->head_dim,
+		kv = (int64_t)s->n_kv_heads * s->head_dim;
 	int rc = pack(w, &lw->qkv, rows_qkv, &src, heads + 2 * kv, s->d_model, false, err);
 	src.id = NX_W_O;
-	if (!rc) rc = pack(w, &lw->o, rows_one, &src, s->d_model, heads, false, err);
-	if (!rc) rc = pack(w, &lw->gate_up, rows_gate_up, &src, 2 * (int64_t)s->d_ff, s->d_model, false, err);
+	if (!rc)
+		rc = pack(w, &lw->o, rows_one, &src, s->d_model, heads, false, err);
+	if (!rc)
+		rc = pack(w, &lw->gate_up, rows_gate_up, &src, 2 * (int64_t)s->d_ff, s->d_model,
+		          false, err);
 	src.id = NX_W_DOWN;
-	if (!rc) rc = pack(w, &lw->down, rows_one, &src, s->d_model, s->d_ff, false, err);
-	if (!rc) rc = norm(w, &lw->attn_norm, m, NX_W_ATTN_NORM, l, tmp, err);
-	if (!rc) rc = norm(w, &lw->ffn_norm, m, NX_W_FFN_NORM, l, tmp, err);
+	if (!rc)
+		rc = pack(w, &lw->down, rows_one, &src, s->d_model, s->d_ff, false, err);
+	if (!rc)
+		rc = norm(w, &lw->attn_norm, m, NX_W_ATTN_NORM, l, tmp, err);
+	if (!rc)
+		rc = norm(w, &lw->ffn_norm, m, NX_W_FFN_NORM, l, tmp, err);
 	return rc;
 }
 
@@ -106,9 +126,12 @@ static int load(struct nx_weights *w, const struct nx_model *m, float *tmp, stru
 		w->output = w->embed;
 	else if (!rc)
 		rc = pack(w, &w->output, rows_one, &src, s->vocab, s->d_model, false, err);
-	if (!rc) rc = norm(w, &w->out_norm, m, NX_W_OUT_NORM, 0, tmp, err);
-	for (int32_t l = 0; l < s->n_layers && !rc; l++) rc = load_layer(w, m, l, tmp, err);
-	if (rc) return rc;
+	if (!rc)
+		rc = norm(w, &w->out_norm, m, NX_W_OUT_NORM, 0, tmp, err);
+	for (int32_t l = 0; l < s->n_layers && !rc; l++)
+		rc = load_layer(w, m, l, tmp, err);
+	if (rc)
+		return rc;
 	for (int32_t i = 0; i < s->rope_dim / 2; i++)
 		tmp[i] = (float)pow((double)s->rope_theta, -2.0 * i / s->rope_dim);
 	return vector(w, &w->inv_freq, tmp, s->rope_dim / 2, err);
@@ -121,7 +144,9 @@ int nx_weights_create(struct nx_weights **out, const struct nx_model *model, str
 	struct nx_weights *w = calloc(1, sizeof(*w));
 	float *tmp = NULL;
 	int rc;
-	if (!w) return nx_fail(err, NX_ENOMEM, "out of memory for the weights of %s", nx_model_name(model));
+	if (!w)
+		return nx_fail(err, NX_ENOMEM, "out of memory for the weights of %s",
+		               nx_model_name(model));
 	w->dev = dev;
 	w->shape = *s;
 	w->dtype = dtype;
@@ -129,7 +154,8 @@ int nx_weights_create(struct nx_weights **out, const struct nx_model *model, str
 	w->layers = calloc((size_t)s->n_layers, sizeof(*w->layers));
 	tmp = malloc((size_t)(s->d_model > s->rope_dim ? s->d_model : s->rope_dim) * sizeof(*tmp));
 	rc = w->layers && tmp ? load(w, model, tmp, err)
-	                      : nx_fail(err, NX_ENOMEM, "out of memory for the weights of %s", nx_model_name(model));
+	                      : nx_fail(err, NX_ENOMEM, "out of memory for the weights of %s",
+	                                nx_model_name(model));
 	free(tmp);
 	if (rc) {
 		nx_weights_destroy(w);
@@ -141,7 +167,8 @@ int nx_weights_create(struct nx_weights **out, const struct nx_model *model, str
 
 void nx_weights_destroy(struct nx_weights *w)
 {
-	if (!w) return;
+	if (!w)
+		return;
 	const struct nx_device_ops *ops = w->dev->ops;
 	void *dev = w->dev->dev;
 	size_t norm_bytes = (size_t)w->shape.d_model * sizeof(float);
@@ -149,14 +176,21 @@ void nx_weights_destroy(struct nx_weights *w)
 		struct nx_layer_weights *lw = &w->layers[l];
 		struct nx_weight *all[] = {lw->qkv, lw->o, lw->gate_up, lw->down};
 		for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
-			if (all[i]) ops->weight_destroy(dev, all[i]);
-		if (lw->attn_norm) ops->free(dev, lw->attn_norm, norm_bytes);
-		if (lw->ffn_norm) ops->free(dev, lw->ffn_norm, norm_bytes);
+			if (all[i])
+				ops->weight_destroy(dev, all[i]);
+		if (lw->attn_norm)
+			ops->free(dev, lw->attn_norm, norm_bytes);
+		if (lw->ffn_norm)
+			ops->free(dev, lw->ffn_norm, norm_bytes);
 	}
-	if (w->output && w->output != w->embed) ops->weight_destroy(dev, w->output);
-	if (w->embed) ops->weight_destroy(dev, w->embed);
-	if (w->out_norm) ops->free(dev, w->out_norm, norm_bytes);
-	if (w->inv_freq) ops->free(dev, w->inv_freq, (size_t)(w->shape.rope_dim / 2) * sizeof(float));
+	if (w->output && w->output != w->embed)
+		ops->weight_destroy(dev, w->output);
+	if (w->embed)
+		ops->weight_destroy(dev, w->embed);
+	if (w->out_norm)
+		ops->free(dev, w->out_norm, norm_bytes);
+	if (w->inv_freq)
+		ops->free(dev, w->inv_freq, (size_t)(w->shape.rope_dim / 2) * sizeof(float));
 	free(w->layers);
 	free(w);
 }
@@ -169,7 +203,8 @@ uint64_t nx_weights_bytes(const struct nx_weights *w)
 uint64_t nx_weights_forecast(const struct nx_shape *s, enum nx_dtype dtype)
 {
 	uint64_t d = (uint64_t)s->d_model, hd = (uint64_t)s->head_dim;
-	uint64_t layer = d * hd * (uint64_t)(2 * s->n_heads + 2 * s->n_kv_heads) + 3 * d * (uint64_t)s->d_ff;
+	uint64_t layer =
+		d * hd * (uint64_t)(2 * s->n_heads + 2 * s->n_kv_heads) + 3 * d * (uint64_t)s->d_ff;
 	uint64_t embed = d * (uint64_t)s->vocab * (s->tied ? 1 : 2);
 	uint64_t norms = (d * (2 * (uint64_t)s->n_layers + 1)) * sizeof(float);
 	return (layer * (uint64_t)s->n_layers + embed) * nx_dtype_bytes(dtype) + norms;

@@ -16,20 +16,21 @@ enum nx_dist_kind { NX_DIST_FIXED, NX_DIST_UNIFORM, NX_DIST_LOGNORMAL };
 
 struct nx_dist {
 	enum nx_dist_kind kind;
-	int32_t min, max;     /* FIXED: min == max; LOGNORMAL: clipped to [min, max] */
-	double mean, sigma;   /* LOGNORMAL: mean of the lengths, sigma of their logarithm */
+	int32_t min, max;   /* FIXED: min == max; LOGNORMAL: clipped to [min, max] */
+	double mean, sigma; /* LOGNORMAL: mean of the lengths, sigma of their logarithm */
 };
 
 struct nx_named_stack {
-	const char *name;     /* "baseline", "paged[block_size=16]" where a parameter is an axis */
-	struct nx_stack stack;/* with the base below it */
-	bool base_only;       /* the reserved stack `baseline` */
-	const char *spec;     /* canonical one-line text of all layers and values; hashed into cell ids */
+	const char *name;      /* "baseline", "paged[block_size=16]" where a parameter is an axis */
+	struct nx_stack stack; /* with the base below it */
+	bool base_only;        /* the reserved stack `baseline` */
+	const char
+		*spec; /* canonical one-line text of all layers and values; hashed into cell ids */
 };
 
 struct nx_trials {
-	int32_t min, max;     /* equal when exact */
-	double rel_ci;        /* stop when the relative half-width of the headline's interval is below; 0 = never */
+	int32_t min, max; /* equal when exact */
+	double rel_ci; /* stop when the relative half-width of the headline's interval is below; 0 = never */
 };
 
 struct nx_slo {
@@ -37,7 +38,7 @@ struct nx_slo {
 };
 
 struct nx_workload_spec {
-	const char *prompts;  /* path of a JSONL file, resolved against the experiment's folder */
+	const char *prompts; /* path of a JSONL file, resolved against the experiment's folder */
 	int32_t samples;
 	uint64_t seed;
 	bool ignore_eos;
@@ -46,34 +47,39 @@ struct nx_workload_spec {
 };
 
 struct nx_experiment {
-	const char *path, *name;   /* name = file name without .yaml */
-	const char *question;      /* the first comment line without "# " */
-	const char *text;          /* the file, with --set overrides noted at its end */
-	const char *model;         /* resolved path */
-	const char *device;        /* "cpu" */
-	const char *base;          /* "plain" or "tuned" */
+	const char *path, *name; /* name = file name without .yaml */
+	const char *question;    /* the first comment line without "# " */
+	const char *text;        /* the file, with --set overrides noted at its end */
+	const char *model;       /* resolved path */
+	const char *device;      /* "cpu" */
+	const char *base;        /* "plain" or "tuned" */
 	enum nx_dtype dtype;
 	bool invariant;
-	int32_t threads;           /* 0 = all */
-	uint64_t kv_budget_bytes;  /* `kv_memory: 64MiB`; 0 = no limit */
-	double timeout_s;          /* a trial; default 600 */
+	int32_t threads;          /* 0 = all */
+	uint64_t kv_budget_bytes; /* `kv_memory: 64MiB`; 0 = no limit */
+	double timeout_s;         /* a trial; default 600 */
 	struct nx_workload_spec workload;
-	int32_t *batch_size; size_t n_batch_size;
-	struct nx_dist *seq_len; size_t n_seq_len;
-	struct nx_dist *output_len; size_t n_output_len;
-	struct nx_named_stack *stacks; size_t n_stacks;  /* those of the sweep, in its order */
+	int32_t *batch_size;
+	size_t n_batch_size;
+	struct nx_dist *seq_len;
+	size_t n_seq_len;
+	struct nx_dist *output_len;
+	size_t n_output_len;
+	struct nx_named_stack *stacks;
+	size_t n_stacks;           /* those of the sweep, in its order */
 	int32_t num_requests;      /* total, or 0 */
 	int32_t requests_per_slot; /* times the batch size, when num_requests is 0 */
 	struct nx_trials trials;
-	double min_effect;         /* default 0.01 */
-	size_t reference;          /* index into stacks */
+	double min_effect; /* default 0.01 */
+	size_t reference;  /* index into stacks */
 	struct nx_slo slo;
-	const char *const *technique_paths; size_t n_technique_paths;
-	bool gate;                 /* exactness gate; default true */
+	const char *const *technique_paths;
+	size_t n_technique_paths;
+	bool gate; /* exactness gate; default true */
 };
 
 struct nx_cell {
-	char id[17];               /* 16 hex digits: hash of axis values, stack spec, workload, model name */
+	char id[17]; /* 16 hex digits: hash of axis values, stack spec, workload, model name */
 	size_t index;
 	const struct nx_named_stack *stack;
 	size_t stack_index;
@@ -85,8 +91,8 @@ struct nx_cell {
 
 /* sets: "sweep.batch_size=1,4" as given by --set. exe_dir: for the registry's search path. The registry
  * is opened here (its path may be in the file) and owned by the experiment. */
-int nx_experiment_load(struct nx_experiment **out, const char *path, const char *const *sets, size_t n_sets,
-                       const char *exe_dir, struct nx_err *err);
+int nx_experiment_load(struct nx_experiment **out, const char *path, const char *const *sets,
+                       size_t n_sets, const char *exe_dir, struct nx_err *err);
 void nx_experiment_destroy(struct nx_experiment *x);
 const struct nx_registry *nx_experiment_registry(const struct nx_experiment *x);
 /* The cells, stacks varying fastest; array owned by the experiment. */

@@ -17,19 +17,24 @@ static const char *build_dir(void)
 	return b ? b : "build";
 }
 
-void fixture_open(struct fixture *f, enum nx_dtype dtype, const char *isa, bool invariant, int32_t threads)
+void fixture_open(struct fixture *f, enum nx_dtype dtype, const char *isa, bool invariant,
+                  int32_t threads)
 {
 	struct nx_err err = {0};
 	struct nx_shape shape = nx_test_tiny_shape();
-	struct nx_device_config cfg = {.n_threads = threads, .dtype = dtype, .invariant = invariant, .isa = isa};
+	struct nx_device_config cfg = {
+		.n_threads = threads, .dtype = dtype, .invariant = invariant, .isa = isa};
 	memset(f, 0, sizeof(*f));
 	nx_test_tmp_path(f->path, sizeof(f->path), "engine.gguf");
-	ck_assert_msg(nx_test_write_model(f->path, &shape, NX_GGUF_F32, 7, &err) == 0, "%s", err.msg);
+	ck_assert_msg(nx_test_write_model(f->path, &shape, NX_GGUF_F32, 7, &err) == 0, "%s",
+	              err.msg);
 	ck_assert_msg(nx_model_open(&f->model, f->path, &err) == 0, "%s", err.msg);
 	unlink(f->path);
 	ck_assert_msg(nx_device_open(&f->dev, "cpu", &cfg, build_dir(), &err) == 0, "%s", err.msg);
-	ck_assert_msg(nx_weights_create(&f->weights, f->model, &f->dev, dtype, &err) == 0, "%s", err.msg);
-	ck_assert_msg(nx_registry_open(&f->registry, NULL, 0, build_dir(), &err) == 0, "%s", err.msg);
+	ck_assert_msg(nx_weights_create(&f->weights, f->model, &f->dev, dtype, &err) == 0, "%s",
+	              err.msg);
+	ck_assert_msg(nx_registry_open(&f->registry, NULL, 0, build_dir(), &err) == 0, "%s",
+	              err.msg);
 }
 
 void fixture_close(struct fixture *f)
@@ -50,15 +55,19 @@ static void add_layer(struct test_stack *s, const struct fixture *f, char *text)
 	ck_assert_int_le(p->n_params, 16);
 	struct nx_value *v = s->values[s->stack.n_layers];
 	for (int32_t i = 0; i < p->n_params; i++)
-		ck_assert_msg(nx_param_default(&p->technique->params[i], &v[i], &err) == 0, "%s", err.msg);
+		ck_assert_msg(nx_param_default(&p->technique->params[i], &v[i], &err) == 0, "%s",
+		              err.msg);
 	for (char *kv = strtok_r(NULL, ":", &save); kv; kv = strtok_r(NULL, ":", &save)) {
 		char *eq = strchr(kv, '=');
 		bool found = false;
 		ck_assert_ptr_nonnull(eq);
 		*eq = '\0';
 		for (int32_t i = 0; i < p->n_params; i++) {
-			if (strcmp(p->technique->params[i].key, kv) != 0) continue;
-			ck_assert_msg(nx_param_parse(&p->technique->params[i], eq + 1, &v[i], &err) == 0, "%s", err.msg);
+			if (strcmp(p->technique->params[i].key, kv) != 0)
+				continue;
+			ck_assert_msg(
+				nx_param_parse(&p->technique->params[i], eq + 1, &v[i], &err) == 0,
+				"%s", err.msg);
 			found = true;
 		}
 		ck_assert_msg(found, "%s has no parameter %s", name, kv);
@@ -72,20 +81,23 @@ void test_stack_make(struct test_stack *s, const struct fixture *f, const char *
 	memset(s, 0, sizeof(*s));
 	snprintf(s->text, sizeof(s->text), "%s", spec);
 	char *save = NULL;
-	for (char *l = strtok_r(s->text, ",", &save); l; l = strtok_r(NULL, ",", &save)) add_layer(s, f, l);
+	for (char *l = strtok_r(s->text, ",", &save); l; l = strtok_r(NULL, ",", &save))
+		add_layer(s, f, l);
 }
 
-void outcome_init(struct outcome *o, const struct fixture *f, int32_t n_requests, int32_t samples, int32_t max_out,
-                  bool logits)
+void outcome_init(struct outcome *o, const struct fixture *f, int32_t n_requests, int32_t samples,
+                  int32_t max_out, bool logits)
 {
 	size_t n = (size_t)n_requests * (size_t)samples, m = n * (size_t)max_out;
 	*o = (struct outcome){.n_requests = n_requests, .samples = samples, .max_out = max_out};
 	o->vocab = nx_model_shape(f->model)->vocab;
 	o->tokens = malloc(m * sizeof(*o->tokens));
 	o->n_out = calloc(n, sizeof(*o->n_out));
-	if (logits) o->logits = calloc(m * (size_t)o->vocab, sizeof(*o->logits));
+	if (logits)
+		o->logits = calloc(m * (size_t)o->vocab, sizeof(*o->logits));
 	ck_assert(o->tokens && o->n_out && (o->logits || !logits));
-	for (size_t i = 0; i < m; i++) o->tokens[i] = -1;
+	for (size_t i = 0; i < m; i++)
+		o->tokens[i] = -1;
 }
 
 void outcome_release(struct outcome *o)
@@ -104,23 +116,28 @@ static size_t place_of(const struct outcome *o, uint32_t request, uint32_t sampl
 	return ((size_t)request * (size_t)o->samples + sample) * (size_t)o->max_out + (size_t)index;
 }
 
-static void on_token(void *ctx, uint32_t request, uint32_t sample, int32_t index, int32_t token, uint64_t t_ns)
+static void on_token(void *ctx, uint32_t request, uint32_t sample, int32_t index, int32_t token,
+                     uint64_t t_ns)
 {
 	struct outcome *o = ctx;
 	size_t at = place_of(o, request, sample, index);
 	(void)t_ns;
-	ck_assert_msg(o->tokens[at] == -1, "token %d of request %u sample %u came twice", index, request, sample);
+	ck_assert_msg(o->tokens[at] == -1, "token %d of request %u sample %u came twice", index,
+	              request, sample);
 	o->tokens[at] = token;
 	o->n_out[request * (uint32_t)o->samples + sample]++;
 }
 
-static void on_logits(void *ctx, uint32_t request, uint32_t sample, int32_t index, const float *logits, int32_t vocab)
+static void on_logits(void *ctx, uint32_t request, uint32_t sample, int32_t index,
+                      const float *logits, int32_t vocab)
 {
 	struct outcome *o = ctx;
-	memcpy(o->logits + place_of(o, request, sample, index) * (size_t)vocab, logits, (size_t)vocab * sizeof(float));
+	memcpy(o->logits + place_of(o, request, sample, index) * (size_t)vocab, logits,
+	       (size_t)vocab * sizeof(float));
 }
 
-static void on_finish(void *ctx, uint32_t request, uint32_t sample, enum nx_finish why, int32_t n_preempted, uint64_t t)
+static void on_finish(void *ctx, uint32_t request, uint32_t sample, enum nx_finish why,
+                      int32_t n_preempted, uint64_t t)
 {
 	struct outcome *o = ctx;
 	(void)request;
@@ -134,18 +151,21 @@ static void on_finish(void *ctx, uint32_t request, uint32_t sample, enum nx_fini
 static void on_step(void *ctx, const struct nx_step_info *s)
 {
 	struct outcome *o = ctx;
-	for (int k = 0; k < NX_ROW_KIND_COUNT; k++) o->rows[k] += s->rows[k];
+	for (int k = 0; k < NX_ROW_KIND_COUNT; k++)
+		o->rows[k] += s->rows[k];
 	o->n_steps++;
 	o->n_preempted += s->n_preempted;
-	if (s->kv_held > o->kv_held_peak) o->kv_held_peak = s->kv_held;
+	if (s->kv_held > o->kv_held_peak)
+		o->kv_held_peak = s->kv_held;
 	ck_assert_int_le(s->kv_used, s->kv_held);
 	ck_assert_int_ge(s->kv_used, 0);
 	ck_assert_int_le(s->kv_held, s->kv_total);
 	ck_assert_uint_ge(s->end_ns, s->begin_ns);
 }
 
-void requests_make(struct request_set *s, const struct fixture *f, int32_t n, int32_t min_prompt, int32_t max_prompt,
-                   int32_t min_out, int32_t max_out, int32_t samples, float temperature, uint64_t seed)
+void requests_make(struct request_set *s, const struct fixture *f, int32_t n, int32_t min_prompt,
+                   int32_t max_prompt, int32_t min_out, int32_t max_out, int32_t samples,
+                   float temperature, uint64_t seed)
 {
 	int32_t vocab = nx_model_shape(f->model)->vocab;
 	s->n = n;
@@ -154,18 +174,21 @@ void requests_make(struct request_set *s, const struct fixture *f, int32_t n, in
 	ck_assert(s->reqs && s->space);
 	for (int32_t i = 0; i < n; i++) {
 		int32_t *p = s->space + (size_t)i * (size_t)max_prompt;
-		int32_t len = min_prompt + (int32_t)(nx_test_random(&seed) % (uint64_t)(max_prompt - min_prompt + 1));
-		int32_t out = min_out + (int32_t)(nx_test_random(&seed) % (uint64_t)(max_out - min_out + 1));
-		for (int32_t t = 0; t < len; t++) p[t] = (int32_t)(nx_test_random(&seed) % (uint64_t)vocab);
+		int32_t len = min_prompt + (int32_t)(nx_test_random(&seed) %
+		                                     (uint64_t)(max_prompt - min_prompt + 1));
+		int32_t out = min_out +
+		              (int32_t)(nx_test_random(&seed) % (uint64_t)(max_out - min_out + 1));
+		for (int32_t t = 0; t < len; t++)
+			p[t] = (int32_t)(nx_test_random(&seed) % (uint64_t)vocab);
 		s->reqs[i] = (struct nx_request){
-		        .id = (uint32_t)i,
-		        .prompt = p,
-		        .n_prompt = len,
-		        .max_out = out,
-		        .samples = samples,
-		        .priority = (int32_t)(nx_test_random(&seed) % 5),
-		        .ignore_eos = true,
-		        .sampler = {.temperature = temperature, .top_p = 1, .seed = 99},
+			.id = (uint32_t)i,
+			.prompt = p,
+			.n_prompt = len,
+			.max_out = out,
+			.samples = samples,
+			.priority = (int32_t)(nx_test_random(&seed) % 5),
+			.ignore_eos = true,
+			.sampler = {.temperature = temperature, .top_p = 1, .seed = 99},
 		};
 	}
 }
@@ -177,8 +200,8 @@ void requests_release(struct request_set *s)
 	memset(s, 0, sizeof(*s));
 }
 
-int run_stack(const struct fixture *f, const char *spec, const struct request_set *reqs, const struct run_options *o,
-              struct outcome *out, struct nx_err *err)
+int run_stack(const struct fixture *f, const char *spec, const struct request_set *reqs,
+              const struct run_options *o, struct outcome *out, struct nx_err *err)
 {
 	struct test_stack st;
 	struct nx_engine *e = NULL;
@@ -186,8 +209,10 @@ int run_stack(const struct fixture *f, const char *spec, const struct request_se
 	test_stack_make(&st, f, spec);
 	for (int32_t i = 0; i < reqs->n; i++) {
 		const struct nx_request *r = &reqs->reqs[i];
-		if (r->n_prompt + r->max_out > longest) longest = r->n_prompt + r->max_out;
-		if (r->samples > samples) samples = r->samples;
+		if (r->n_prompt + r->max_out > longest)
+			longest = r->n_prompt + r->max_out;
+		if (r->samples > samples)
+			samples = r->samples;
 	}
 	struct nx_engine_config cfg = {.weights = f->weights,
 	                               .stack = &st.stack,
@@ -199,9 +224,11 @@ int run_stack(const struct fixture *f, const char *spec, const struct request_se
 	                               .plan_ahead = o->plan_ahead,
 	                               .check = true};
 	int rc = nx_engine_create(&e, &cfg, err);
-	if (rc) return rc;
+	if (rc)
+		return rc;
 	struct nx_sink sink = {.ctx = out, .token = on_token, .finish = on_finish, .step = on_step};
-	if (out->logits) sink.logits = on_logits;
+	if (out->logits)
+		sink.logits = on_logits;
 	rc = nx_engine_run(e, reqs->reqs, (size_t)reqs->n, &sink, err);
 	if (!rc) {
 		struct nx_err idle = {0};

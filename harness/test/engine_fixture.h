@@ -16,7 +16,8 @@ struct fixture {
 };
 
 /* Aborts the test on failure. isa: see nx_device_config. invariant: products in one order for every M. */
-void fixture_open(struct fixture *f, enum nx_dtype dtype, const char *isa, bool invariant, int32_t threads);
+void fixture_open(struct fixture *f, enum nx_dtype dtype, const char *isa, bool invariant,
+                  int32_t threads);
 void fixture_close(struct fixture *f);
 
 /* spec: "paged_attention:block_size=4:num_blocks=40,continuous_batching"; "" = the engine's defaults. */
@@ -30,17 +31,17 @@ void test_stack_make(struct test_stack *s, const struct fixture *f, const char *
 /* What a run gave: tokens by (request, sample). */
 struct outcome {
 	int32_t n_requests, samples, max_out;
-	int32_t *tokens;   /* [n_requests, samples, max_out], -1 = none */
-	int32_t *n_out;    /* [n_requests, samples] */
-	float *logits;     /* [n_requests, samples, max_out, vocab] when wanted, else NULL */
+	int32_t *tokens; /* [n_requests, samples, max_out], -1 = none */
+	int32_t *n_out;  /* [n_requests, samples] */
+	float *logits;   /* [n_requests, samples, max_out, vocab] when wanted, else NULL */
 	int32_t vocab;
 	int64_t rows[NX_ROW_KIND_COUNT];
 	int64_t n_steps, n_preempted;
 	int32_t n_finished;
 	int64_t kv_held_peak;
 };
-void outcome_init(struct outcome *o, const struct fixture *f, int32_t n_requests, int32_t samples, int32_t max_out,
-                  bool logits);
+void outcome_init(struct outcome *o, const struct fixture *f, int32_t n_requests, int32_t samples,
+                  int32_t max_out, bool logits);
 void outcome_release(struct outcome *o);
 
 /* Ragged seeded requests; prompts[] is owned by the set. */
@@ -49,8 +50,9 @@ struct request_set {
 	int32_t n;
 	int32_t *space;
 };
-void requests_make(struct request_set *s, const struct fixture *f, int32_t n, int32_t min_prompt, int32_t max_prompt,
-                   int32_t min_out, int32_t max_out, int32_t samples, float temperature, uint64_t seed);
+void requests_make(struct request_set *s, const struct fixture *f, int32_t n, int32_t min_prompt,
+                   int32_t max_prompt, int32_t min_out, int32_t max_out, int32_t samples,
+                   float temperature, uint64_t seed);
 void requests_release(struct request_set *s);
 
 struct run_options {
@@ -59,7 +61,7 @@ struct run_options {
 	int32_t max_len;
 };
 /* Runs and checks that the store is whole after every step and empty at the end. Returns the run's code. */
-int run_stack(const struct fixture *f, const char *spec, const struct request_set *reqs, const struct run_options *o,
-              struct outcome *out, struct nx_err *err);
+int run_stack(const struct fixture *f, const char *spec, const struct request_set *reqs,
+              const struct run_options *o, struct outcome *out, struct nx_err *err);
 
 #endif

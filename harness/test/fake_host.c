@@ -37,9 +37,11 @@ static void parse_values(struct fake_host *f, const char *text)
 		int32_t i = 0;
 		ck_assert_ptr_nonnull(eq);
 		*eq = '\0';
-		while (i < f->plugin.n_params && strcmp(p[i].key, kv) != 0) i++;
+		while (i < f->plugin.n_params && strcmp(p[i].key, kv) != 0)
+			i++;
 		ck_assert_msg(i < f->plugin.n_params, "no parameter %s", kv);
-		ck_assert_msg(nx_param_parse(&p[i], eq + 1, &f->values[i], &err) == 0, "%s", err.msg);
+		ck_assert_msg(nx_param_parse(&p[i], eq + 1, &f->values[i], &err) == 0, "%s",
+		              err.msg);
 	}
 }
 
@@ -54,14 +56,19 @@ void fake_host_open(struct fake_host *f, const char *name, const char *values, i
 	f->host = (struct nx_host){.abi = NX_TECHNIQUE_ABI,
 	                           .size = sizeof(struct nx_host),
 	                           .ctx = f,
-	                           .model = {.n_layers = 2, .n_heads = 4, .n_kv_heads = 2, .head_dim = 16, .max_len = 256},
+	                           .model = {.n_layers = 2,
+	                                     .n_heads = 4,
+	                                     .n_kv_heads = 2,
+	                                     .head_dim = 16,
+	                                     .max_len = 256},
 	                           .batch_size = batch_size,
 	                           .max_seqs = batch_size,
 	                           .max_rows = batch_size * 256,
 	                           .max_len = 256,
 	                           .alloc = fake_alloc,
 	                           .free = fake_free};
-	ck_assert_msg(f->plugin.technique->create(&f->self, &f->host, f->values, &err) == 0, "%s", err.msg);
+	ck_assert_msg(f->plugin.technique->create(&f->self, &f->host, f->values, &err) == 0, "%s",
+	              err.msg);
 }
 
 void fake_host_close(struct fake_host *f)
@@ -75,7 +82,8 @@ double fake_host_counter(const struct fake_host *f, const char *name)
 	double v[64] = {0};
 	f->plugin.technique->read_counters(f->self, v);
 	for (int32_t i = 0; i < f->plugin.n_counters; i++)
-		if (strcmp(f->plugin.technique->counters[i].name, name) == 0) return v[i];
+		if (strcmp(f->plugin.technique->counters[i].name, name) == 0)
+			return v[i];
 	ck_abort_msg("no counter %s", name);
 	return 0;
 }

@@ -27,15 +27,17 @@ static void close_it(void)
 }
 
 /* Every schedule x layout x attention, with parameters that force joins, sharing and preemption. */
-static const char *const schedules[] = {"", "continuous_batching", "continuous_batching:policy=priority",
+static const char *const schedules[] = {"", "continuous_batching",
+                                        "continuous_batching:policy=priority",
                                         "continuous_batching:policy=shortest:max_batch_size=3"};
-static const char *const layouts[] = {"",
-                                      "no_cache",
-                                      "kv_cache:reserve=exact",
-                                      "paged_attention:block_size=16",
-                                      "paged_attention:block_size=5:num_blocks=44",
-                                      "paged_attention:block_size=1:num_blocks=220:preempt=swap",
-                                      "paged_attention:block_size=7:num_blocks=32:preempt=swap:swap_blocks=12"};
+static const char *const layouts[] = {
+	"",
+	"no_cache",
+	"kv_cache:reserve=exact",
+	"paged_attention:block_size=16",
+	"paged_attention:block_size=5:num_blocks=44",
+	"paged_attention:block_size=1:num_blocks=220:preempt=swap",
+	"paged_attention:block_size=7:num_blocks=32:preempt=swap:swap_blocks=12"};
 static const char *const attentions[] = {"", "flash_attention:kv_chunk=16", "flash_attention"};
 
 #define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
@@ -45,7 +47,8 @@ static void spec_of(char *buf, size_t size, int s, int l, int a)
 	buf[0] = '\0';
 	const char *parts[] = {schedules[s], layouts[l], attentions[a]};
 	for (int i = 0; i < 3; i++) {
-		if (!*parts[i]) continue;
+		if (!*parts[i])
+			continue;
 		size_t at = strlen(buf);
 		snprintf(buf + at, size - at, "%s%s", at ? "," : "", parts[i]);
 	}
@@ -54,24 +57,29 @@ static void spec_of(char *buf, size_t size, int s, int l, int a)
 static void assert_same(const struct outcome *want, const struct outcome *got, const char *spec)
 {
 	for (int32_t i = 0; i < want->n_requests * want->samples; i++) {
-		ck_assert_msg(want->n_out[i] == got->n_out[i], "%s: request %d sample %d has %d tokens, reference %d", spec,
+		ck_assert_msg(want->n_out[i] == got->n_out[i],
+		              "%s: request %d sample %d has %d tokens, reference %d", spec,
 		              i / want->samples, i % want->samples, got->n_out[i], want->n_out[i]);
 		for (int32_t t = 0; t < want->n_out[i]; t++) {
 			size_t at = (size_t)i * (size_t)want->max_out + (size_t)t;
-			ck_assert_msg(want->tokens[at] == got->tokens[at], "%s: request %d sample %d differs at token %d: %d, "
-			                                                   "reference %d",
-			              spec, i / want->samples, i % want->samples, t, got->tokens[at], want->tokens[at]);
+			ck_assert_msg(want->tokens[at] == got->tokens[at],
+			              "%s: request %d sample %d differs at token %d: %d, "
+			              "reference %d",
+			              spec, i / want->samples, i % want->samples, t,
+			              got->tokens[at], want->tokens[at]);
 			if (want->logits && got->logits)
-				ck_assert_msg(memcmp(want->logits + at * (size_t)want->vocab, got->logits + at * (size_t)want->vocab,
+				ck_assert_msg(memcmp(want->logits + at * (size_t)want->vocab,
+				                     got->logits + at * (size_t)want->vocab,
 				                     (size_t)want->vocab * sizeof(float)) == 0,
-				              "%s: logits of request %d token %d differ", spec, i / want->samples, t);
+				              "%s: logits of request %d token %d differ", spec,
+				              i / want->samples, t);
 		}
 	}
 }
 
 /* The reference: same attention, default schedule and layout, one sequence at a time. */
-static void compare(const char *spec, const char *attention, int32_t batch, int32_t samples, float temperature,
-                    bool plan_ahead, bool logits, uint64_t seed)
+static void compare(const char *spec, const char *attention, int32_t batch, int32_t samples,
+                    float temperature, bool plan_ahead, bool logits, uint64_t seed)
 {
 	struct nx_err err = {0};
 	struct request_set reqs;
@@ -81,14 +89,19 @@ static void compare(const char *spec, const char *attention, int32_t batch, int3
 	outcome_init(&want, &fx, n, samples, 30, logits);
 	outcome_init(&got, &fx, n, samples, 30, logits);
 	struct run_options one = {.batch_size = 1, .invariant = true};
-	struct run_options many = {.batch_size = batch, .invariant = true, .plan_ahead = plan_ahead};
-	ck_assert_msg(run_stack(&fx, attention, &reqs, &one, &want, &err) == 0, "reference: %s", err.msg);
+	struct run_options many = {
+		.batch_size = batch, .invariant = true, .plan_ahead = plan_ahead};
+	ck_assert_msg(run_stack(&fx, attention, &reqs, &one, &want, &err) == 0, "reference: %s",
+	              err.msg);
 	ck_assert_msg(run_stack(&fx, spec, &reqs, &many, &got, &err) == 0, "%s: %s", spec, err.msg);
 	assert_same(&want, &got, spec);
 	ck_assert_int_eq(got.n_finished, n * samples);
-	if (strstr(spec, "num_blocks=") && strstr(spec, "continuous") && !strstr(spec, "max_batch") && batch >= 8)
-		ck_assert_msg(got.n_preempted > 0, "%s at batch %d was meant to preempt", spec, batch);
-	if (strstr(spec, "continuous")) ck_assert_int_eq(got.rows[NX_ROW_PAD], 0);
+	if (strstr(spec, "num_blocks=") && strstr(spec, "continuous") &&
+	    !strstr(spec, "max_batch") && batch >= 8)
+		ck_assert_msg(got.n_preempted > 0, "%s at batch %d was meant to preempt", spec,
+		              batch);
+	if (strstr(spec, "continuous"))
+		ck_assert_int_eq(got.rows[NX_ROW_PAD], 0);
 	outcome_release(&want);
 	outcome_release(&got);
 	requests_release(&reqs);
@@ -106,15 +119,19 @@ START_TEST(every_stack_gives_the_reference_tokens)
 	    s = _i / COUNT(attentions) / COUNT(layouts);
 	char spec[256];
 	bool lengthy = getenv("NEXUS_TEST_LONG") != NULL;
-	if (!covered(s, l, a)) return;
+	if (!covered(s, l, a))
+		return;
 	spec_of(spec, sizeof(spec), s, l, a);
 	compare(spec, attentions[a], 8, 1, 0, _i & 1, true, (uint64_t)_i);
 	compare(spec, attentions[a], 3, 4, 0, !(_i & 1), false, (uint64_t)_i + 100);
-	if (!lengthy) return;
+	if (!lengthy)
+		return;
 	static const int32_t batches[] = {1, 2, 16, 64};
 	for (int b = 0; b < COUNT(batches); b++)
 		for (int32_t n = 1; n <= 4; n += 3)
-			if (batches[b] * n <= 64) compare(spec, attentions[a], batches[b], n, 0, b & 1, false, (uint64_t)_i + 7);
+			if (batches[b] * n <= 64)
+				compare(spec, attentions[a], batches[b], n, 0, b & 1, false,
+				        (uint64_t)_i + 7);
 }
 END_TEST
 
@@ -139,7 +156,9 @@ START_TEST(samples_of_one_prompt_differ_from_each_other)
 	ck_assert_msg(run_stack(&fx, "paged_attention", &reqs, &opt, &o, &err) == 0, "%s", err.msg);
 	for (int i = 0; i < 4; i++)
 		for (int j = 0; j < i; j++)
-			ck_assert_int_ne(memcmp(o.tokens + i * 16, o.tokens + j * 16, 16 * sizeof(int32_t)), 0);
+			ck_assert_int_ne(
+				memcmp(o.tokens + i * 16, o.tokens + j * 16, 16 * sizeof(int32_t)),
+				0);
 	outcome_release(&o);
 	requests_release(&reqs);
 }
@@ -152,7 +171,8 @@ START_TEST(static_batching_computes_its_padding)
 	struct outcome o;
 	int64_t real = 0;
 	requests_make(&reqs, &fx, 8, 10, 50, 5, 25, 1, 0, 11);
-	for (int i = 0; i < 8; i++) real += reqs.reqs[i].n_prompt + reqs.reqs[i].max_out - 1;
+	for (int i = 0; i < 8; i++)
+		real += reqs.reqs[i].n_prompt + reqs.reqs[i].max_out - 1;
 	outcome_init(&o, &fx, 8, 1, 25, false);
 	struct run_options opt = {.batch_size = 4, .invariant = true};
 	ck_assert_msg(run_stack(&fx, "", &reqs, &opt, &o, &err) == 0, "%s", err.msg);
@@ -163,8 +183,10 @@ START_TEST(static_batching_computes_its_padding)
 		int32_t longest = 0, most = 0;
 		for (int i = 0; i < 4; i++) {
 			const struct nx_request *r = &reqs.reqs[4 * b + i];
-			if (r->n_prompt > longest) longest = r->n_prompt;
-			if (r->max_out > most) most = r->max_out;
+			if (r->n_prompt > longest)
+				longest = r->n_prompt;
+			if (r->max_out > most)
+				most = r->max_out;
 		}
 		for (int i = 0; i < 4; i++) {
 			const struct nx_request *r = &reqs.reqs[4 * b + i];
@@ -185,7 +207,8 @@ START_TEST(no_cache_computes_every_prefix_again)
 	int64_t rows = 0;
 	requests_make(&reqs, &fx, 3, 10, 20, 5, 9, 1, 0, 12);
 	for (int i = 0; i < 3; i++)
-		for (int t = 0; t < reqs.reqs[i].max_out; t++) rows += reqs.reqs[i].n_prompt + t;
+		for (int t = 0; t < reqs.reqs[i].max_out; t++)
+			rows += reqs.reqs[i].n_prompt + t;
 	outcome_init(&o, &fx, 3, 1, 9, false);
 	struct run_options opt = {.batch_size = 1, .invariant = true};
 	ck_assert_msg(run_stack(&fx, "no_cache", &reqs, &opt, &o, &err) == 0, "%s", err.msg);
@@ -206,8 +229,12 @@ START_TEST(paging_holds_less_than_reserving)
 	outcome_init(&exact, &fx, 12, 1, 25, false);
 	outcome_init(&paged, &fx, 12, 1, 25, false);
 	ck_assert_int_eq(run_stack(&fx, "continuous_batching", &reqs, &opt, &max, &err), 0);
-	ck_assert_int_eq(run_stack(&fx, "continuous_batching,kv_cache:reserve=exact", &reqs, &opt, &exact, &err), 0);
-	ck_assert_int_eq(run_stack(&fx, "continuous_batching,paged_attention:block_size=4", &reqs, &opt, &paged, &err), 0);
+	ck_assert_int_eq(run_stack(&fx, "continuous_batching,kv_cache:reserve=exact", &reqs, &opt,
+	                           &exact, &err),
+	                 0);
+	ck_assert_int_eq(run_stack(&fx, "continuous_batching,paged_attention:block_size=4", &reqs,
+	                           &opt, &paged, &err),
+	                 0);
 	ck_assert_int_eq(max.kv_held_peak, 6 * nx_model_shape(fx.model)->ctx_len);
 	ck_assert_int_lt(exact.kv_held_peak, max.kv_held_peak);
 	ck_assert_int_lt(paged.kv_held_peak, exact.kv_held_peak);
@@ -226,7 +253,9 @@ START_TEST(a_request_that_never_fits_is_one_sentence)
 	requests_make(&reqs, &fx, 1, 100, 100, 20, 20, 1, 0, 1);
 	outcome_init(&o, &fx, 1, 1, 20, false);
 	struct run_options opt = {.batch_size = 1, .invariant = true};
-	ck_assert_int_ne(run_stack(&fx, "paged_attention:block_size=16:num_blocks=3", &reqs, &opt, &o, &err), 0);
+	ck_assert_int_ne(
+		run_stack(&fx, "paged_attention:block_size=16:num_blocks=3", &reqs, &opt, &o, &err),
+		0);
 	ck_assert_msg(strstr(err.msg, "num_blocks") || strstr(err.msg, "3 blocks"), "%s", err.msg);
 	/* Four samples share a prompt but outgrow the pool one by one: only the last can finish alone. */
 	outcome_release(&o);
@@ -262,7 +291,8 @@ int main(void)
 	tcase_add_checked_fixture(bf16, open_bf16, close_it);
 	tcase_set_timeout(f32, 300);
 	tcase_set_timeout(bf16, 300);
-	tcase_add_loop_test(f32, every_stack_gives_the_reference_tokens, 0, stacks * COUNT(attentions));
+	tcase_add_loop_test(f32, every_stack_gives_the_reference_tokens, 0,
+	                    stacks * COUNT(attentions));
 	tcase_add_loop_test(f32, sampled_tokens_do_not_depend_on_the_stack, 0, stacks);
 	tcase_add_test(f32, samples_of_one_prompt_differ_from_each_other);
 	tcase_add_test(f32, static_batching_computes_its_padding);

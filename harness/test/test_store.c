@@ -28,8 +28,9 @@ static void world_open(struct world *w, bool blocks, int32_t block_size, int64_t
 {
 	struct nx_err err = {0};
 	struct nx_device_config cfg = {.n_threads = 1, .dtype = NX_F32, .isa = "ref"};
-	struct nx_group_shape groups[2] = {{.n_layers = 2, .n_kv_heads = 1, .head_dim = 2, .codec = NX_KV_F32},
-	                                   {.n_layers = 1, .n_kv_heads = 2, .head_dim = 1, .codec = NX_KV_BF16}};
+	struct nx_group_shape groups[2] = {
+		{.n_layers = 2, .n_kv_heads = 1, .head_dim = 2, .codec = NX_KV_F32},
+		{.n_layers = 1, .n_kv_heads = 2, .head_dim = 1, .codec = NX_KV_BF16}};
 	struct nx_kv_geometry geo = {.block_size = blocks ? block_size : MAX_LEN,
 	                             .n_rows = rows,
 	                             .blocks = blocks,
@@ -38,8 +39,10 @@ static void world_open(struct world *w, bool blocks, int32_t block_size, int64_t
 	                             .swap_rows = 4 * MAX_LEN};
 	memset(w, 0, sizeof(*w));
 	w->rng = 42;
-	ck_assert_msg(nx_device_open(&w->dev, "cpu", &cfg, getenv("NEXUS_BUILD"), &err) == 0, "%s", err.msg);
-	ck_assert_msg(nx_store_init(&w->s, &w->dev, &geo, groups, 2, PLACES, MAX_LEN, &err) == 0, "%s", err.msg);
+	ck_assert_msg(nx_device_open(&w->dev, "cpu", &cfg, getenv("NEXUS_BUILD"), &err) == 0, "%s",
+	              err.msg);
+	ck_assert_msg(nx_store_init(&w->s, &w->dev, &geo, groups, 2, PLACES, MAX_LEN, &err) == 0,
+	              "%s", err.msg);
 }
 
 static void world_close(struct world *w)
@@ -58,14 +61,16 @@ static uint8_t *cell(struct world *w, int32_t g, int32_t l, int32_t place, int32
 {
 	const struct nx_kv *kv = &w->s.kv[g];
 	int32_t bs = kv->block_size;
-	int32_t row = w->s.table[(size_t)place * (size_t)w->s.table_stride + (size_t)(t / bs)] + t % bs;
+	int32_t row =
+		w->s.table[(size_t)place * (size_t)w->s.table_stride + (size_t)(t / bs)] + t % bs;
 	return kv->base + l * kv->layer_bytes + row * kv->row_bytes;
 }
 
 static void write_slot(struct world *w, int32_t place, int32_t t)
 {
 	uint8_t v = ++w->stamp;
-	for (int32_t l = 0; l < 2; l++) *cell(w, 0, l, place, t) = v;
+	for (int32_t l = 0; l < 2; l++)
+		*cell(w, 0, l, place, t) = v;
 	*(cell(w, 1, 0, place, t) + w->s.kv[1].v_offset) = v;
 	w->want[place][t] = v;
 }
@@ -75,7 +80,8 @@ static void check_place(struct world *w, int32_t place)
 	for (int32_t t = 0; t < w->len[place]; t++) {
 		ck_assert_uint_eq(*cell(w, 0, 0, place, t), w->want[place][t]);
 		ck_assert_uint_eq(*cell(w, 0, 1, place, t), w->want[place][t]);
-		ck_assert_uint_eq(*(cell(w, 1, 0, place, t) + w->s.kv[1].v_offset), w->want[place][t]);
+		ck_assert_uint_eq(*(cell(w, 1, 0, place, t) + w->s.kv[1].v_offset),
+		                  w->want[place][t]);
 	}
 }
 
@@ -89,29 +95,38 @@ static void append(struct world *w, int32_t p)
 {
 	struct nx_err err = {0};
 	int32_t n = 1 + below(w, 20), room = MAX_LEN - w->len[p];
-	if (n > room) n = room;
+	if (n > room)
+		n = room;
 	/* A run is reserved once, at its final size. */
-	int32_t want = w->s.geo.blocks || w->s.places[p].run >= 0 ? w->len[p] + n : MAX_LEN / 2 + below(w, MAX_LEN / 2);
+	int32_t want = w->s.geo.blocks || w->s.places[p].run >= 0
+	                       ? w->len[p] + n
+	                       : MAX_LEN / 2 + below(w, MAX_LEN / 2);
 	if (!w->s.geo.blocks && w->s.places[p].run >= 0) {
-		if (want > w->s.places[p].held) return;
+		if (want > w->s.places[p].held)
+			return;
 	} else if (!w->s.geo.blocks && want < n) {
 		return;
 	}
 	int rc = nx_store_reserve(&w->s, p, w->len[p], want, &err);
 	flush(w);
-	if (rc == NX_ENOSPC) return;
+	if (rc == NX_ENOSPC)
+		return;
 	ck_assert_msg(rc == 0, "%s", err.msg);
-	for (int32_t i = 0; i < n; i++) write_slot(w, p, w->len[p]++);
+	for (int32_t i = 0; i < n; i++)
+		write_slot(w, p, w->len[p]++);
 }
 
-static void fork(struct world *w, int32_t child, int32_t parent)
+static void fork_place(struct world *w, int32_t child, int32_t parent)
 {
 	struct nx_err err = {0};
-	if (child == parent || w->len[parent] == 0) return;
+	if (child == parent || w->len[parent] == 0)
+		return;
 	nx_store_trim(&w->s, child, 0);
 	w->len[child] = 0;
-	if (!w->s.geo.blocks && nx_store_reserve(&w->s, child, 0, MAX_LEN, &err)) return;
-	ck_assert_msg(nx_store_fork(&w->s, child, parent, w->len[parent], &err) == 0, "%s", err.msg);
+	if (!w->s.geo.blocks && nx_store_reserve(&w->s, child, 0, MAX_LEN, &err))
+		return;
+	ck_assert_msg(nx_store_fork(&w->s, child, parent, w->len[parent], &err) == 0, "%s",
+	              err.msg);
 	flush(w);
 	w->len[child] = w->len[parent];
 	memcpy(w->want[child], w->want[parent], MAX_LEN);
@@ -136,7 +151,8 @@ static void swap(struct world *w, int32_t p)
 		memcpy(w->want[p], w->swapped_want[p], MAX_LEN);
 	} else if (w->len[p]) {
 		rc = nx_store_swap_out(&w->s, NULL, p, w->len[p], &w->swapped[p], &err);
-		if (rc == NX_ENOSPC) return;
+		if (rc == NX_ENOSPC)
+			return;
 		ck_assert_msg(rc == 0, "%s", err.msg);
 		memcpy(w->swapped_want[p], w->want[p], MAX_LEN);
 		w->len[p] = 0;
@@ -153,17 +169,17 @@ static void random_operations(struct world *w, int32_t n)
 		case 1:
 		case 2: append(w, p); break;
 		case 3:
-		case 4: fork(w, p, below(w, PLACES)); break;
+		case 4: fork_place(w, p, below(w, PLACES)); break;
 		case 5: swap(w, p); break;
 		case 6: /* shorten: blocks lose their tail, a run is kept */
 			w->len[p] = w->len[p] ? below(w, w->len[p] + 1) : 0;
 			nx_store_trim(&w->s, p, w->len[p]);
 			break;
-		default:
-			nx_store_trim(&w->s, p, 0);
-			w->len[p] = 0;
+		default: nx_store_trim(&w->s, p, 0); w->len[p] = 0;
 		}
-		if (i % 16 == 0) ck_assert_msg(nx_store_check(&w->s, &err) == 0, "after %d operations: %s", i, err.msg);
+		if (i % 16 == 0)
+			ck_assert_msg(nx_store_check(&w->s, &err) == 0, "after %d operations: %s",
+			              i, err.msg);
 		check_place(w, p);
 		check_place(w, below(w, PLACES)); /* nobody else was touched */
 	}
@@ -206,8 +222,9 @@ START_TEST(writing_after_a_fork_leaves_the_sibling_alone)
 	world_open(&w, true, 16, 320);
 	ck_assert_int_eq(nx_store_reserve(&w.s, 0, 0, 20, &err), 0);
 	flush(&w);
-	for (int i = 0; i < 20; i++) write_slot(&w, 0, w.len[0]++);
-	fork(&w, 1, 0);
+	for (int i = 0; i < 20; i++)
+		write_slot(&w, 0, w.len[0]++);
+	fork_place(&w, 1, 0);
 	ck_assert_int_eq(w.s.pool.free_rows, 320 - 32); /* all shared */
 	append(&w, 1);
 	check_place(&w, 0);

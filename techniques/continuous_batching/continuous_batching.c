@@ -18,16 +18,19 @@ struct continuous {
 	enum policy policy;
 	int32_t max_seqs;
 	double watermark;
-	int32_t *order; /* [2 max_seqs] waiting, sorted; sized at create since hooks do not allocate */
+	int32_t *
+		order; /* [2 max_seqs] waiting, sorted; sized at create since hooks do not allocate */
 	int32_t cap;
 	const struct nx_host *host;
 	uint64_t n[C_COUNT];
 };
 
-static int create(void **self, const struct nx_host *host, const struct nx_value *values, struct nx_err *err)
+static int create(void **self, const struct nx_host *host, const struct nx_value *values,
+                  struct nx_err *err)
 {
 	struct continuous *c = calloc(1, sizeof(*c));
-	if (!c) return nx_fail(err, NX_ENOMEM, "continuous_batching: out of memory");
+	if (!c)
+		return nx_fail(err, NX_ENOMEM, "continuous_batching: out of memory");
 	c->policy = (enum policy)values[P_POLICY].i;
 	c->max_seqs = (int32_t)values[P_MAX_BATCH_SIZE].i;
 	c->watermark = values[P_WATERMARK].f;
@@ -36,7 +39,9 @@ static int create(void **self, const struct nx_host *host, const struct nx_value
 	c->order = host->alloc(host->ctx, NX_MEM_HOST, (size_t)c->cap * sizeof(*c->order));
 	if (!c->order) {
 		free(c);
-		return nx_fail(err, NX_ENOMEM, "continuous_batching: no memory for %d waiting sequences", 2 * host->max_seqs);
+		return nx_fail(err, NX_ENOMEM,
+		               "continuous_batching: no memory for %d waiting sequences",
+		               2 * host->max_seqs);
 	}
 	*self = c;
 	return 0;
@@ -52,7 +57,8 @@ static void destroy(void *self)
 static void reset(void *self)
 {
 	struct continuous *c = self;
-	for (int i = 0; i < C_COUNT; i++) c->n[i] = 0;
+	for (int i = 0; i < C_COUNT; i++)
+		c->n[i] = 0;
 }
 
 /* Rows that are still to come, the measure of "shortest". */
@@ -62,10 +68,13 @@ static int64_t work_left(const struct nx_sched_seq *s)
 }
 
 /* a runs before b. Equal ones keep the order of arrival, in which the engine lists them. */
-static bool before(const struct continuous *c, const struct nx_sched_seq *a, const struct nx_sched_seq *b)
+static bool before(const struct continuous *c, const struct nx_sched_seq *a,
+                   const struct nx_sched_seq *b)
 {
-	if (c->policy == PRIORITY) return a->priority > b->priority;
-	if (c->policy == SHORTEST) return work_left(a) < work_left(b);
+	if (c->policy == PRIORITY)
+		return a->priority > b->priority;
+	if (c->policy == SHORTEST)
+		return work_left(a) < work_left(b);
 	return false;
 }
 
@@ -75,13 +84,15 @@ static int32_t sort_waiting(struct continuous *c, const struct nx_sched_view *v)
 	int32_t n = v->n_waiting < c->cap ? v->n_waiting : c->cap;
 	for (int32_t i = 0; i < n; i++) {
 		int32_t j = i;
-		for (; j > 0 && before(c, &v->waiting[i], &v->waiting[c->order[j - 1]]); j--) c->order[j] = c->order[j - 1];
+		for (; j > 0 && before(c, &v->waiting[i], &v->waiting[c->order[j - 1]]); j--)
+			c->order[j] = c->order[j - 1];
 		c->order[j] = i;
 	}
 	return n;
 }
 
-static int schedule(void *self, const struct nx_sched_view *v, struct nx_schedule *out, struct nx_err *err)
+static int schedule(void *self, const struct nx_sched_view *v, struct nx_schedule *out,
+                    struct nx_err *err)
 {
 	struct continuous *c = self;
 	int64_t free_rows = v->kv_free, rows = 0;
@@ -90,7 +101,8 @@ static int schedule(void *self, const struct nx_sched_view *v, struct nx_schedul
 	out->release_held = true;
 	for (int32_t i = 0; i < v->n_running; i++) {
 		const struct nx_sched_seq *s = &v->running[i];
-		if (s->phase == NX_SEQ_HELD) continue;
+		if (s->phase == NX_SEQ_HELD)
+			continue;
 		running++;
 		int32_t grow = s->pending; /* rows it may take from the pool in this step */
 		out->grants[out->n_grants++] = (struct nx_grant){.index = i, .rows = s->pending};
@@ -102,14 +114,17 @@ static int schedule(void *self, const struct nx_sched_view *v, struct nx_schedul
 	int32_t n = sort_waiting(c, v);
 	for (int32_t k = 0; k < n; k++) {
 		const struct nx_sched_seq *s = &v->waiting[c->order[k]];
-		bool seats = s->samples <= places && (!c->max_seqs || running + s->samples <= c->max_seqs * s->samples);
+		bool seats = s->samples <= places &&
+		             (!c->max_seqs || running + s->samples <= c->max_seqs * s->samples);
 		if (!seats || rows + s->pending > v->max_rows || s->kv_need > free_rows - reserve) {
 			c->n[C_BLOCKED]++;
 			break; /* later ones do not overtake: no starvation */
 		}
-		out->grants[out->n_grants++] = (struct nx_grant){.waiting = true, .index = c->order[k], .rows = s->pending};
+		out->grants[out->n_grants++] = (struct nx_grant){
+			.waiting = true, .index = c->order[k], .rows = s->pending};
 		c->n[C_JOINS]++;
-		if (v->n_running) c->n[C_LATE_JOINS]++;
+		if (v->n_running)
+			c->n[C_LATE_JOINS]++;
 		places -= s->samples;
 		running += s->samples;
 		free_rows -= s->kv_need;
@@ -125,8 +140,10 @@ static int32_t victim(void *self, const struct nx_sched_view *v)
 	const struct continuous *c = self;
 	int32_t worst = -1;
 	for (int32_t i = 0; i < v->n_running; i++) {
-		if (v->running[i].phase == NX_SEQ_HELD) continue;
-		if (worst < 0 || !before(c, &v->running[i], &v->running[worst])) worst = i;
+		if (v->running[i].phase == NX_SEQ_HELD)
+			continue;
+		if (worst < 0 || !before(c, &v->running[i], &v->running[worst]))
+			worst = i;
 	}
 	return worst;
 }
@@ -134,43 +151,45 @@ static int32_t victim(void *self, const struct nx_sched_view *v)
 static void read_counters(void *self, double *values)
 {
 	const struct continuous *c = self;
-	for (int i = 0; i < C_COUNT; i++) values[i] = (double)c->n[i];
+	for (int i = 0; i < C_COUNT; i++)
+		values[i] = (double)c->n[i];
 }
 
 static const struct nx_param params[] = {
-        [P_POLICY] = {"policy", NX_PARAM_ENUM, "fcfs", 0, 0, "fcfs|priority|shortest", "",
-                      "who joins first: by arrival, by priority, or with the least work left (an oracle)"},
-        [P_MAX_BATCH_SIZE] = {"max_batch_size", NX_PARAM_INT, "0", 0, 4096, NULL, "requests",
+	[P_POLICY] =
+		{"policy", NX_PARAM_ENUM, "fcfs", 0, 0, "fcfs|priority|shortest", "",
+                 "who joins first: by arrival, by priority, or with the least work left (an oracle)"},
+	[P_MAX_BATCH_SIZE] = {"max_batch_size", NX_PARAM_INT, "0", 0, 4096, NULL, "requests",
                               "most requests that run at once; 0 = the cell's batch size"},
-        [P_WATERMARK] = {"watermark", NX_PARAM_FLOAT, "0.01", 0, 0.5, NULL, "fraction",
+	[P_WATERMARK] = {"watermark", NX_PARAM_FLOAT, "0.01", 0, 0.5, NULL, "fraction",
                          "share of the KV pool that admission leaves free for sequences that run"},
-        {0},
+	{0},
 };
 
 static const struct nx_counter counters[] = {
-        [C_STEPS] = {"steps", "count", "batches made"},
-        [C_JOINS] = {"joins", "count", "requests admitted, resumed ones included"},
-        [C_LATE_JOINS] = {"late_joins", "count", "of these, into a batch that was running"},
-        [C_BLOCKED] = {"blocked", "count", "steps in which the first waiting request did not fit"},
-        {0},
+	[C_STEPS] = {"steps", "count", "batches made"},
+	[C_JOINS] = {"joins", "count", "requests admitted, resumed ones included"},
+	[C_LATE_JOINS] = {"late_joins", "count", "of these, into a batch that was running"},
+	[C_BLOCKED] = {"blocked", "count", "steps in which the first waiting request did not fit"},
+	{0},
 };
 
 static const struct nx_technique continuous_batching = {
-        NX_TECHNIQUE_HEAD,
-        .name = "continuous_batching",
-        .version = "1",
-        .summary = "sequences join and leave the batch at every step; admission by KV room",
-        .source = "Yu et al., Orca, OSDI 2022, sections 3.1 and 3.2; 2309.06180 section 4.5",
-        .params = params,
-        .counters = counters,
-        .assumes = NX_TRAIT_LATE_JOIN,
-        .flags = NX_TECH_EXACT,
-        .create = create,
-        .reset = reset,
-        .destroy = destroy,
-        .read_counters = read_counters,
-        .schedule = schedule,
-        .victim = victim,
+	NX_TECHNIQUE_HEAD,
+	.name = "continuous_batching",
+	.version = "1",
+	.summary = "sequences join and leave the batch at every step; admission by KV room",
+	.source = "Yu et al., Orca, OSDI 2022, sections 3.1 and 3.2; 2309.06180 section 4.5",
+	.params = params,
+	.counters = counters,
+	.assumes = NX_TRAIT_LATE_JOIN,
+	.flags = NX_TECH_EXACT,
+	.create = create,
+	.reset = reset,
+	.destroy = destroy,
+	.read_counters = read_counters,
+	.schedule = schedule,
+	.victim = victim,
 };
 
 NX_TECHNIQUE(&continuous_batching);

@@ -32,7 +32,8 @@ static void scene_open(struct scene *s, const char *values)
 	                                 .split_prompt = true};
 }
 
-static void wait_for(struct scene *s, int32_t pending, int32_t priority, int32_t need, int32_t max_out)
+static void wait_for(struct scene *s, int32_t pending, int32_t priority, int32_t need,
+                     int32_t max_out)
 {
 	s->waiting[s->view.n_waiting++] = (struct nx_sched_seq){.phase = NX_SEQ_WAITING,
 	                                                        .samples = 1,
@@ -45,9 +46,13 @@ static void wait_for(struct scene *s, int32_t pending, int32_t priority, int32_t
 
 static void run_with(struct scene *s, int32_t priority, int32_t max_out)
 {
-	s->running[s->view.n_running++] = (struct nx_sched_seq){
-	        .phase = NX_SEQ_DECODE, .samples = 1, .pending = 1, .n_prompt = 10, .n_out = 1, .priority = priority,
-	        .max_out = max_out};
+	s->running[s->view.n_running++] = (struct nx_sched_seq){.phase = NX_SEQ_DECODE,
+	                                                        .samples = 1,
+	                                                        .pending = 1,
+	                                                        .n_prompt = 10,
+	                                                        .n_out = 1,
+	                                                        .priority = priority,
+	                                                        .max_out = max_out};
 	s->view.free_seqs--;
 }
 
@@ -60,7 +65,8 @@ static void schedule(struct scene *s, int32_t *joined)
 	ck_assert_int_eq(s->f.plugin.technique->schedule(s->f.self, &s->view, &s->out, &err), 0);
 	for (int32_t i = 0; i < s->out.n_grants; i++) {
 		ck_assert_int_eq(s->grants[i].pad, 0);
-		if (s->grants[i].waiting) joined[n++] = s->grants[i].index;
+		if (s->grants[i].waiting)
+			joined[n++] = s->grants[i].index;
 	}
 	joined[n] = -1;
 }

@@ -13,18 +13,20 @@ struct flash {
 	int32_t kv_chunk;
 };
 
-static int create(void **self, const struct nx_host *host, const struct nx_value *values, struct nx_err *err)
+static int create(void **self, const struct nx_host *host, const struct nx_value *values,
+                  struct nx_err *err)
 {
 	(void)host;
 	struct flash *f = calloc(1, sizeof(*f));
-	if (!f) return nx_fail(err, NX_ENOMEM, "flash_attention: out of memory");
+	if (!f)
+		return nx_fail(err, NX_ENOMEM, "flash_attention: out of memory");
 	f->kv_chunk = (int32_t)values[0].i;
 	*self = f;
 	return 0;
 }
 
-static int attention_plan(void *self, const struct nx_attn_limits *l, enum nx_attn_kernel *kernel, int32_t *kv_chunk,
-                          struct nx_err *err)
+static int attention_plan(void *self, const struct nx_attn_limits *l, enum nx_attn_kernel *kernel,
+                          int32_t *kv_chunk, struct nx_err *err)
 {
 	const struct flash *f = self;
 	(void)l;
@@ -35,22 +37,23 @@ static int attention_plan(void *self, const struct nx_attn_limits *l, enum nx_at
 }
 
 static const struct nx_param params[] = {
-        {"kv_chunk", NX_PARAM_INT, "256", 16, 65536, NULL, "tokens",
+	{"kv_chunk", NX_PARAM_INT, "256", 16, 65536, NULL, "tokens",
          "keys that one partial result covers; smaller splits a long sequence over more threads"},
-        {0},
+	{0},
 };
 
 static const struct nx_technique flash_attention = {
-        NX_TECHNIQUE_HEAD,
-        .name = "flash_attention",
-        .version = "1",
-        .summary = "tiled attention with online softmax, split over keys for decoding",
-        .source = "Dao et al. 2205.14135 section 3.1; Dao 2307.08691 section 3.1; flash-decoding (Dao et al. 2023)",
-        .params = params,
-        .flags = NX_TECH_EXACT,
-        .create = create,
-        .destroy = free,
-        .attention_plan = attention_plan,
+	NX_TECHNIQUE_HEAD,
+	.name = "flash_attention",
+	.version = "1",
+	.summary = "tiled attention with online softmax, split over keys for decoding",
+	.source =
+		"Dao et al. 2205.14135 section 3.1; Dao 2307.08691 section 3.1; flash-decoding (Dao et al. 2023)",
+	.params = params,
+	.flags = NX_TECH_EXACT,
+	.create = create,
+	.destroy = free,
+	.attention_plan = attention_plan,
 };
 
 NX_TECHNIQUE(&flash_attention);

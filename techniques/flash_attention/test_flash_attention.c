@@ -14,7 +14,8 @@ START_TEST(it_chooses_the_tiled_kernel_and_the_chunk)
 	struct nx_err err = {0};
 	enum nx_attn_kernel kernel = NX_ATTN_MATERIALISED;
 	int32_t chunk = 0;
-	struct nx_attn_limits l = {.n_heads = 4, .n_kv_heads = 2, .head_dim = 16, .max_rows = 100, .max_len = 256};
+	struct nx_attn_limits l = {
+		.n_heads = 4, .n_kv_heads = 2, .head_dim = 16, .max_rows = 100, .max_len = 256};
 	fake_host_open(&f, "flash_attention", "kv_chunk=48", 2);
 	ck_assert_int_eq(f.plugin.technique->attention_plan(f.self, &l, &kernel, &chunk, &err), 0);
 	ck_assert_int_eq(kernel, NX_ATTN_TILED);

@@ -37,7 +37,8 @@ START_TEST(a_budget_below_one_sequence_is_refused)
 	struct fake_host f;
 	struct nx_err err = {0};
 	struct nx_kv_geometry g;
-	struct nx_kv_demand d = {.max_seqs = 4, .max_len = 256, .budget_rows = 200, .longest_request = 100};
+	struct nx_kv_demand d = {
+		.max_seqs = 4, .max_len = 256, .budget_rows = 200, .longest_request = 100};
 	fake_host_open(&f, "kv_cache", "", 4);
 	ck_assert_int_eq(f.plugin.technique->kv_geometry(f.self, &d, &g, &err), NX_EINVAL);
 	ck_assert_ptr_nonnull(strstr(err.msg, "200 KV rows"));

@@ -13,12 +13,14 @@ struct no_cache {
 	uint64_t n_commits;
 };
 
-static int create(void **self, const struct nx_host *host, const struct nx_value *values, struct nx_err *err)
+static int create(void **self, const struct nx_host *host, const struct nx_value *values,
+                  struct nx_err *err)
 {
 	(void)host;
 	(void)values;
 	struct no_cache *c = calloc(1, sizeof(*c));
-	if (!c) return nx_fail(err, NX_ENOMEM, "no_cache: out of memory");
+	if (!c)
+		return nx_fail(err, NX_ENOMEM, "no_cache: out of memory");
 	*self = c;
 	return 0;
 }
@@ -28,15 +30,16 @@ static void reset(void *self)
 	*(struct no_cache *)self = (struct no_cache){0};
 }
 
-static int kv_geometry(void *self, const struct nx_kv_demand *d, struct nx_kv_geometry *out, struct nx_err *err)
+static int kv_geometry(void *self, const struct nx_kv_demand *d, struct nx_kv_geometry *out,
+                       struct nx_err *err)
 {
 	(void)self;
 	(void)err;
 	int64_t rows = (int64_t)d->max_seqs * d->longest_request;
 	*out = (struct nx_kv_geometry){
-	        .block_size = d->max_len,
-	        .n_rows = rows < d->budget_rows ? rows : d->budget_rows,
-	        .keep = false,
+		.block_size = d->max_len,
+		.n_rows = rows < d->budget_rows ? rows : d->budget_rows,
+		.keep = false,
 	};
 	return 0;
 }
@@ -50,7 +53,8 @@ static int32_t kv_target(void *self, const struct nx_kv_want *want)
 static void event(void *self, const struct nx_seq_event *e)
 {
 	struct no_cache *c = self;
-	if (e->kind != NX_EVENT_COMMIT) return;
+	if (e->kind != NX_EVENT_COMMIT)
+		return;
 	c->n_commits++;
 	c->n_rows_again += (uint64_t)e->arg - 1;
 }
@@ -63,27 +67,28 @@ static void read_counters(void *self, double *v)
 }
 
 static const struct nx_counter counters[] = {
-        {"rows_again", "rows", "rows computed beyond the last one of each sequence and step"},
-        {"forwards", "count", "sequences x steps"},
-        {0},
+	{"rows_again", "rows", "rows computed beyond the last one of each sequence and step"},
+	{"forwards", "count", "sequences x steps"},
+	{0},
 };
 
 static const struct nx_technique no_cache = {
-        NX_TECHNIQUE_HEAD,
-        .name = "no_cache",
-        .version = "1",
-        .summary = "no KV cache: the whole sequence is computed again for every token",
-        .source = "the definition of autoregressive decoding (Vaswani et al. 1706.03762, section 3)",
-        .counters = counters,
-        .breaks = NX_TRAIT_KEPT_KV | NX_TRAIT_SPLIT_PROMPT | NX_TRAIT_BLOCK_TABLE,
-        .flags = NX_TECH_EXACT | NX_TECH_NEEDS_TOKENS,
-        .create = create,
-        .reset = reset,
-        .destroy = free,
-        .read_counters = read_counters,
-        .event = event,
-        .kv_geometry = kv_geometry,
-        .kv_target = kv_target,
+	NX_TECHNIQUE_HEAD,
+	.name = "no_cache",
+	.version = "1",
+	.summary = "no KV cache: the whole sequence is computed again for every token",
+	.source =
+		"the definition of autoregressive decoding (Vaswani et al. 1706.03762, section 3)",
+	.counters = counters,
+	.breaks = NX_TRAIT_KEPT_KV | NX_TRAIT_SPLIT_PROMPT | NX_TRAIT_BLOCK_TABLE,
+	.flags = NX_TECH_EXACT | NX_TECH_NEEDS_TOKENS,
+	.create = create,
+	.reset = reset,
+	.destroy = free,
+	.read_counters = read_counters,
+	.event = event,
+	.kv_geometry = kv_geometry,
+	.kv_target = kv_target,
 };
 
 NX_TECHNIQUE(&no_cache);

@@ -13,7 +13,8 @@ START_TEST(it_keeps_nothing_between_steps)
 	struct fake_host f;
 	struct nx_err err = {0};
 	struct nx_kv_geometry g;
-	struct nx_kv_demand d = {.max_seqs = 4, .max_len = 256, .budget_rows = INT64_MAX, .longest_request = 100};
+	struct nx_kv_demand d = {
+		.max_seqs = 4, .max_len = 256, .budget_rows = INT64_MAX, .longest_request = 100};
 	fake_host_open(&f, "no_cache", "", 4);
 	const struct nx_technique *t = f.plugin.technique;
 	ck_assert_int_eq(t->kv_geometry(f.self, &d, &g, &err), 0);

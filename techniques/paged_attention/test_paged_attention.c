@@ -8,10 +8,12 @@
 
 #include "fake_host.h"
 
-static int geometry(const char *values, int64_t budget, struct nx_kv_geometry *g, struct nx_err *err)
+static int geometry(const char *values, int64_t budget, struct nx_kv_geometry *g,
+                    struct nx_err *err)
 {
 	struct fake_host f;
-	struct nx_kv_demand d = {.max_seqs = 4, .max_len = 256, .budget_rows = budget, .longest_request = 100};
+	struct nx_kv_demand d = {
+		.max_seqs = 4, .max_len = 256, .budget_rows = budget, .longest_request = 100};
 	fake_host_open(&f, "paged_attention", values, 4);
 	int rc = f.plugin.technique->kv_geometry(f.self, &d, g, err);
 	fake_host_close(&f);
@@ -41,7 +43,8 @@ START_TEST(swap_brings_host_rows)
 	ck_assert_int_eq(geometry("num_blocks=10,preempt=swap", INT64_MAX, &g, &err), 0);
 	ck_assert_int_eq(g.preempt, NX_PREEMPT_SWAP);
 	ck_assert_int_eq(g.swap_rows, 160);
-	ck_assert_int_eq(geometry("num_blocks=10,preempt=swap,swap_blocks=3", INT64_MAX, &g, &err), 0);
+	ck_assert_int_eq(geometry("num_blocks=10,preempt=swap,swap_blocks=3", INT64_MAX, &g, &err),
+	                 0);
 	ck_assert_int_eq(g.swap_rows, 48);
 }
 END_TEST
@@ -51,7 +54,8 @@ START_TEST(a_pool_below_one_request_is_refused)
 	struct nx_kv_geometry g;
 	struct nx_err err = {0};
 	ck_assert_int_eq(geometry("num_blocks=6", INT64_MAX, &g, &err), NX_EINVAL);
-	ck_assert_ptr_nonnull(strstr(err.msg, "6 blocks of 16 tokens cannot hold one request of 100"));
+	ck_assert_ptr_nonnull(
+		strstr(err.msg, "6 blocks of 16 tokens cannot hold one request of 100"));
 	ck_assert_int_eq(geometry("num_blocks=20", 250, &g, &err), NX_EINVAL);
 	ck_assert_ptr_nonnull(strstr(err.msg, "the memory limit allows 15"));
 }

@@ -62,7 +62,7 @@ enum nx_row_kind {
 #define X(name, text) NX_ROW_##name,
 	NX_ROW_KINDS(X)
 #undef X
-	NX_ROW_KIND_COUNT
+		NX_ROW_KIND_COUNT
 };
 
 #define NX_TOKEN_LAST (-1) /* row token: take last_token[seq] on the device */
@@ -87,16 +87,16 @@ struct nx_segment {
 struct nx_rows {
 	int32_t n_rows;
 	int32_t n_segments;
-	int32_t anc_stride;       /* columns of anc; 0 when no row has ancestors */
-	int32_t max_keys;         /* over all segments */
+	int32_t anc_stride; /* columns of anc; 0 when no row has ancestors */
+	int32_t max_keys;   /* over all segments */
 	const int32_t *seq;
-	const int32_t *token;     /* id or NX_TOKEN_LAST */
+	const int32_t *token; /* id or NX_TOKEN_LAST */
 	const int32_t *slot_off;
 	const int32_t *pos_off;
-	const int32_t *kind;      /* enum nx_row_kind */
+	const int32_t *kind; /* enum nx_row_kind */
 	const int32_t *scratch;
 	const int32_t *n_anc;
-	const int32_t *anc;       /* [n_rows, anc_stride] scratch indices */
+	const int32_t *anc;                /* [n_rows, anc_stride] scratch indices */
 	const struct nx_segment *segments; /* [n_segments], covering all rows in order */
 };
 
@@ -122,7 +122,8 @@ struct nx_kv {
 	enum nx_kv_codec codec;
 	int32_t n_layers, n_kv_heads, head_dim;
 	int32_t block_size, table_stride;
-	const int32_t *table; /* device, [max_seqs, table_stride], first pool row of each block; -1 = none */
+	const int32_t *
+		table; /* device, [max_seqs, table_stride], first pool row of each block; -1 = none */
 	uint8_t *base;
 	int64_t layer_bytes, row_bytes, v_offset;
 	uint8_t *scratch; /* NULL when scratch_cap is 0 */
@@ -138,10 +139,10 @@ typedef int (*nx_row_source)(void *ctx, int64_t row0, int64_t n, float *dst, str
 /* A matrix W [n, k] (output features x input features). Packed once, in the order kernels read it. */
 struct nx_weight_desc {
 	int64_t n, k;
-	enum nx_dtype dtype;  /* type it is stored in on the device */
+	enum nx_dtype dtype; /* type it is stored in on the device */
 	nx_row_source rows;
 	void *ctx;
-	bool lookup;          /* rows are also fetched by index (embedding): see embed() */
+	bool lookup; /* rows are also fetched by index (embedding): see embed() */
 };
 
 enum nx_epilogue {
@@ -152,11 +153,11 @@ enum nx_epilogue {
 
 struct nx_linear {
 	const struct nx_weight *w;
-	int32_t m;            /* rows of x and y */
-	const void *x;        /* [m, k] act_dtype */
-	void *y;              /* [m, n] (n / 2 for SWIGLU) act_dtype, or f32 when y_f32 */
+	int32_t m;     /* rows of x and y */
+	const void *x; /* [m, k] act_dtype */
+	void *y;       /* [m, n] (n / 2 for SWIGLU) act_dtype, or f32 when y_f32 */
 	enum nx_epilogue epilogue;
-	bool y_f32;           /* logits */
+	bool y_f32; /* logits */
 };
 
 /* Rotates q and k (pairs (2i, 2i+1), Su et al. 2104.09864) in place and writes k, v into the store. */
@@ -165,14 +166,14 @@ struct nx_rope_store {
 	const struct nx_seq_state *state;
 	const struct nx_kv *kv;
 	int32_t layer, n_heads;
-	int32_t rope_dim;     /* leading dimensions of a head that are rotated; even */
-	const float *inv_freq;/* device, [rope_dim / 2] */
-	void *qkv;            /* [n_rows, (n_heads + 2 n_kv_heads) * head_dim]: q heads, k heads, v heads */
+	int32_t rope_dim;      /* leading dimensions of a head that are rotated; even */
+	const float *inv_freq; /* device, [rope_dim / 2] */
+	void *qkv; /* [n_rows, (n_heads + 2 n_kv_heads) * head_dim]: q heads, k heads, v heads */
 };
 
 enum nx_attn_kernel {
 	NX_ATTN_MATERIALISED, /* writes the whole score matrix to the workspace: the textbook form */
-	NX_ATTN_TILED,        /* online softmax over tiles of keys (2205.14135), split over chunks of keys
+	NX_ATTN_TILED, /* online softmax over tiles of keys (2205.14135), split over chunks of keys
 	                         for few rows (flash-decoding); workspace linear in rows and keys / kv_chunk */
 };
 
@@ -182,39 +183,39 @@ struct nx_attention {
 	const struct nx_kv *kv;
 	int32_t layer, n_heads;
 	float scale;
-	const void *q;        /* first q of row 0; row r at q + r * q_stride elements */
+	const void *q; /* first q of row 0; row r at q + r * q_stride elements */
 	int64_t q_stride;
-	void *out;            /* [n_rows, n_heads * head_dim] act_dtype */
+	void *out; /* [n_rows, n_heads * head_dim] act_dtype */
 	enum nx_attn_kernel kernel;
-	int32_t kv_chunk;     /* keys a partial covers; the grid starts at position 0 and is fixed */
-	void *workspace;      /* device, at least attention_workspace() bytes */
+	int32_t kv_chunk; /* keys a partial covers; the grid starts at position 0 and is fixed */
+	void *workspace;  /* device, at least attention_workspace() bytes */
 	size_t workspace_bytes;
 };
 
 struct nx_sampler {
-	float temperature;    /* 0 = greedy: the lowest index among the largest logits */
-	float top_p, min_p;   /* 1 and 0 switch them off */
-	int32_t top_k;        /* 0 switches it off */
+	float temperature;  /* 0 = greedy: the lowest index among the largest logits */
+	float top_p, min_p; /* 1 and 0 switch them off */
+	int32_t top_k;      /* 0 switches it off */
 	uint64_t seed;
 	uint32_t request, sample;
 };
 
 /* One token to be drawn. Its random number is keyed by (seed, request, sample, position, purpose). */
 struct nx_emit {
-	int32_t logit_row;    /* row of the logits matrix */
-	int32_t seq;          /* sequence that receives it: samplers[seq] */
-	int32_t src_seq;      /* sequence whose rows were computed (differs from seq at a fork) */
-	int32_t pos_off;      /* position of the new token = len[src_seq] + pos_off */
+	int32_t logit_row; /* row of the logits matrix */
+	int32_t seq;       /* sequence that receives it: samplers[seq] */
+	int32_t src_seq;   /* sequence whose rows were computed (differs from seq at a fork) */
+	int32_t pos_off;   /* position of the new token = len[src_seq] + pos_off */
 };
 
 struct nx_sample {
-	const float *logits;  /* device, [n_logit_rows, vocab] */
+	const float *logits; /* device, [n_logit_rows, vocab] */
 	int32_t n_emit, vocab;
-	const struct nx_emit *emit;         /* device, [n_emit] */
-	const struct nx_sampler *samplers;  /* device, [max_seqs] */
+	const struct nx_emit *emit;        /* device, [n_emit] */
+	const struct nx_sampler *samplers; /* device, [max_seqs] */
 	const struct nx_seq_state *state;
-	int32_t *token;       /* device, [n_emit] */
-	float *logprob;       /* device, [n_emit], natural log of the untempered softmax; NULL = not wanted */
+	int32_t *token; /* device, [n_emit] */
+	float *logprob; /* device, [n_emit], natural log of the untempered softmax; NULL = not wanted */
 };
 
 /* len[seq] = len[src_seq] + n_rows; if emit >= 0, last_token[seq] = token[emit].
@@ -237,33 +238,33 @@ enum nx_copy_dir { NX_H2D, NX_D2H, NX_D2D };
 #define NX_DEV_GRAPHS 4u
 
 struct nx_device_config {
-	int32_t n_threads;    /* cpu: 0 = all that the process may use */
-	int32_t index;        /* which device of the kind */
-	enum nx_dtype dtype;  /* weights, KV and activations are kept in it where the device can */
-	bool invariant;       /* a row's result depends on its own sequence alone; no library products */
-	const char *isa;      /* cpu: "auto", "ref", "avx2", "avx512", "avx512bf16"; NULL = auto */
+	int32_t n_threads;   /* cpu: 0 = all that the process may use */
+	int32_t index;       /* which device of the kind */
+	enum nx_dtype dtype; /* weights, KV and activations are kept in it where the device can */
+	bool invariant;  /* a row's result depends on its own sequence alone; no library products */
+	const char *isa; /* cpu: "auto", "ref", "avx2", "avx512", "avx512bf16"; NULL = auto */
 };
 
 struct nx_device_info {
-	char name[128];       /* "Intel(R) Xeon(R) Processor" */
-	char isa[32];         /* kernel path in use */
-	char library[64];     /* library for large M and its version; "" = none */
-	uint64_t mem_bytes;   /* of the device */
-	uint64_t llc_bytes;   /* last-level cache */
-	uint64_t free_bytes;  /* now */
-	int32_t n_units;      /* threads or SMs in use */
+	char name[128];      /* "Intel(R) Xeon(R) Processor" */
+	char isa[32];        /* kernel path in use */
+	char library[64];    /* library for large M and its version; "" = none */
+	uint64_t mem_bytes;  /* of the device */
+	uint64_t llc_bytes;  /* last-level cache */
+	uint64_t free_bytes; /* now */
+	int32_t n_units;     /* threads or SMs in use */
 	enum nx_dtype act_dtype;
-	uint32_t caps;        /* NX_DEV_* */
+	uint32_t caps; /* NX_DEV_* */
 };
 
 /* Peaks measured on this device, in this process. 0 = not measured. */
 struct nx_calibration {
-	double read_bytes_per_s;      /* memory, streaming read, working set >> last-level cache */
-	double copy_bytes_per_s;      /* memory, read + write counted */
-	double cache_read_bytes_per_s;/* working set that fits the last-level cache */
-	uint64_t cache_set_bytes, mem_set_bytes; /* working sets that were used */
-	double f32_flops_per_s, bf16_flops_per_s;/* own products, large M */
-	double library_flops_per_s;   /* the library's product in the run's dtype, large M */
+	double read_bytes_per_s;       /* memory, streaming read, working set >> last-level cache */
+	double copy_bytes_per_s;       /* memory, read + write counted */
+	double cache_read_bytes_per_s; /* working set that fits the last-level cache */
+	uint64_t cache_set_bytes, mem_set_bytes;  /* working sets that were used */
+	double f32_flops_per_s, bf16_flops_per_s; /* own products, large M */
+	double library_flops_per_s; /* the library's product in the run's dtype, large M */
 };
 
 /* Work done since the device was opened or counted_reset(): counted, not measured. */
@@ -275,8 +276,8 @@ struct nx_counted {
 typedef void (*nx_enqueue_fn)(void *args);
 
 struct nx_device_ops {
-	uint32_t abi;   /* NX_DEVICE_ABI */
-	uint32_t size;  /* sizeof(struct nx_device_ops) */
+	uint32_t abi;  /* NX_DEVICE_ABI */
+	uint32_t size; /* sizeof(struct nx_device_ops) */
 	const char *name;
 
 	int (*open)(void **dev, const struct nx_device_config *cfg, struct nx_err *err);
@@ -308,11 +309,13 @@ struct nx_device_ops {
 
 	/* Work of a technique's own: on the CPU a C function, on CUDA a launcher that only launches
 	 * kernels. args must stay alive until the stream has run it. */
-	int (*enqueue)(void *dev, struct nx_stream *s, nx_enqueue_fn fn, void *args, struct nx_err *err);
+	int (*enqueue)(void *dev, struct nx_stream *s, nx_enqueue_fn fn, void *args,
+	               struct nx_err *err);
 
 	int (*copy)(void *dev, struct nx_stream *s, void *dst, const void *src, size_t bytes,
 	            enum nx_copy_dir dir, struct nx_err *err);
-	int (*fill)(void *dev, struct nx_stream *s, void *dst, int byte, size_t bytes, struct nx_err *err);
+	int (*fill)(void *dev, struct nx_stream *s, void *dst, int byte, size_t bytes,
+	            struct nx_err *err);
 
 	int (*weight_create)(void *dev, const struct nx_weight_desc *d, struct nx_weight **out,
 	                     struct nx_err *err);
@@ -326,30 +329,36 @@ struct nx_device_ops {
 	/* y[r] = x[r] / rms(x[r]) * w (1910.07467); w device f32 [cols]; y may be x */
 	int (*rmsnorm)(void *dev, struct nx_stream *s, void *y, const void *x, const float *w,
 	               int32_t rows, int32_t cols, float eps, struct nx_err *err);
-	int (*linear)(void *dev, struct nx_stream *s, const struct nx_linear *a, struct nx_err *err);
-	int (*rope_store)(void *dev, struct nx_stream *s, const struct nx_rope_store *a, struct nx_err *err);
+	int (*linear)(void *dev, struct nx_stream *s, const struct nx_linear *a,
+	              struct nx_err *err);
+	int (*rope_store)(void *dev, struct nx_stream *s, const struct nx_rope_store *a,
+	                  struct nx_err *err);
 	/* Bytes of workspace for up to `rows` rows of one forward that see up to `keys` keys each. */
-	size_t (*attention_workspace)(void *dev, enum nx_attn_kernel kernel, int32_t kv_chunk, int32_t n_heads,
-	                              int32_t head_dim, int64_t rows, int64_t keys);
-	int (*attention)(void *dev, struct nx_stream *s, const struct nx_attention *a, struct nx_err *err);
+	size_t (*attention_workspace)(void *dev, enum nx_attn_kernel kernel, int32_t kv_chunk,
+	                              int32_t n_heads, int32_t head_dim, int64_t rows,
+	                              int64_t keys);
+	int (*attention)(void *dev, struct nx_stream *s, const struct nx_attention *a,
+	                 struct nx_err *err);
 	/* y[i] = x[index[i]]; index device int32 [n] */
 	int (*gather)(void *dev, struct nx_stream *s, void *y, const void *x, const int32_t *index,
 	              int32_t n, int32_t cols, struct nx_err *err);
-	int (*sample)(void *dev, struct nx_stream *s, const struct nx_sample *a, struct nx_err *err);
-	int (*commit)(void *dev, struct nx_stream *s, const struct nx_commit *c /* device */, int32_t n,
-	              const int32_t *token, const struct nx_seq_state *state, struct nx_err *err);
+	int (*sample)(void *dev, struct nx_stream *s, const struct nx_sample *a,
+	              struct nx_err *err);
+	int (*commit)(void *dev, struct nx_stream *s, const struct nx_commit *c /* device */,
+	              int32_t n, const int32_t *token, const struct nx_seq_state *state,
+	              struct nx_err *err);
 	/* Copies between pool rows of one store, in order (copy-on-write, defragmentation). */
 	int (*kv_copy)(void *dev, struct nx_stream *s, const struct nx_kv *kv,
 	               const struct nx_kv_copy *c /* host */, int32_t n, struct nx_err *err);
 	/* Pool rows [row, row + n) of all layers to or from host memory; layout private to the device,
 	 * n * nx_kv_swap_row_bytes(kv) bytes. */
-	int (*kv_swap)(void *dev, struct nx_stream *s, const struct nx_kv *kv, int32_t row, int32_t n,
-	               void *host, enum nx_copy_dir dir, struct nx_err *err);
+	int (*kv_swap)(void *dev, struct nx_stream *s, const struct nx_kv *kv, int32_t row,
+	               int32_t n, void *host, enum nx_copy_dir dir, struct nx_err *err);
 	/* Moves accepted scratch rows into their slots: for each entry {seq, n, path[n]}, scratch row path[i]
 	 * goes to slot len[seq] + 1 + i. Before commit. path device int32 [n_seqs, stride]; n device [n_seqs]. */
-	int (*kv_compact)(void *dev, struct nx_stream *s, const struct nx_kv *kv, const struct nx_seq_state *state,
-	                  const int32_t *seq, const int32_t *n, const int32_t *path, int32_t stride,
-	                  int32_t n_seqs, struct nx_err *err);
+	int (*kv_compact)(void *dev, struct nx_stream *s, const struct nx_kv *kv,
+	                  const struct nx_seq_state *state, const int32_t *seq, const int32_t *n,
+	                  const int32_t *path, int32_t stride, int32_t n_seqs, struct nx_err *err);
 };
 
 static inline size_t nx_kv_swap_row_bytes(const struct nx_kv *kv)

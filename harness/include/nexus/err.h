@@ -42,8 +42,8 @@ enum nx_code {
 #define NX_ERR_MAX 512
 
 struct nx_err {
-	int code;              /* 0 or an nx_code */
-	char msg[NX_ERR_MAX];  /* NUL-terminated UTF-8; cut at NX_ERR_MAX - 1 bytes */
+	int code;             /* 0 or an nx_code */
+	char msg[NX_ERR_MAX]; /* NUL-terminated UTF-8; cut at NX_ERR_MAX - 1 bytes */
 };
 
 #if defined(__GNUC__)

@@ -88,9 +88,11 @@ enum nx_trait {
 };
 
 /* Flags of a technique. */
-#define NX_TECH_EXACT 1u        /* claims the base's greedy tokens; failing the gate fails the cell */
-#define NX_TECH_NEEDS_TOKENS 2u /* must see tokens on the host: the stack runs without planning ahead */
-#define NX_TECH_HOLDS_PLACES 4u /* schedule: finished sequences keep their places (phase HELD) until
+#define NX_TECH_EXACT 1u /* claims the base's greedy tokens; failing the gate fails the cell */
+#define NX_TECH_NEEDS_TOKENS                                                                       \
+	2u /* must see tokens on the host: the stack runs without planning ahead */
+#define NX_TECH_HOLDS_PLACES                                                                       \
+	4u /* schedule: finished sequences keep their places (phase HELD) until
                                    release_held; without it a place is free as soon as its sequence ends */
 
 /* ---- what the harness gives to a technique ---------------------------------------------------- */
@@ -102,16 +104,16 @@ struct nx_model_info {
 };
 
 struct nx_host {
-	uint32_t abi, size;  /* NX_TECHNIQUE_ABI, sizeof(struct nx_host) */
-	void *ctx;           /* pass back as first argument */
+	uint32_t abi, size; /* NX_TECHNIQUE_ABI, sizeof(struct nx_host) */
+	void *ctx;          /* pass back as first argument */
 	const struct nx_device_ops *ops;
 	void *dev;
 	struct nx_model_info model;
-	int32_t batch_size;  /* requests in flight */
-	int32_t max_seqs;    /* sequences in flight = batch_size * samples */
-	int32_t max_rows;    /* most rows of one forward */
-	int32_t max_len;     /* most rows a sequence can have */
-	bool invariant;      /* exactness mode (design: a row's result depends on its own sequence alone) */
+	int32_t batch_size; /* requests in flight */
+	int32_t max_seqs;   /* sequences in flight = batch_size * samples */
+	int32_t max_rows;   /* most rows of one forward */
+	int32_t max_len;    /* most rows a sequence can have */
+	bool invariant; /* exactness mode (design: a row's result depends on its own sequence alone) */
 
 	/* Memory charged to the technique by name. NULL when there is none. Not on the timed path. */
 	void *(*alloc)(void *ctx, enum nx_mem kind, size_t bytes);
@@ -139,42 +141,43 @@ enum nx_seq_phase {
 struct nx_sched_seq {
 	uint32_t request, sample;
 	enum nx_seq_phase phase;
-	int32_t priority;      /* higher runs first */
-	int32_t samples;       /* sequences that admission will start (n of the request); 1 once running */
+	int32_t priority; /* higher runs first */
+	int32_t samples; /* sequences that admission will start (n of the request); 1 once running */
 	uint64_t arrival_ns;
 	int32_t n_prompt, n_out, max_out;
-	int32_t pending;       /* rows to compute before the next token can be drawn */
-	int32_t kv_held;       /* KV rows it holds */
-	int32_t kv_need;       /* free KV rows that starting or resuming it takes, as the layout reserves */
+	int32_t pending; /* rows to compute before the next token can be drawn */
+	int32_t kv_held; /* KV rows it holds */
+	int32_t kv_need; /* free KV rows that starting or resuming it takes, as the layout reserves */
 	int32_t n_preempted;
 };
 
 struct nx_sched_view {
 	const struct nx_sched_seq *running; /* places taken, in order of admission */
 	int32_t n_running;
-	const struct nx_sched_seq *waiting; /* in order of arrival; swapped and preempted ones first */
+	const struct nx_sched_seq
+		*waiting; /* in order of arrival; swapped and preempted ones first */
 	int32_t n_waiting;
-	int32_t batch_size;    /* places in requests */
-	int32_t free_seqs;     /* places in sequences */
-	int32_t max_rows;      /* most rows of a step */
-	int64_t kv_free;       /* KV rows free now */
+	int32_t batch_size; /* places in requests */
+	int32_t free_seqs;  /* places in sequences */
+	int32_t max_rows;   /* most rows of a step */
+	int64_t kv_free;    /* KV rows free now */
 	int64_t kv_total;
-	bool split_prompt;     /* grants smaller than `pending` are allowed (trait SPLIT_PROMPT holds) */
+	bool split_prompt; /* grants smaller than `pending` are allowed (trait SPLIT_PROMPT holds) */
 };
 
 /* Rows granted to one sequence in this step. */
 struct nx_grant {
-	bool waiting;          /* index is into waiting: start or resume it */
+	bool waiting; /* index is into waiting: start or resume it */
 	int32_t index;
-	int32_t rows;          /* at most pending; 0 with pad > 0 for a HELD sequence */
-	int32_t pad;           /* PAD rows computed after the real ones */
+	int32_t rows; /* at most pending; 0 with pad > 0 for a HELD sequence */
+	int32_t pad;  /* PAD rows computed after the real ones */
 };
 
 struct nx_schedule {
 	struct nx_grant *grants; /* room for n_running + n_waiting */
 	int32_t n_grants;
-	int32_t pad_len;       /* reserve at least this many rows for each granted sequence; 0 = no wish */
-	bool release_held;     /* free the places of all HELD sequences before the grants are served */
+	int32_t pad_len; /* reserve at least this many rows for each granted sequence; 0 = no wish */
+	bool release_held; /* free the places of all HELD sequences before the grants are served */
 };
 
 /* ---- kv_layout -------------------------------------------------------------------------------- */
@@ -183,22 +186,22 @@ enum nx_preempt { NX_PREEMPT_NONE, NX_PREEMPT_RECOMPUTE, NX_PREEMPT_SWAP };
 
 struct nx_kv_demand {
 	int32_t max_seqs, max_len;
-	int64_t budget_rows;   /* KV rows that the run's memory limit allows; INT64_MAX = no limit */
+	int64_t budget_rows; /* KV rows that the run's memory limit allows; INT64_MAX = no limit */
 	int32_t longest_request; /* largest prompt + output of the workload */
 };
 
 struct nx_kv_geometry {
-	int32_t block_size;    /* tokens a block; max_len = one block a sequence */
-	int64_t n_rows;        /* rows of the pool, a multiple of block_size when `blocks` */
-	bool blocks;           /* true: fixed blocks, shared by reference; false: one contiguous run each */
-	bool keep;             /* false: everything is dropped after each step (no cache) */
+	int32_t block_size; /* tokens a block; max_len = one block a sequence */
+	int64_t n_rows;     /* rows of the pool, a multiple of block_size when `blocks` */
+	bool blocks; /* true: fixed blocks, shared by reference; false: one contiguous run each */
+	bool keep;   /* false: everything is dropped after each step (no cache) */
 	enum nx_preempt preempt;
-	int64_t swap_rows;     /* rows of host memory for swapped sequences */
+	int64_t swap_rows; /* rows of host memory for swapped sequences */
 };
 
 /* A sequence that wants room. */
 struct nx_kv_want {
-	int32_t rows;          /* rows that must be writable now: upper bound of length + cap */
+	int32_t rows;              /* rows that must be writable now: upper bound of length + cap */
 	int32_t n_prompt, max_out; /* of its request */
 	int32_t max_len;
 };
@@ -224,7 +227,7 @@ enum nx_event_kind {
 
 struct nx_seq_event {
 	enum nx_event_kind kind;
-	int32_t seq;           /* index in [0, max_seqs) */
+	int32_t seq; /* index in [0, max_seqs) */
 	uint32_t request, sample;
 	int32_t arg;
 };
@@ -232,24 +235,25 @@ struct nx_seq_event {
 /* ---- the table -------------------------------------------------------------------------------- */
 
 struct nx_technique {
-	uint64_t magic;        /* NX_TECHNIQUE_MAGIC */
-	uint32_t abi;          /* NX_TECHNIQUE_ABI */
-	uint32_t size;         /* sizeof(struct nx_technique) of the plugin's header */
+	uint64_t magic; /* NX_TECHNIQUE_MAGIC */
+	uint32_t abi;   /* NX_TECHNIQUE_ABI */
+	uint32_t size;  /* sizeof(struct nx_technique) of the plugin's header */
 
-	const char *name;      /* folder's name: [a-z0-9_]+ */
+	const char *name; /* folder's name: [a-z0-9_]+ */
 	const char *version;
-	const char *summary;   /* one line for `nexus list` */
-	const char *source;    /* paper, section */
+	const char *summary; /* one line for `nexus list` */
+	const char *source;  /* paper, section */
 
-	const struct nx_param *params; /* ends with key == NULL; NULL = none */
+	const struct nx_param *params;     /* ends with key == NULL; NULL = none */
 	const struct nx_counter *counters; /* ends with name == NULL; NULL = none */
-	uint32_t assumes, breaks; /* enum nx_trait */
-	uint32_t flags;        /* NX_TECH_* */
+	uint32_t assumes, breaks;          /* enum nx_trait */
+	uint32_t flags;                    /* NX_TECH_* */
 
 	/* Optional. Can this cell run? Fills in the bytes; a negative code carries the reason. */
 	int (*probe)(struct nx_probe *p, struct nx_err *err);
 	/* Required. values has one entry a row of params. On failure *self is untouched. */
-	int (*create)(void **self, const struct nx_host *host, const struct nx_value *values, struct nx_err *err);
+	int (*create)(void **self, const struct nx_host *host, const struct nx_value *values,
+	              struct nx_err *err);
 	/* Optional. Back to just-created, between trials. */
 	void (*reset)(void *self);
 	/* Required. */
@@ -261,20 +265,22 @@ struct nx_technique {
 
 	/* schedule slot. PLAN. Decides which sequences get how many rows in this step. Granting nothing
 	 * while something runs or waits is an error, except when release_held frees places. */
-	int (*schedule)(void *self, const struct nx_sched_view *view, struct nx_schedule *out, struct nx_err *err);
+	int (*schedule)(void *self, const struct nx_sched_view *view, struct nx_schedule *out,
+	                struct nx_err *err);
 	/* Optional beside schedule. PLAN. Index in view->running of the sequence to preempt when the pool is
 	 * exhausted, or -1 for none. NULL: the newest. */
 	int32_t (*victim)(void *self, const struct nx_sched_view *view);
 
 	/* kv_layout slot; both or neither. */
-	int (*kv_geometry)(void *self, const struct nx_kv_demand *d, struct nx_kv_geometry *out, struct nx_err *err);
+	int (*kv_geometry)(void *self, const struct nx_kv_demand *d, struct nx_kv_geometry *out,
+	                   struct nx_err *err);
 	/* PLAN. Rows the sequence shall hold so that want->rows are writable; never less than that. */
 	int32_t (*kv_target)(void *self, const struct nx_kv_want *want);
 
 	/* attention slot. Chooses kernel and kv_chunk for the whole run; the engine sizes the workspace
 	 * through device.h and charges it to the technique. */
-	int (*attention_plan)(void *self, const struct nx_attn_limits *l, enum nx_attn_kernel *kernel,
-	                      int32_t *kv_chunk, struct nx_err *err);
+	int (*attention_plan)(void *self, const struct nx_attn_limits *l,
+	                      enum nx_attn_kernel *kernel, int32_t *kv_chunk, struct nx_err *err);
 };
 
 /* The oldest table size that this header's harness still loads. */

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cli/sweep.h: visits every (cell, round) of an experiment through a worker, and keeps going whatever a
+ * cell does to it.
+ *
+ * Every round visits the cells in an order of its own: Fisher-Yates from the workload's seed and the round,
+ * so it can be made again. A cell is left alone after a trial that was skipped, failed, crashed, timed out,
+ * ran out of memory or was inexact: that row stands for the cell and later rounds have none. Adaptive
+ * trials end a cell when its headline figure is known well enough (nx_stop).
+ *
+ * A worker that dies or is silent for longer than timeout_s in one part of a trial (set-up, gate, warm-up,
+ * timed run) costs that trial only: its row is written here, and a new worker goes on.
+ */
+#ifndef NEXUS_CLI_SWEEP_H
+#define NEXUS_CLI_SWEEP_H
+
+#include "cli/child.h"
+#include "measure/runner.h"
+#include "record/run.h"
+
+/* The worker, and what is needed to start another one like it. */
+struct nx_crew {
+	const struct nx_experiment *x;
+	const char *path; /* of the experiment file */
+	const char *const *sets;
+	size_t n_sets;
+	double calibrate_s; /* of the first worker */
+	struct nx_child child;
+	bool calibrated;
+	struct nx_calibration calibration;
+	struct nx_device_info device;
+	uint64_t fits_bytes;
+	int n_starts;
+};
+
+/* Starts a worker, if none lives, and waits until it is ready; fills device and calibration. */
+int nx_crew_start(struct nx_crew *c, struct nx_err *err);
+/* Asks for a cell's forecast. What kills the worker is the forecast's reason. */
+int nx_crew_forecast(struct nx_crew *c, const struct nx_cell *cell, struct nx_forecast *out,
+                     struct nx_err *err);
+void nx_crew_stop(struct nx_crew *c);
+
+struct nx_sweep_result {
+	int signal;      /* the sweep was interrupted by it, or 0 */
+	size_t n_run;    /* trials run now */
+	size_t n_kept;   /* trials found from before */
+	size_t n_failed; /* cells with a row that is neither ok, skipped nor throttled */
+};
+
+/* A negative code: the sweep cannot go on (disk full, no worker can be started). Shards stay. */
+int nx_sweep_run(struct nx_crew *crew, struct nx_shards *shards, struct nx_sweep_result *out,
+                 struct nx_err *err);
+
+#endif

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * worker.c: the process that holds the model and the device and runs trials for its parent. It may crash,
+ * hang or run out of memory: the parent writes that down. What it says and hears: wire.h.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/limit.h"
+#include "cli/wire.h"
+#include "measure/workload.h"
+#include "record/run.h"
+
+struct worker {
+	int fd;
+	struct nx_experiment *x;
+	const struct nx_cell *cells;
+	size_t n_cells;
+	struct nx_model *model;
+	struct nx_device dev;
+	bool dev_open;
+	struct nx_weights *weights;
+	struct nx_perf perf;
+	struct nx_runner *runner;
+	struct nx_runner_config cfg;
+	struct nx_workload *workload;
+};
+
+static void tell_phase(void *ctx, const char *name)
+{
+	struct worker *w = ctx;
+	(void)nx_wire_send(w->fd, json_pack("{s:s}", "phase", name), NULL);
+}
+
+static int open_device(struct worker *w, struct nx_err *err)
+{
+	const struct nx_experiment *x = w->x;
+	uint64_t limit = nx_memory_limit();
+	int rc = nx_model_open(&w->model, x->model, err);
+	if (rc)
+		return rc;
+	nx_perf_open(&w->perf); /* before the device starts its threads, or they are not counted */
+	const struct nx_device_config dc = {
+		.n_threads = x->threads, .dtype = x->dtype, .invariant = x->invariant};
+	rc = nx_device_open(&w->dev, x->device, &dc, nx_exe_dir(), err);
+	if (rc)
+		return rc;
+	w->dev_open = true;
+	struct nx_device_info info;
+	w->dev.ops->info(w->dev.dev, &info);
+	uint64_t fits = info.free_bytes ? info.free_bytes : info.mem_bytes;
+	if ((info.caps & NX_DEV_HOST_MEMORY) && limit && limit < fits)
+		fits = limit;
+	const char *load = getenv("NEXUS_MAX_OTHER_LOAD");
+	w->cfg = (struct nx_runner_config){
+		.shape = nx_model_shape(w->model),
+		.dev = &w->dev,
+		.dtype = x->dtype,
+		.invariant = x->invariant,
+		.samples = x->workload.samples,
+		.kv_budget_bytes = x->kv_budget_bytes,
+		.fits_bytes = fits,
+		.slo = x->slo,
+		.load_other_max = load ? strtod(load, NULL) : 0,
+		.perf = &w->perf,
+		.phase = tell_phase,
+		.phase_ctx = w,
+	};
+	return 0;
+}
+
+static int op_start(struct worker *w, const json_t *msg, struct nx_err *err)
+{
+	int rc = open_device(w, err);
+	if (rc)
+		return rc;
+	double seconds = json_number_value(json_object_get(msg, "calibrate"));
+	nx_unwire_calibration(json_object_get(msg, "calibration"), &w->cfg.calibration);
+	if (seconds > 0)
+		rc = w->dev.ops->calibrate(w->dev.dev, seconds, &w->cfg.calibration, err);
+	if (!rc)
+		rc = nx_workload_open(&w->workload, &w->x->workload, nx_model_tokenizer(w->model),
+		                      err);
+	if (!rc)
+		rc = nx_weights_create(&w->weights, w->model, &w->dev, w->x->dtype, err);
+	if (rc)
+		return rc;
+	w->cfg.weights = w->weights;
+	rc = nx_runner_create(&w->runner, &w->cfg, err);
+	if (rc)
+		return rc;
+	struct nx_device_info info;
+	w->dev.ops->info(w->dev.dev, &info);
+	return nx_wire_send(w->fd,
+	                    json_pack("{s:b, s:o, s:o, s:I, s:s}", "ready", 1, "device",
+	                              nx_wire_device(&info), "calibration",
+	                              nx_wire_calibration(&w->cfg.calibration), "fits",
+	                              (json_int_t)w->cfg.fits_bytes, "perf", w->perf.reason),
+	                    err);
+}
+
+static const struct nx_cell *cell_of(struct worker *w, const json_t *msg, struct nx_err *err)
+{
+	json_int_t i = json_integer_value(json_object_get(msg, "cell"));
+	const char *id = json_string_value(json_object_get(msg, "id"));
+	if (i >= 0 && (size_t)i < w->n_cells && id && !strcmp(id, w->cells[i].id))
+		return &w->cells[i];
+	nx_fail(err, NX_EINVAL, "cell %lld is another one now: %s changed while the sweep ran",
+	        (long long)i, w->x->path);
+	return NULL;
+}
+
+static int op_forecast(struct worker *w, const json_t *msg, struct nx_err *err)
+{
+	const struct nx_cell *cell = cell_of(w, msg, err);
+	if (!cell)
+		return NX_EINVAL;
+	struct nx_forecast f;
+	nx_runner_forecast(&w->cfg, cell, &f);
+	return nx_wire_send(w->fd, json_pack("{s:o}", "forecast", nx_wire_forecast(&f)), err);
+}
+
+static int op_trial(struct worker *w, const json_t *msg, struct nx_err *err)
+{
+	const struct nx_cell *cell = cell_of(w, msg, err);
+	const char *dir = json_string_value(json_object_get(msg, "dir"));
+	if (!cell || !dir)
+		return NX_EINVAL;
+	struct nx_runner_job job = {
+		.cell = cell,
+		.round = (int32_t)json_integer_value(json_object_get(msg, "round")),
+		.gate = w->x->gate,
+	};
+	struct nx_request_set set = {0};
+	struct nx_trial t;
+	struct nx_err why = {0};
+	int rc = nx_workload_requests(w->workload, cell, job.round, &set, &why);
+	if (rc) {
+		/* The requests of one cell cannot be made: that is the cell's row. */
+		nx_trial_init(&t);
+		memcpy(t.cell, cell->id, sizeof(t.cell));
+		t.cell_index = (int32_t)cell->index;
+		t.round = job.round;
+		t.status = nx_status_of(rc);
+		snprintf(t.cause, sizeof(t.cause), "%s", why.msg);
+	} else {
+		job.reqs = set.reqs;
+		job.n_reqs = set.n;
+		nx_runner_trial(w->runner, &job, &t);
+	}
+	rc = nx_shard_write_file(dir, &t, err);
+	if (!rc)
+		rc = nx_wire_send(
+			w->fd,
+			json_pack("{s:i, s:o}", "status", t.status, "cause", nx_wire_text(t.cause)),
+			err);
+	nx_trial_release(&t);
+	nx_request_set_release(&set);
+	return rc;
+}
+
+static int obey(struct worker *w, const json_t *msg, struct nx_err *err)
+{
+	const char *op = json_string_value(json_object_get(msg, "op"));
+	if (op && !strcmp(op, "start"))
+		return op_start(w, msg, err);
+	if (op && !strcmp(op, "forecast"))
+		return op_forecast(w, msg, err);
+	if (op && !strcmp(op, "trial"))
+		return op_trial(w, msg, err);
+	return nx_fail(err, NX_EBUG, "the worker was asked for '%s', which it does not know",
+	               op ? op : "");
+}
+
+static void release(struct worker *w)
+{
+	nx_runner_destroy(w->runner);
+	if (w->weights)
+		nx_weights_destroy(w->weights);
+	if (w->dev_open)
+		nx_device_close(&w->dev);
+	nx_perf_close(&w->perf);
+	nx_workload_close(w->workload);
+	nx_model_close(w->model);
+	nx_experiment_destroy(w->x);
+}
+
+int nx_verb_worker(int argc, char **argv)
+{
+	if (argc < 3)
+		return NX_EXIT_USAGE;
+	int64_t fd = -1;
+	if (nx_parse_i64(argv[1], &fd) || fd < 0 || fd > 1024)
+		return NX_EXIT_USAGE;
+	struct worker w = {.fd = (int)fd, .perf = {.fd = {-1, -1, -1}}};
+	struct nx_err err = {0};
+	FILE *in = fdopen(dup(w.fd), "re");
+	if (!in) {
+		nx_say("the worker is for `nexus run` only");
+		return NX_EXIT_USAGE;
+	}
+	int rc = nx_experiment_load(&w.x, argv[2], (const char *const *)argv + 3,
+	                            (size_t)(argc - 3), nx_exe_dir(), &err);
+	if (!rc)
+		w.cells = nx_experiment_cells(w.x, &w.n_cells);
+	char *line = NULL;
+	size_t cap = 0;
+	while (!rc && getline(&line, &cap, in) > 0) {
+		json_t *msg = json_loads(line, 0, NULL);
+		rc = obey(&w, msg, &err);
+		json_decref(msg);
+	}
+	if (rc)
+		(void)nx_wire_send(
+			w.fd,
+			json_pack("{s:i, s:o}", "error", rc, "message", nx_wire_text(err.msg)),
+			NULL);
+	free(line);
+	fclose(in);
+	release(&w);
+	return rc ? nx_exit_of(rc) : NX_EXIT_DONE;
+}

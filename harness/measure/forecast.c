@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * forecast.c: does a cell fit, before anything is allocated? See runner.h.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "measure/runner.h"
+#include "measure/workload.h"
+
+static void refuse(struct nx_forecast *f, int code, const char *text)
+{
+	f->code = code;
+	snprintf(f->reason, sizeof(f->reason), "%s", text);
+}
+
+static const char *bytes_text(uint64_t bytes, char *buf, size_t size)
+{
+	double gb = (double)bytes / 1e9;
+	if (gb >= 1)
+		snprintf(buf, size, gb < 10 ? "%.1f GB" : "%.0f GB", gb);
+	else
+		snprintf(buf, size, "%.1f MB", (double)bytes / 1e6);
+	return buf;
+}
+
+void nx_runner_forecast(const struct nx_runner_config *c, const struct nx_cell *cell,
+                        struct nx_forecast *out)
+{
+	memset(out, 0, sizeof(*out));
+	char text[NX_ERR_MAX], a[32], b[32];
+	out->longest = nx_cell_longest(cell);
+	if (out->longest > c->shape->ctx_len) {
+		snprintf(text, sizeof(text), "prompt %d + output %d is over the model's context %d",
+		         cell->seq_len.max, cell->output_len.max, c->shape->ctx_len);
+		refuse(out, NX_ESKIP, text);
+		return;
+	}
+	const struct nx_engine_config ec = {
+		.weights = c->weights,
+		.stack = &cell->stack->stack,
+		.batch_size = cell->batch_size,
+		.samples = c->samples,
+		.max_len = c->shape->ctx_len,
+		.longest_request = out->longest,
+		.kv_budget_bytes = c->kv_budget_bytes,
+		.invariant = c->invariant,
+	};
+	struct nx_err err = {0};
+	/* It returns a count: that it failed shows in err alone. */
+	out->n_mem = nx_engine_forecast(&ec, c->shape, out->mem, NX_TRIAL_MEM_MAX, &err);
+	if (err.code) {
+		out->n_mem = 0;
+		refuse(out, err.code, err.msg);
+		return;
+	}
+	for (size_t i = 0; i < out->n_mem; i++)
+		out->total_bytes += out->mem[i].reserved_bytes;
+	if (c->fits_bytes && out->total_bytes > c->fits_bytes) {
+		snprintf(text, sizeof(text), "needs %s, device has %s",
+		         bytes_text(out->total_bytes, a, sizeof(a)),
+		         bytes_text(c->fits_bytes, b, sizeof(b)));
+		refuse(out, NX_ESKIP, text);
+	}
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * measure/recorder.h: a sink that writes a run into a trial's arrays, which are allocated and touched
+ * before the run, so that the timed path neither allocates nor faults pages in.
+ *
+ * Times become nanoseconds since t0. What does not fit (it should: the bounds come from the requests) is
+ * counted in n_lost and makes the trial invalid.
+ */
+#ifndef NEXUS_MEASURE_RECORDER_H
+#define NEXUS_MEASURE_RECORDER_H
+
+#include "measure/trial.h"
+
+struct nx_recorder {
+	struct nx_trial *trial; /* borrowed; owns the arrays */
+	uint64_t t0_ns;
+	size_t max_tokens, max_steps;
+	size_t n_lost;
+	int32_t *first;   /* [max_id + 1] record of sample 0 of a request, -1 = unknown id */
+	int32_t *samples; /* [max_id + 1] */
+	uint32_t max_id;
+};
+
+int nx_recorder_init(struct nx_recorder *r, struct nx_trial *t, const struct nx_request *reqs,
+                     size_t n, struct nx_err *err);
+void nx_recorder_release(struct nx_recorder *r); /* leaves the trial's arrays */
+struct nx_sink nx_recorder_sink(struct nx_recorder *r);
+
+#endif

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * runner.c: see runner.h.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/clock.h"
+#include "measure/gate.h"
+#include "measure/recorder.h"
+#include "measure/runner.h"
+#include "measure/system.h"
+#include "measure/warmup.h"
+
+struct nx_runner {
+	struct nx_runner_config cfg;
+	struct nx_device_info info;
+	struct nx_gate_cache *gates;
+	/* The engine in hand and what it was made for. */
+	struct nx_engine *engine;
+	struct nx_engine_config made;
+	char cell[17];
+	struct nx_warmup warmup;
+};
+
+int nx_runner_create(struct nx_runner **out, const struct nx_runner_config *c, struct nx_err *err)
+{
+	struct nx_runner *r = calloc(1, sizeof(*r));
+	if (r)
+		r->gates = nx_gate_cache_create();
+	if (!r || !r->gates) {
+		free(r);
+		return nx_fail(err, NX_ENOMEM, "no memory for the runner");
+	}
+	r->cfg = *c;
+	if (r->cfg.load_other_max <= 0)
+		r->cfg.load_other_max = NX_LOAD_OTHER_MAX;
+	c->dev->ops->info(c->dev->dev, &r->info);
+	*out = r;
+	return 0;
+}
+
+static void drop_engine(struct nx_runner *r)
+{
+	if (r->engine)
+		nx_engine_destroy(r->engine);
+	r->engine = NULL;
+	r->cell[0] = '\0';
+}
+
+void nx_runner_destroy(struct nx_runner *r)
+{
+	if (!r)
+		return;
+	drop_engine(r);
+	nx_gate_cache_destroy(r->gates);
+	free(r);
+}
+
+int nx_status_of(int code)
+{
+	switch (code) {
+	case 0: return NX_STATUS_OK;
+	case NX_ENOMEM: return NX_STATUS_OUT_OF_MEMORY;
+	case NX_ESKIP:
+	case NX_ENOTSUP:
+	case NX_ECONFLICT: return NX_STATUS_SKIPPED;
+	default: return NX_STATUS_FAILED;
+	}
+}
+
+static void end_with(struct nx_trial *t, int status, const char *cause)
+{
+	t->status = status;
+	snprintf(t->cause, sizeof(t->cause), "%s", cause);
+}
+
+static void phase(const struct nx_runner *r, const char *name)
+{
+	if (r->cfg.phase)
+		r->cfg.phase(r->cfg.phase_ctx, name);
+}
+
+/* Makes the cell's engine, unless it is the one in hand. */
+static int engine_for(struct nx_runner *r, const struct nx_cell *cell, int32_t longest,
+                      struct nx_err *err)
+{
+	if (r->engine && !strcmp(r->cell, cell->id) && r->made.longest_request >= longest)
+		return 0;
+	drop_engine(r);
+	memset(&r->warmup, 0, sizeof(r->warmup));
+	r->made = (struct nx_engine_config){
+		.weights = r->cfg.weights,
+		.stack = &cell->stack->stack,
+		.batch_size = cell->batch_size,
+		.samples = r->cfg.samples,
+		.max_len = r->cfg.shape->ctx_len,
+		.longest_request = longest,
+		.kv_budget_bytes = r->cfg.kv_budget_bytes,
+		.invariant = r->cfg.invariant,
+		/* Planning ahead pays only where work runs after the call returns. */
+		.plan_ahead = (r->info.caps & NX_DEV_ASYNC) != 0,
+	};
+	int rc = nx_engine_create(&r->engine, &r->made, err);
+	if (rc) {
+		r->engine = NULL;
+		return rc;
+	}
+	snprintf(r->cell, sizeof(r->cell), "%s", cell->id);
+	return 0;
+}
+
+static bool claims_exactness(const struct nx_stack *s)
+{
+	for (int32_t i = 0; i < s->n_layers; i++)
+		if (s->layers[i].plugin->technique->flags & NX_TECH_EXACT)
+			return true;
+	return false;
+}
+
+static int run_gate(struct nx_runner *r, const struct nx_runner_job *job, struct nx_trial *t,
+                    struct nx_err *err)
+{
+	if (!job->gate || job->round != 0 || !claims_exactness(&job->cell->stack->stack))
+		return 0;
+	phase(r, "the exactness gate");
+	const struct nx_gate_config gc = {
+		.cache = r->gates,
+		.engine = r->engine,
+		.engine_config = &r->made,
+		.dtype = r->cfg.dtype,
+		.vocab = r->cfg.shape->vocab,
+		.reqs = job->reqs,
+		.n_reqs = job->n_reqs,
+	};
+	return nx_gate_run(&gc, &t->gate, err);
+}
+
+/* What is only known after the run: memory, counters, counted work, load. */
+static void collect(struct nx_runner *r, struct nx_trial *t)
+{
+	t->n_mem = nx_engine_memory(r->engine, t->mem, NX_TRIAL_MEM_MAX);
+	if (t->n_mem > NX_TRIAL_MEM_MAX)
+		t->n_mem = NX_TRIAL_MEM_MAX;
+	t->n_counters = nx_engine_counters(r->engine, t->counters, NX_TRIAL_COUNTER_MAX);
+	if (t->n_counters > NX_TRIAL_COUNTER_MAX)
+		t->n_counters = NX_TRIAL_COUNTER_MAX;
+}
+
+static int timed_run(struct nx_runner *r, const struct nx_runner_job *job, struct nx_trial *t,
+                     size_t *n_lost, struct nx_err *err)
+{
+	struct nx_recorder rec;
+	int rc = nx_recorder_init(&rec, t, job->reqs, job->n_reqs, err);
+	if (rc)
+		return rc;
+	const struct nx_sink sink = nx_recorder_sink(&rec);
+	struct nx_cpu_sample before, after;
+	const struct nx_perf no_perf = {.fd = {-1, -1, -1}};
+	const struct nx_perf *perf = r->cfg.perf ? r->cfg.perf : &no_perf;
+	int64_t p0[NX_PERF_COUNT], p1[NX_PERF_COUNT];
+	int64_t throttled = nx_throttle_count();
+	const struct nx_device_ops *ops = r->cfg.dev->ops;
+	nx_perf_read(perf, p0);
+	nx_cpu_sample(&before);
+	ops->counted_reset(r->cfg.dev->dev);
+
+	rec.t0_ns = nx_now_ns();
+	rc = nx_engine_run(r->engine, job->reqs, job->n_reqs, &sink, err);
+	t->duration_ns = nx_now_ns() - rec.t0_ns;
+
+	ops->counted(r->cfg.dev->dev, &t->counted);
+	nx_cpu_sample(&after);
+	nx_perf_read(perf, p1);
+	t->load_other = nx_cpu_load_other(&before, &after);
+	t->perf_cycles = nx_perf_delta(p0[NX_PERF_CYCLES], p1[NX_PERF_CYCLES]);
+	t->perf_instructions = nx_perf_delta(p0[NX_PERF_INSTRUCTIONS], p1[NX_PERF_INSTRUCTIONS]);
+	t->perf_llc_misses = nx_perf_delta(p0[NX_PERF_LLC_MISSES], p1[NX_PERF_LLC_MISSES]);
+	if (throttled >= 0 && nx_throttle_count() > throttled)
+		end_with(
+			t, NX_STATUS_THROTTLED,
+			"the CPU throttled itself for heat during the trial; cool the machine and resume");
+	*n_lost = rec.n_lost;
+	nx_recorder_release(&rec);
+	if (!rc)
+		collect(r, t);
+	return rc;
+}
+
+static void compute(struct nx_runner *r, struct nx_trial *t)
+{
+	const struct nx_shape *s = r->cfg.shape;
+	struct nx_metric_context mc = {
+		.slo = r->cfg.slo,
+		.calibration = r->cfg.calibration,
+		.device_bytes = r->info.mem_bytes,
+		.llc_bytes = r->info.llc_bytes,
+		.dtype = r->cfg.dtype,
+	};
+	mc.kv_row_bytes = 2ull * (uint64_t)s->n_layers * (uint64_t)s->n_kv_heads *
+	                  (uint64_t)s->head_dim * nx_dtype_bytes(r->cfg.dtype);
+	mc.working_set_bytes = nx_weights_bytes(r->cfg.weights);
+	for (size_t i = 0; i < t->n_mem; i++)
+		if (!strcmp(t->mem[i].owner, "kv"))
+			mc.working_set_bytes += t->mem[i].peak_used_bytes;
+	nx_trial_compute(t, &mc);
+}
+
+/* What the finished run says about itself. */
+static void judge(const struct nx_runner *r, struct nx_trial *t, size_t n_lost)
+{
+	char text[NX_ERR_MAX];
+	if (t->gate.ran && t->gate.verdict == NX_GATE_FAILED) {
+		nx_gate_sentence(&t->gate, text, sizeof(text));
+		end_with(t, NX_STATUS_INEXACT, text);
+	} else if (n_lost) {
+		snprintf(text, sizeof(text),
+		         "%zu events of the run did not fit its record; report this", n_lost);
+		end_with(t, NX_STATUS_INVALID, text);
+	} else if (t->status == NX_STATUS_OK && t->duration_ns >= NX_LOAD_MIN_NS &&
+	           t->load_other > r->cfg.load_other_max) {
+		snprintf(
+			text, sizeof(text),
+			"other processes took %.2f cores during the trial (limit %.2f); stop them and resume",
+			t->load_other, r->cfg.load_other_max);
+		end_with(t, NX_STATUS_THROTTLED, text);
+	}
+}
+
+static int start_state(struct nx_runner *r, struct nx_trial *t, struct nx_err *err)
+{
+	nx_engine_reset(r->engine);
+	struct nx_err why = {0};
+	if (!nx_engine_idle_check(r->engine, &why))
+		return 0;
+	t->status = NX_STATUS_INVALID;
+	return nx_fail(
+		err, NX_EBUG,
+		"the start state is not clean: %.400s; a technique of the stack keeps something over reset",
+		why.msg);
+}
+
+static int32_t longest_of(const struct nx_runner_job *job)
+{
+	int32_t longest = 0;
+	for (size_t i = 0; i < job->n_reqs; i++)
+		if (job->reqs[i].n_prompt + job->reqs[i].max_out > longest)
+			longest = job->reqs[i].n_prompt + job->reqs[i].max_out;
+	return longest;
+}
+
+static int prepare(struct nx_runner *r, const struct nx_runner_job *job, struct nx_trial *t,
+                   struct nx_err *err)
+{
+	struct nx_forecast f;
+	/* Before the first part is named: what goes wrong in destroy is not this cell's doing. */
+	if (strcmp(r->cell, job->cell->id))
+		drop_engine(r);
+	phase(r, "the forecast");
+	nx_runner_forecast(&r->cfg, job->cell, &f);
+	/* Too little room for a pool is a reason to skip here; in a run it is a failure. */
+	if (f.code == NX_ENOSPC)
+		f.code = NX_ESKIP;
+	if (f.code)
+		return nx_fail(err, f.code, "%s", f.reason);
+	int32_t longest = longest_of(job);
+	if (longest < f.longest)
+		longest = f.longest;
+	phase(r, "engine set-up");
+	int rc = engine_for(r, job->cell, longest, err);
+	if (!rc)
+		rc = run_gate(r, job, t, err);
+	if (rc)
+		return rc;
+	phase(r, "the warm-up");
+	rc = nx_warmup_run(r->engine, job->reqs, job->n_reqs, job->cell->batch_size, &r->warmup,
+	                   err);
+	t->warmup_ns = r->warmup.total_ns;
+	t->n_warmup = r->warmup.n_passes;
+	return rc ? rc : start_state(r, t, err);
+}
+
+void nx_runner_trial(struct nx_runner *r, const struct nx_runner_job *job, struct nx_trial *out)
+{
+	struct nx_err err = {0};
+	struct timespec wall;
+	size_t n_lost = 0;
+	nx_trial_init(out);
+	memcpy(out->cell, job->cell->id, sizeof(out->cell));
+	out->cell_index = (int32_t)job->cell->index;
+	out->round = job->round;
+	int rc = prepare(r, job, out, &err);
+	clock_gettime(CLOCK_REALTIME, &wall);
+	out->started_unix_ns = (int64_t)wall.tv_sec * 1000000000 + wall.tv_nsec;
+	if (!rc) {
+		phase(r, "the timed run");
+		rc = timed_run(r, job, out, &n_lost, &err);
+		phase(r, "the metrics");
+	}
+	if (rc) {
+		end_with(out,
+		         out->status == NX_STATUS_INVALID ? NX_STATUS_INVALID : nx_status_of(rc),
+		         err.msg);
+		drop_engine(r); /* its state is not known */
+		return;
+	}
+	compute(r, out);
+	judge(r, out, n_lost);
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * measure/runner.h: runs trials, one at a time, in this process.
+ *
+ * A trial: forecast (does the cell fit?), engine of the cell's stack (kept while the cell stays the same),
+ * exactness gate (first round only, untimed), warm-up, proof of the start state, the timed run, metrics.
+ * Whatever goes wrong short of the process's death ends in the trial's status and a one-sentence cause.
+ *
+ * The timed region starts before the first request is handed over and ends after the last token; in it
+ * nothing but the engine and preallocated arrays is touched. Threads: one.
+ */
+#ifndef NEXUS_MEASURE_RUNNER_H
+#define NEXUS_MEASURE_RUNNER_H
+
+#include "measure/perf.h"
+#include "measure/trial.h"
+
+/* A trial during which other processes took more than this many cores is THROTTLED: kept, but left out of
+ * statistics. Shorter trials than NX_LOAD_MIN_NS are not judged: the kernel counts in ticks of 10 ms. */
+#define NX_LOAD_OTHER_MAX 0.5
+#define NX_LOAD_MIN_NS 500000000ull
+
+struct nx_runner_config {
+	const struct nx_shape *shape;
+	struct nx_device *dev;
+	const struct nx_weights *weights; /* on dev */
+	enum nx_dtype dtype;              /* of weights and KV, whatever activations are kept in */
+	bool invariant;
+	int32_t samples; /* of the workload */
+	uint64_t kv_budget_bytes;
+	uint64_t fits_bytes; /* what weights and engine may take together; 0 = not checked */
+	struct nx_slo slo;
+	struct nx_calibration calibration;
+	double load_other_max;      /* cores; 0 = NX_LOAD_OTHER_MAX */
+	const struct nx_perf *perf; /* borrowed; NULL = none */
+	/* Told before each part of a trial, never inside the timed region; NULL = nobody. */
+	void (*phase)(void *ctx, const char *name);
+	void *phase_ctx;
+};
+
+struct nx_runner;
+int nx_runner_create(struct nx_runner **out, const struct nx_runner_config *c, struct nx_err *err);
+void nx_runner_destroy(struct nx_runner *r);
+
+struct nx_forecast {
+	struct nx_mem_use mem[NX_TRIAL_MEM_MAX]; /* "weights" included; computed, not measured */
+	size_t n_mem;
+	uint64_t total_bytes;
+	int32_t longest;         /* longest request of the cell [tokens] */
+	char reason[NX_ERR_MAX]; /* why the cell cannot run, or "" */
+	int code;                /* 0, or the nx_code of the reason */
+};
+/* Never fails: what is wrong is the forecast's reason. */
+void nx_runner_forecast(const struct nx_runner_config *c, const struct nx_cell *cell,
+                        struct nx_forecast *out);
+
+struct nx_runner_job {
+	const struct nx_cell *cell;
+	int32_t round;
+	const struct nx_request *reqs; /* borrowed for the call */
+	size_t n_reqs;
+	bool gate; /* run the gate when round is 0 and the stack claims exactness */
+};
+/* Fills *out (initialised here; release it). Never fails: see out->status. */
+void nx_runner_trial(struct nx_runner *r, const struct nx_runner_job *job, struct nx_trial *out);
+
+/* The status that an error of code ends a trial with. */
+int nx_status_of(int code);
+
+#endif

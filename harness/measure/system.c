@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See system.h. */
+#define _GNU_SOURCE /* sched_getaffinity */
+#include "measure/system.h"
+
+#include <math.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+static double clock_s(clockid_t id)
+{
+	struct timespec t;
+	return clock_gettime(id, &t) ? 0 : (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+void nx_cpu_sample(struct nx_cpu_sample *s)
+{
+	unsigned long long user, nice, sys, idle, wait, irq, soft, steal;
+	long ticks = sysconf(_SC_CLK_TCK);
+	FILE *f = fopen("/proc/stat", "re");
+
+	s->busy_s = -1;
+	if (f) {
+		if (ticks > 0 && fscanf(f, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user,
+		                        &nice, &sys, &idle, &wait, &irq, &soft, &steal) == 8)
+			s->busy_s =
+				(double)(user + nice + sys + irq + soft + steal) / (double)ticks;
+		fclose(f);
+	}
+	s->own_s = clock_s(CLOCK_PROCESS_CPUTIME_ID);
+	s->wall_s = clock_s(CLOCK_MONOTONIC);
+}
+
+double nx_cpu_load_other(const struct nx_cpu_sample *a, const struct nx_cpu_sample *b)
+{
+	double wall = b->wall_s - a->wall_s;
+
+	if (a->busy_s < 0 || b->busy_s < 0 || wall <= 0)
+		return NAN;
+	return fmax(0, (b->busy_s - a->busy_s - (b->own_s - a->own_s)) / wall);
+}
+
+uint64_t nx_rss_bytes(void)
+{
+	unsigned long long size, resident = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+
+	if (!f)
+		return 0;
+	if (fscanf(f, "%llu %llu", &size, &resident) != 2)
+		resident = 0;
+	fclose(f);
+	return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+uint64_t nx_rss_peak_bytes(void)
+{
+	struct rusage u;
+	return getrusage(RUSAGE_SELF, &u) ? 0 : (uint64_t)u.ru_maxrss * 1024u;
+}
+
+/* First line of a file without its newline; "" when there is none. */
+static void first_line(const char *path, char *buf, size_t size)
+{
+	FILE *f = fopen(path, "re");
+
+	buf[0] = '\0';
+	if (!f)
+		return;
+	if (!fgets(buf, (int)size, f))
+		buf[0] = '\0';
+	buf[strcspn(buf, "\n")] = '\0';
+	fclose(f);
+}
+
+/* The rest of the first line that starts with key, past blanks, `sep` and quotes. */
+static void keyed_line(const char *path, const char *key, char sep, char *buf, size_t size)
+{
+	char line[512];
+	FILE *f = fopen(path, "re");
+
+	buf[0] = '\0';
+	if (!f)
+		return;
+	while (!buf[0] && fgets(line, sizeof(line), f)) {
+		char *at = strchr(line, sep);
+		if (strncmp(line, key, strlen(key)) != 0 || !at)
+			continue;
+		at += 1 + strspn(at + 1, " \t\"");
+		at[strcspn(at, "\"\n")] = '\0';
+		snprintf(buf, size, "%s", at);
+	}
+	fclose(f);
+}
+
+int64_t nx_throttle_count(void)
+{
+	int64_t sum = -1;
+	char path[96], text[32];
+	long n = sysconf(_SC_NPROCESSORS_CONF);
+
+	for (long i = 0; i < n; i++) {
+		snprintf(path, sizeof(path),
+		         "/sys/devices/system/cpu/cpu%ld/thermal_throttle/core_throttle_count", i);
+		first_line(path, text, sizeof(text));
+		if (text[0])
+			sum = (sum < 0 ? 0 : sum) + strtoll(text, NULL, 10);
+	}
+	return sum;
+}
+
+static const char *const keys[] = {
+#define X(id, key, text) key,
+	NX_SYSTEM_FACTS(X)
+#undef X
+};
+
+const char *nx_system_key(enum nx_system_fact f)
+{
+	return (int)f >= 0 && f < NX_SYSTEM_COUNT ? keys[f] : "unknown";
+}
+
+const char *nx_system_fact(enum nx_system_fact f, char *buf, size_t size)
+{
+	struct utsname u;
+	cpu_set_t set;
+
+	buf[0] = '\0';
+	switch (f) {
+	case NX_SYSTEM_HOST:
+		if (uname(&u) == 0)
+			snprintf(buf, size, "%s", u.nodename);
+		break;
+	case NX_SYSTEM_OS: keyed_line("/etc/os-release", "PRETTY_NAME", '=', buf, size); break;
+	case NX_SYSTEM_KERNEL:
+		if (uname(&u) == 0)
+			snprintf(buf, size, "%s %s %s", u.sysname, u.release, u.machine);
+		break;
+	case NX_SYSTEM_CPU: keyed_line("/proc/cpuinfo", "model name", ':', buf, size); break;
+	case NX_SYSTEM_CORES:
+		if (sched_getaffinity(0, sizeof(set), &set) == 0)
+			snprintf(buf, size, "%ld / %d", sysconf(_SC_NPROCESSORS_ONLN),
+			         CPU_COUNT(&set));
+		break;
+	case NX_SYSTEM_MICROCODE: keyed_line("/proc/cpuinfo", "microcode", ':', buf, size); break;
+	case NX_SYSTEM_MEMORY:
+		keyed_line("/proc/meminfo", "MemTotal", ':', buf, size);
+		if (buf[0])
+			snprintf(buf, size, "%llu", strtoull(buf, NULL, 10) * 1024);
+		break;
+	case NX_SYSTEM_THP:
+		first_line("/sys/kernel/mm/transparent_hugepage/enabled", buf, size);
+		break;
+	case NX_SYSTEM_GOVERNOR:
+		first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", buf, size);
+		break;
+	case NX_SYSTEM_SMT: first_line("/sys/devices/system/cpu/smt/active", buf, size); break;
+	case NX_SYSTEM_COUNT: break;
+	}
+	if (!buf[0])
+		snprintf(buf, size, "unknown");
+	return buf;
+}

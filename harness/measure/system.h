@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * measure/system.h: what the operating system knows about this machine and about the noise on it.
+ *
+ * All of it is read from /proc and /sys; what is not there reads as "unknown", 0 or -1, never as an
+ * error (containers and other kernels hide much).
+ */
+#ifndef NEXUS_MEASURE_SYSTEM_H
+#define NEXUS_MEASURE_SYSTEM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* CPU time used so far, all processors of the machine and this process. */
+struct nx_cpu_sample {
+	double wall_s, busy_s, own_s; /* busy_s < 0: /proc/stat cannot be read */
+};
+void nx_cpu_sample(struct nx_cpu_sample *s);
+/* Processors kept busy by others between two samples: 0 .. number of processors; NaN when unknown.
+ * The kernel counts in ticks of 10 ms, so spans below a second are rough. */
+double nx_cpu_load_other(const struct nx_cpu_sample *a, const struct nx_cpu_sample *b);
+
+uint64_t nx_rss_bytes(void);      /* resident now */
+uint64_t nx_rss_peak_bytes(void); /* most so far */
+/* Thermal throttling events of all cores since boot; -1 when unknown. A rise during a trial =
+ * throttled. */
+int64_t nx_throttle_count(void);
+
+/* X(ID, fact key, text): facts about the machine. */
+#define NX_SYSTEM_FACTS(X)                                                                         \
+	X(HOST, "host", "host name")                                                               \
+	X(OS, "os", "PRETTY_NAME of /etc/os-release")                                              \
+	X(KERNEL, "kernel", "uname -srm")                                                          \
+	X(CPU, "cpu", "model name of /proc/cpuinfo")                                               \
+	X(CORES, "cores", "processors online / that this process may use")                         \
+	X(MICROCODE, "microcode", "of /proc/cpuinfo")                                              \
+	X(MEMORY, "memory_bytes", "MemTotal of /proc/meminfo")                                     \
+	X(THP, "transparent_hugepages", "the bracketed word is in force")                          \
+	X(GOVERNOR, "cpu_governor", "scaling_governor of cpu0")                                    \
+	X(SMT, "smt_active", "1 = hardware threads share cores")
+
+enum nx_system_fact {
+#define X(id, key, text) NX_SYSTEM_##id,
+	NX_SYSTEM_FACTS(X)
+#undef X
+		NX_SYSTEM_COUNT
+};
+/* Fills buf, "unknown" when there is nothing; returns buf. */
+const char *nx_system_fact(enum nx_system_fact f, char *buf, size_t size);
+const char *nx_system_key(enum nx_system_fact f);
+
+#endif

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reads a run file for report, plot and compare. See run.h; what h5_read.c lets through is of the
+ * right types and sizes, the meaning is checked here. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "record/schema.h"
+
+enum { UNIT_BYTES = sizeof(((struct nx_counter_row *)0)->unit) };
+
+/* Rounds of the trials that count, by cell. */
+struct rounds {
+	struct nx_trial_row *trials;
+	size_t n;
+};
+
+/* The trials of a cell count as in summary.c: throttled ones only where there is no clean one. */
+static bool is_usable(const struct rounds *u, const char *cell, int32_t round, bool disturbed)
+{
+	for (size_t i = 0; i < u->n; i++)
+		if (u->trials[i].round == round && strcmp(u->trials[i].cell, cell) == 0)
+			return nx_trial_usable(nx_status_find(u->trials[i].status), disturbed);
+	return false;
+}
+
+static bool is_disturbed(const struct rounds *u, const char *cell)
+{
+	for (size_t i = 0; i < u->n; i++)
+		if (strcmp(u->trials[i].cell, cell) == 0 &&
+		    nx_trial_usable(nx_status_find(u->trials[i].status), false))
+			return false;
+	return true;
+}
+
+/* use[round] of one cell, so that long tables need no search a row; NULL when out of memory. */
+static bool *usable_rounds(const struct rounds *u, const char *cell, int32_t *n)
+{
+	int32_t last = -1;
+
+	for (size_t i = 0; i < u->n; i++)
+		if (strcmp(u->trials[i].cell, cell) == 0 && u->trials[i].round > last)
+			last = u->trials[i].round;
+	bool disturbed = is_disturbed(u, cell);
+	bool *use = calloc((size_t)last + 2, sizeof(*use));
+	for (int32_t r = 0; use && r <= last; r++)
+		use[r] = is_usable(u, cell, r, disturbed);
+	*n = last + 1;
+	return use;
+}
+
+static bool counts(const bool *use, int32_t n, int32_t round)
+{
+	return round >= 0 && round < n && use[round];
+}
+
+static int read_requests(hid_t g, struct nx_cell_row *c, const bool *use, int32_t n_use,
+                         struct nx_err *err)
+{
+	void *data;
+	size_t n;
+	int rc = nx_h5_read(g, "requests", nx_schema_table(NX_TABLE_REQUEST), &data, &n, err);
+
+	if (rc)
+		return rc;
+	const struct nx_request_row *rows = data;
+	c->ttft_ms = calloc(n + 1, sizeof(*c->ttft_ms));
+	c->tpot_ms = calloc(n + 1, sizeof(*c->tpot_ms));
+	if (!c->ttft_ms || !c->tpot_ms)
+		rc = nx_fail(err, NX_ENOMEM, "out of memory for %zu requests", n);
+	for (size_t i = 0; !rc && i < n; i++) {
+		if (!counts(use, n_use, rows[i].round))
+			continue;
+		double ttft = nx_request_ttft_ms(&rows[i].r), tpot = nx_request_tpot_ms(&rows[i].r);
+		if (!isnan(ttft))
+			c->ttft_ms[c->n_ttft++] = ttft;
+		if (!isnan(tpot))
+			c->tpot_ms[c->n_tpot++] = tpot;
+	}
+	free(data);
+	return rc;
+}
+
+/* Memory of the last round that counts. */
+static int read_memory(hid_t g, struct nx_cell_row *c, const bool *use, int32_t n_use,
+                       struct nx_err *err)
+{
+	void *data;
+	size_t n;
+	int32_t last = -1;
+	int rc = nx_h5_read(g, "memory", nx_schema_table(NX_TABLE_MEM), &data, &n, err);
+
+	if (rc)
+		return rc;
+	const struct nx_mem_row *rows = data;
+	for (size_t i = 0; i < n; i++)
+		if (counts(use, n_use, rows[i].round) && rows[i].round > last)
+			last = rows[i].round;
+	for (size_t i = 0; i < n && c->n_mem < NX_TRIAL_MEM_MAX; i++)
+		if (last >= 0 && rows[i].round == last)
+			c->mem[c->n_mem++] = rows[i].r;
+	free(data);
+	return 0;
+}
+
+/* Means over the rounds that count; units go to the run's block at *units. */
+static int read_counters(hid_t g, struct nx_cell_row *c, const bool *use, int32_t n_use,
+                         char *units, struct nx_err *err)
+{
+	size_t n, seen[NX_TRIAL_COUNTER_MAX] = {0};
+	void *data;
+	int rc = nx_h5_read(g, "counters", nx_schema_table(NX_TABLE_COUNTER), &data, &n, err);
+
+	if (rc)
+		return rc;
+	const struct nx_counter_row *rows = data;
+	for (size_t i = 0; i < n; i++) {
+		size_t k = 0;
+		if (!counts(use, n_use, rows[i].round))
+			continue;
+		while (k < c->n_counters && strcmp(c->counters[k].name, rows[i].name) != 0)
+			k++;
+		if (k == NX_TRIAL_COUNTER_MAX)
+			continue;
+		if (k == c->n_counters) {
+			memcpy(c->counters[k].name, rows[i].name, sizeof(c->counters[k].name));
+			memcpy(units + k * UNIT_BYTES, rows[i].unit, UNIT_BYTES);
+			c->counters[k].unit = units + k * UNIT_BYTES;
+			c->counters[k].value = 0;
+			c->n_counters++;
+		}
+		c->counters[k].value += rows[i].value;
+		seen[k]++;
+	}
+	for (size_t k = 0; k < c->n_counters; k++)
+		c->counters[k].value /= (double)seen[k];
+	free(data);
+	return 0;
+}
+
+static int read_cell(hid_t cells, struct nx_cell_row *c, const struct rounds *u, char *units,
+                     struct nx_err *err)
+{
+	struct nx_err inner = {0};
+	int32_t n_use;
+	hid_t g = H5I_INVALID_HID;
+
+	if (strspn(c->id, "0123456789abcdef") != 16 || c->id[16])
+		return nx_fail(err, NX_EFORMAT, "summary: '%s' is no cell id", c->id);
+	bool *use = usable_rounds(u, c->id, &n_use);
+	if (!use)
+		return nx_fail(err, NX_ENOMEM, "out of memory for the rounds of cell %s", c->id);
+	int rc = nx_h5_open_group(cells, c->id, &g, &inner);
+	if (!rc) {
+		if (!(rc = read_requests(g, c, use, n_use, &inner)) &&
+		    !(rc = read_memory(g, c, use, n_use, &inner)))
+			rc = read_counters(g, c, use, n_use, units, &inner);
+		H5Gclose(g);
+	}
+	free(use);
+	return rc ? nx_fail(err, rc, "cells/%s: %.400s", c->id, inner.msg) : 0;
+}
+
+static int check_trials(const struct rounds *u, struct nx_err *err)
+{
+	for (size_t i = 0; i < u->n; i++) {
+		if (nx_status_find(u->trials[i].status) < 0)
+			return nx_fail(err, NX_EFORMAT,
+			               "trials: row %zu has the unknown status '%s'", i,
+			               u->trials[i].status);
+		if (u->trials[i].round < 0 || u->trials[i].round > 1000000)
+			return nx_fail(err, NX_EFORMAT,
+			               "trials: row %zu has the round %d, which is out of range", i,
+			               u->trials[i].round);
+	}
+	return 0;
+}
+
+static int read_stacks(hid_t file, struct nx_run *r, struct nx_err *err)
+{
+	size_t n_specs = 0;
+	hid_t g = H5I_INVALID_HID;
+	int rc = nx_h5_open_group(file, "config", &g, err);
+
+	if (rc)
+		return rc;
+	if (!(rc = nx_h5_read_list(g, "stack_names", &r->stacks, &r->n_stacks, err)) &&
+	    !(rc = nx_h5_read_list(g, "stack_specs", &r->stack_specs, &n_specs, err)) &&
+	    n_specs != r->n_stacks)
+		rc = nx_fail(err, NX_EFORMAT, "config: %zu stack_names and %zu stack_specs",
+		             r->n_stacks, n_specs);
+	H5Gclose(g);
+	if (!rc && r->n_stacks && r->head.reference >= r->n_stacks)
+		rc = nx_fail(err, NX_EFORMAT, "config: the reference is stack %zu of %zu",
+		             r->head.reference, r->n_stacks);
+	return rc;
+}
+
+static int read_summary(hid_t file, struct nx_run *r, struct nx_err *err)
+{
+	void *data;
+	size_t n;
+	int rc = nx_h5_read(file, "summary", nx_schema_table(NX_TABLE_SUMMARY), &data, &n, err);
+
+	if (rc)
+		return rc;
+	const struct nx_summary_row *rows = data;
+	r->cells = calloc(n + 1, sizeof(*r->cells));
+	r->texts = calloc(n + 1, (size_t)NX_TRIAL_COUNTER_MAX * UNIT_BYTES);
+	if (!r->cells || !r->texts)
+		rc = nx_fail(err, NX_ENOMEM, "out of memory for %zu cells", n);
+	for (size_t i = 0; !rc && i < n; i++) {
+		rc = nx_cell_from_row(&rows[i], &r->cells[i], err);
+		if (!rc &&
+		    (r->cells[i].stack_index < 0 || (size_t)r->cells[i].stack_index >= r->n_stacks))
+			rc = nx_fail(err, NX_EFORMAT, "summary: cell %s has stack %d of %zu",
+			             r->cells[i].id, r->cells[i].stack_index, r->n_stacks);
+		r->n_cells = i + 1;
+	}
+	free(data);
+	return rc;
+}
+
+static int read_all(hid_t file, struct nx_run *r, struct nx_err *err)
+{
+	struct rounds used = {0};
+	void *trials = NULL;
+	hid_t g = H5I_INVALID_HID;
+	int rc = nx_schema_check(file, err);
+
+	if (rc || (rc = nx_head_read(file, &r->head, err)) || (rc = read_stacks(file, r, err)) ||
+	    (rc = read_summary(file, r, err)) ||
+	    (rc = nx_h5_read(file, "trials", nx_schema_table(NX_TABLE_TRIAL), &trials, &used.n,
+	                     err)))
+		return rc;
+	used.trials = trials;
+	r->n_trials = used.n;
+	if (!(rc = check_trials(&used, err)) && !(rc = nx_h5_open_group(file, "cells", &g, err))) {
+		for (size_t i = 0; !rc && i < r->n_cells; i++)
+			rc = read_cell(g, &r->cells[i], &used,
+			               r->texts + i * NX_TRIAL_COUNTER_MAX * UNIT_BYTES, err);
+		H5Gclose(g);
+	}
+	free(trials);
+	return rc;
+}
+
+int nx_run_read(struct nx_run **out, const char *path, struct nx_err *err)
+{
+	struct nx_run *r = calloc(1, sizeof(*r));
+	struct nx_err inner = {0};
+	hid_t file = H5I_INVALID_HID;
+	int rc;
+
+	if (!r)
+		return nx_fail(err, NX_ENOMEM, "%.300s: out of memory", path);
+	nx_copy_text(r->path, sizeof(r->path), path);
+	if (!(rc = nx_h5_open(&file, path, &inner))) {
+		rc = read_all(file, r, &inner);
+		nx_h5_close(file);
+	}
+	if (rc) {
+		nx_run_destroy(r);
+		return nx_fail(err, rc, "%.250s: %.240s", path, inner.msg);
+	}
+	*out = r;
+	return 0;
+}
+
+void nx_run_destroy(struct nx_run *r)
+{
+	if (!r)
+		return;
+	for (size_t i = 0; i < r->n_cells; i++) {
+		free(r->cells[i].ttft_ms);
+		free(r->cells[i].tpot_ms);
+	}
+	free(r->cells);
+	free(r->texts);
+	free(r->stacks);
+	free(r->stack_specs);
+	nx_head_release(&r->head);
+	free(r);
+}

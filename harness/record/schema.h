@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * record/schema.h: every table of the run file, once. Internal to record/.
+ *
+ * X(kind, member, column, unit, text). Writer, reader, shards and results/README.md (checked by
+ * test_record.c) follow these lists. A change of meaning or a column taken away bumps
+ * NX_RUN_SCHEMA; a new column does too, as the reader asks for all of them.
+ */
+#ifndef NEXUS_RECORD_SCHEMA_H
+#define NEXUS_RECORD_SCHEMA_H
+
+#include "record/h5.h"
+#include "record/run.h"
+
+/* ---- rows as they lie in the file, where they are not the harness's own structs ---------------
+ * */
+
+struct nx_request_row {
+	int32_t round;
+	struct nx_request_rec r;
+};
+struct nx_token_row {
+	int32_t round;
+	struct nx_token_rec r;
+};
+struct nx_step_row {
+	int32_t round;
+	struct nx_step_info r;
+};
+struct nx_mem_row {
+	int32_t round;
+	struct nx_mem_use r;
+};
+struct nx_counter_row {
+	int32_t round;
+	char name[64], unit[32];
+	double value;
+};
+
+/* A trial without its raw arrays. */
+struct nx_trial_row {
+	char cell[17], status[16], util_source[16], gate_text[16], cause[NX_ERR_MAX];
+	int32_t cell_index, round, n_warmup;
+	int64_t started_unix_ns;
+	uint64_t duration_ns, warmup_ns;
+	struct nx_counted counted;
+	double perf_cycles, perf_instructions, perf_llc_misses, load_other;
+	struct nx_gate gate;
+	double metrics[NX_METRIC_COUNT];
+};
+
+/* A cell with its enums as text and the names that make the row stand alone. */
+struct nx_summary_row {
+	struct nx_cell_row c;
+	char status[16], verdict[16], util_source[16], gate_text[16];
+	char model[64], device[64], host[64], reference[64];
+};
+
+/* ---- columns ----------------------------------------------------------------------------------
+ * */
+
+#define NX_REQUEST_COLUMNS(X)                                                                      \
+	X(I32, round, "round", "index", "round of the trial")                                      \
+	X(U32, r.request, "request", "id", "request of the workload")                              \
+	X(U32, r.sample, "sample", "index", "continuation of the request's prompt")                \
+	X(I32, r.n_in, "n_in", "tokens", "prompt tokens")                                          \
+	X(I32, r.n_out, "n_out", "tokens", "output tokens")                                        \
+	X(FINISH, r.finish, "finish", "enum", "why it ended")                                      \
+	X(I32, r.n_preempted, "n_preempted", "count", "times that it was preempted")               \
+	X(U64, r.arrival_ns, "arrival", "ns", "its client became free, since the trial's start")   \
+	X(U64, r.admitted_ns, "admitted", "ns", "first step that carried it")                      \
+	X(U64, r.first_ns, "first", "ns", "first output token")                                    \
+	X(U64, r.last_ns, "last", "ns", "last output token")
+
+#define NX_TOKEN_COLUMNS(X)                                                                        \
+	X(I32, round, "round", "index", "round of the trial")                                      \
+	X(U32, r.request, "request", "id", "request of the workload")                              \
+	X(U32, r.sample, "sample", "index", "continuation of the request's prompt")                \
+	X(I32, r.index, "index", "index", "place in the output, from 0")                           \
+	X(I32, r.token, "token", "id", "token of the model's vocabulary")                          \
+	X(U64, r.t_ns, "time", "ns", "when it was known, since the trial's start")
+
+#define NX_STEP_COLUMNS(X)                                                                         \
+	X(I32, round, "round", "index", "round of the trial")                                      \
+	X(U64, r.begin_ns, "begin", "ns", "planning began, since the trial's start")               \
+	X(U64, r.end_ns, "end", "ns", "results known")                                             \
+	X(U64, r.plan_ns, "plan", "ns", "host time of hooks and bookkeeping")                      \
+	X(PHASE, r.phase, "phase", "enum", "what the step mostly did")                             \
+	X(I32, r.rows[NX_ROW_COMMIT], "rows_commit", "rows", "real tokens")                        \
+	X(I32, r.rows[NX_ROW_CANDIDATE], "rows_candidate", "rows", "drafted tokens")               \
+	X(I32, r.rows[NX_ROW_PROBE], "rows_probe", "rows", "rows that are never accepted")         \
+	X(I32, r.rows[NX_ROW_PAD], "rows_pad", "rows", "padding")                                  \
+	X(I32, r.rows[NX_ROW_REDO], "rows_redo", "rows", "computed again")                         \
+	X(I32, r.n_seqs, "n_seqs", "count", "sequences in the step")                               \
+	X(I32, r.n_emit, "n_emit", "tokens", "tokens given out")                                   \
+	X(I32, r.n_waiting, "n_waiting", "count", "sequences that waited")                         \
+	X(I32, r.n_preempted, "n_preempted", "count", "sequences preempted in the step")           \
+	X(I64, r.kv_used, "kv_used", "rows", "KV rows with a token in them")                       \
+	X(I64, r.kv_held, "kv_held", "rows", "KV rows reserved for sequences")                     \
+	X(I64, r.kv_total, "kv_total", "rows", "KV rows of the pool")
+
+#define NX_MEM_COLUMNS(X)                                                                          \
+	X(I32, round, "round", "index", "round of the trial")                                      \
+	X(TEXT, r.owner, "owner", "text", "weights, kv, ..., or a technique's name")               \
+	X(U64, r.reserved_bytes, "reserved", "bytes", "taken")                                     \
+	X(U64, r.peak_used_bytes, "peak_used", "bytes", "most that was used")
+
+#define NX_COUNTER_COLUMNS(X)                                                                      \
+	X(I32, round, "round", "index", "round of the trial")                                      \
+	X(TEXT, name, "name", "text", "technique.counter")                                         \
+	X(TEXT, unit, "unit", "text", "unit of value")                                             \
+	X(F64, value, "value", "see unit", "value at the trial's end")
+
+#define NX_GATE_COLUMNS(X, g)                                                                      \
+	X(TEXT, gate_text, "gate", "text", "not run, exact, near ties, inconclusive, failed")      \
+	X(I32, g.n_positions, "gate_positions", "tokens", "positions compared")                    \
+	X(I32, g.n_equal, "gate_equal", "tokens", "positions with the same token")                 \
+	X(I32, g.n_near_tie, "gate_near_ties", "tokens", "differ within near_tie_width")           \
+	X(I32, g.n_wrong, "gate_wrong", "tokens", "differ beyond it")                              \
+	X(F64, g.near_tie_width, "gate_near_tie_width", "logits", "gap that counts as a tie")      \
+	X(I32, g.first_request, "gate_first_request", "id",                                        \
+	  "request of the first wrong position, -1 = none")                                        \
+	X(I32, g.first_index, "gate_first_index", "index", "its place in the output, -1 = none")   \
+	X(F64, g.first_gap, "gate_first_gap", "logits", "its gap")
+
+#define NX_TRIAL_COLUMNS(X)                                                                        \
+	X(TEXT, cell, "cell", "id", "cell, as in /summary")                                        \
+	X(I32, cell_index, "cell_index", "index", "place of the cell in the sweep")                \
+	X(I32, round, "round", "index", "round, from 0")                                           \
+	X(TEXT, status, "status", "text", "how it ended")                                          \
+	X(TEXT, cause, "cause", "text", "why, empty when ok")                                      \
+	X(I64, started_unix_ns, "started", "ns since 1970 UTC", "wall clock at the start")         \
+	X(U64, duration_ns, "wall", "ns", "the timed region as the worker saw it")                 \
+	X(U64, warmup_ns, "warmup", "ns", "warm-up before it")                                     \
+	X(I32, n_warmup, "n_warmup", "count", "warm-up passes")                                    \
+	X(U64, counted.weight_bytes, "counted_weights", "bytes", "weights that had to be read")    \
+	X(U64, counted.kv_bytes, "counted_kv", "bytes", "KV that had to be read or written")       \
+	X(U64, counted.act_bytes, "counted_activations", "bytes", "activations, likewise")         \
+	X(U64, counted.flops, "counted_flops", "flop", "2 a multiply-add, products and attention") \
+	X(TEXT, util_source, "util_source", "text", "where util_* come from")                      \
+	X(F64, perf_cycles, "perf_cycles", "count", "user-mode cycles, NaN = not available")       \
+	X(F64, perf_instructions, "perf_instructions", "count", "user-mode instructions")          \
+	X(F64, perf_llc_misses, "perf_llc_misses", "count", "last-level-cache misses")             \
+	X(F64, load_other, "load_other", "processors", "kept busy by other processes")             \
+	NX_GATE_COLUMNS(X, gate)
+
+#define NX_SUMMARY_COLUMNS(X)                                                                      \
+	X(TEXT, c.id, "cell", "id", "hash of axis values, stack and workload; group in /cells")    \
+	X(TEXT, model, "model", "text", "model file or shape")                                     \
+	X(TEXT, device, "device", "text", "device's name")                                         \
+	X(TEXT, host, "host", "text", "machine's name")                                            \
+	X(TEXT, c.stack, "stack", "text", "name of the stack")                                     \
+	X(I32, c.stack_index, "stack_index", "index", "row of /config/stack_names")                \
+	X(I32, c.batch_size, "batch_size", "requests", "requests in flight")                       \
+	X(F64, c.seq_len, "seq_len", "tokens", "prompt length, mean")                              \
+	X(TEXT, c.seq_len_text, "seq_len_text", "text", "prompt length, as asked for")             \
+	X(F64, c.output_len, "output_len", "tokens", "output length, mean")                        \
+	X(TEXT, c.output_len_text, "output_len_text", "text", "output length, as asked for")       \
+	X(I32, c.num_requests, "num_requests", "requests", "requests of a trial")                  \
+	X(I32, c.n_trials, "n_trials", "count", "trials recorded")                                 \
+	X(I32, c.n_ok, "n_ok", "count", "trials in the statistics: ok and inexact")                \
+	X(TEXT, status, "status", "text", "ok if any trial is; else what stopped it")              \
+	X(TEXT, c.cause, "cause", "text", "why; of an ok cell: what was left out")                 \
+	X(F64, c.speedup.value, "speedup", "ratio",                                                \
+	  "output throughput over the reference's, paired by round")                               \
+	X(F64, c.speedup.lo, "speedup_lo", "ratio", "95 % interval, lower end")                    \
+	X(F64, c.speedup.hi, "speedup_hi", "ratio", "95 % interval, upper end")                    \
+	X(TEXT, reference, "reference", "text", "stack that the ratio is taken against")           \
+	X(F64, c.p_value, "p_value", "probability",                                                \
+	  "paired t-test, Holm-corrected over the sweep")                                          \
+	X(TEXT, verdict, "verdict", "text", "faster, slower, same, unclear, none")                 \
+	X(TEXT, c.speedup_note, "speedup_note", "text", "what to know about the ratio")            \
+	X(TEXT, util_source, "util_source", "text", "where util_* come from")                      \
+	NX_GATE_COLUMNS(X, c.gate)
+
+#define NX_CALIBRATION_COLUMNS(X)                                                                  \
+	X(F64, read_bytes_per_s, "read", "bytes/s", "memory, streaming read")                      \
+	X(F64, copy_bytes_per_s, "copy", "bytes/s", "memory, read and write counted")              \
+	X(F64, cache_read_bytes_per_s, "cache_read", "bytes/s", "last-level cache, read")          \
+	X(U64, cache_set_bytes, "cache_set", "bytes", "working set of cache_read")                 \
+	X(U64, mem_set_bytes, "mem_set", "bytes", "working set of read and copy")                  \
+	X(F64, f32_flops_per_s, "f32_flops", "flop/s", "own products, f32")                        \
+	X(F64, bf16_flops_per_s, "bf16_flops", "flop/s", "own products, bf16")                     \
+	X(F64, library_flops_per_s, "library_flops", "flop/s",                                     \
+	  "library's product in the run's type")
+
+#define NX_DEVICE_COLUMNS(X)                                                                       \
+	X(TEXT, name, "name", "text", "device's name")                                             \
+	X(TEXT, isa, "isa", "text", "kernel path in use")                                          \
+	X(TEXT, library, "library", "text", "library for large products, empty = none")            \
+	X(U64, mem_bytes, "memory", "bytes", "memory of the device")                               \
+	X(U64, llc_bytes, "llc", "bytes", "last-level cache")                                      \
+	X(U64, free_bytes, "free", "bytes", "memory free at the start")                            \
+	X(I32, n_units, "n_units", "count", "threads or SMs in use")                               \
+	X(I32, act_dtype, "act_dtype", "enum", "activations: 0 f32, 1 bf16")                       \
+	X(U32, caps, "caps", "bits", "NX_DEV_* of device.h")
+
+#define NX_SHAPE_COLUMNS(X)                                                                        \
+	X(I32, n_layers, "n_layers", "count", "layers")                                            \
+	X(I32, d_model, "d_model", "elements", "width")                                            \
+	X(I32, n_heads, "n_heads", "count", "query heads")                                         \
+	X(I32, n_kv_heads, "n_kv_heads", "count", "KV heads")                                      \
+	X(I32, head_dim, "head_dim", "elements", "size of a head")                                 \
+	X(I32, d_ff, "d_ff", "elements", "width of the feed-forward")                              \
+	X(I32, vocab, "vocab", "tokens", "vocabulary")                                             \
+	X(I32, ctx_len, "ctx_len", "tokens", "trained context")                                    \
+	X(F64, rope_theta, "rope_theta", "", "RoPE base")                                          \
+	X(F64, norm_eps, "norm_eps", "", "epsilon of RMSNorm")                                     \
+	X(I32, rope_dim, "rope_dim", "elements", "rotated elements of a head")                     \
+	X(I32, tied, "tied", "0 or 1", "output projection is the embedding")
+
+/* nx_shape with members that HDF5 knows. */
+struct nx_shape_row {
+	int32_t n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab, ctx_len, rope_dim,
+		tied;
+	double rope_theta, norm_eps;
+};
+
+#define NX_FACT_COLUMNS(X)                                                                         \
+	X(TEXT, key, "key", "text", "name of the fact")                                            \
+	X(TEXT, value, "value", "text", "numbers are spelled out")
+
+/* X(id, struct, text) for tables that are nothing but their list of columns. */
+#define NX_TABLES(X)                                                                               \
+	X(REQUEST, nx_request_row, "one row a sequence and round")                                 \
+	X(TOKEN, nx_token_row, "one row an output token and round")                                \
+	X(STEP, nx_step_row, "one row a step of the engine and round")                             \
+	X(MEM, nx_mem_row, "one row an owner of memory and round")                                 \
+	X(COUNTER, nx_counter_row, "one row a counter of a technique and round")                   \
+	X(TRIAL, nx_trial_row, "one row a trial: a cell in a round")                               \
+	X(SUMMARY, nx_summary_row, "one row a cell; medians over trials with 95 % intervals")      \
+	X(CALIBRATION, nx_calibration, "peaks measured on this device; 0 = not measured")          \
+	X(DEVICE, nx_device_info, "the device")                                                    \
+	X(SHAPE, nx_shape_row, "the model's numbers")                                              \
+	X(FACT, nx_fact, "provenance")
+
+enum nx_table_id {
+#define X(id, row, text) NX_TABLE_##id,
+	NX_TABLES(X)
+#undef X
+		NX_TABLE_COUNT
+};
+const struct nx_h5_table *nx_schema_table(enum nx_table_id id);
+
+/* ---- conversions ------------------------------------------------------------------------------
+ * */
+
+void nx_trial_to_row(const struct nx_trial *t, struct nx_trial_row *row);
+int nx_trial_from_row(const struct nx_trial_row *row, struct nx_trial *t, struct nx_err *err);
+void nx_cell_to_row(const struct nx_cell_row *c, const struct nx_run_head *head,
+                    const char *reference, struct nx_summary_row *row);
+int nx_cell_from_row(const struct nx_summary_row *row, struct nx_cell_row *c, struct nx_err *err);
+/* -1 for an unknown name. */
+int nx_status_find(const char *name);
+int nx_verdict_find(const char *name);
+int nx_util_source_find(const char *name);
+/* Copies text, cut at a whole UTF-8 character. */
+void nx_copy_text(char *dst, size_t size, const char *text);
+
+/* /config, /provenance and /calibration, in a run file and in a shard directory's head.h5. The
+ * reader allocates; nx_head_release frees what it read. */
+int nx_head_write(hid_t file, const struct nx_run_head *head, struct nx_err *err);
+int nx_head_read(hid_t file, struct nx_run_head *head, struct nx_err *err);
+void nx_head_release(struct nx_run_head *head);
+/* Schema version at the root: writes it; refuses another. */
+int nx_schema_write(hid_t file, const char *what, struct nx_err *err);
+int nx_schema_check(hid_t file, struct nx_err *err);
+
+/* Usable for statistics: ran to its end and was not throttled or voided. */
+/* Enters the statistics of its cell; throttled ones only where the whole cell is disturbed. */
+bool nx_trial_usable(int status, bool disturbed);
+/* Everything in /summary that needs more than one trial. rows: all trials of the sweep, in any
+ * order. out has one entry a cell, filled except for memory and counters. Returns 0 or NX_ENOMEM.
+ * */
+int nx_summarise(const struct nx_cell *cells, size_t n_cells, const struct nx_trial_row *rows,
+                 size_t n_rows, const struct nx_run_head *head, struct nx_cell_row *out,
+                 struct nx_err *err);
+
+/* Path of a shard in dir. */
+void nx_shard_path(char *buf, size_t size, const char *dir, const char *cell, int32_t round);
+/* Opens a shard and checks its schema; the sentence carries the path. */
+int nx_shard_open(hid_t *file, const char *path, struct nx_err *err);
+
+#endif

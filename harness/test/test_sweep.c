@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_sweep.c: `nexus run` end to end: whatever a cell, a person or the machine does to a sweep, no trial
+ * is lost and none runs twice.
+ */
+#include <check.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli_fixture.h"
+#include "record/run.h"
+
+#define PAGED "  paged:\n    - paged_attention: {block_size: 16}\n    - continuous_batching\n"
+
+static struct cli c;
+
+static void setup(void)
+{
+	cli_open(&c);
+}
+
+static void teardown(void)
+{
+	cli_close(&c);
+}
+
+static struct nx_run *read_run(const char *name)
+{
+	struct nx_run *r = NULL;
+	struct nx_err err = {0};
+	int rc = nx_run_read(&r, cli_path(&c, name), &err);
+	ck_assert_msg(!rc, "%s", err.msg);
+	return r;
+}
+
+static const struct nx_cell_row *row_of(const struct nx_run *r, const char *stack, int32_t batch)
+{
+	for (size_t i = 0; i < r->n_cells; i++)
+		if (!strcmp(r->cells[i].stack, stack) && r->cells[i].batch_size == batch)
+			return &r->cells[i];
+	ck_abort_msg("no cell %s, batch %d", stack, batch);
+	return NULL;
+}
+
+static void check_usable(const struct nx_cell_row *row, int32_t n_trials)
+{
+	ck_assert_msg(row->status == NX_STATUS_OK, "%s: %s", nx_status_name(row->status),
+	              row->cause);
+	ck_assert_int_eq(row->n_trials, n_trials);
+	ck_assert_int_eq(row->n_ok, n_trials);
+	ck_assert(isfinite(row->metrics[NX_METRIC_OUTPUT_THROUGHPUT].value));
+}
+
+START_TEST(a_sweep_ends_in_one_file_with_all_trials)
+{
+	cli_experiment(&c, "baseline, paged", PAGED, "trials: 3\n");
+	ck_assert_msg(cli_run(&c, "", "run t.yaml -o o.h5") == 0, "%s", c.err);
+	ck_assert_str_eq(c.out, "o.h5\n");
+	ck_assert(!cli_exists(&c, "o.h5.parts"));
+	struct nx_run *r = read_run("o.h5");
+	ck_assert_uint_eq(r->n_cells, 4);
+	ck_assert_uint_eq(r->n_trials, 12);
+	for (size_t i = 0; i < r->n_cells; i++)
+		check_usable(&r->cells[i], 3);
+	/* paged and continuous_batching claim exactness, so the gate ran and held */
+	const struct nx_cell_row *paged = row_of(r, "paged", 3);
+	ck_assert_int_eq(paged->gate.ran, 1);
+	ck_assert_int_eq(paged->gate.n_wrong, 0);
+	ck_assert_int_gt(paged->gate.n_positions, 8);
+	ck_assert_ptr_nonnull(nx_fact_get(r->head.facts, r->head.n_facts, "cell_order"));
+	nx_run_destroy(r);
+}
+END_TEST
+
+START_TEST(the_default_output_is_named_after_experiment_and_time)
+{
+	cli_experiment(&c, "baseline", "  {}\n", "trials: 1\n");
+	ck_assert_msg(cli_run(&c, "", "run t.yaml") == 0, "%s", c.err);
+	ck_assert_int_eq(strncmp(c.out, "results/t-2", 11), 0);
+	c.out[strcspn(c.out, "\n")] = '\0';
+	ck_assert(cli_exists(&c, c.out));
+}
+END_TEST
+
+START_TEST(a_dry_run_forecasts_and_runs_nothing)
+{
+	cli_experiment(&c, "baseline, paged", PAGED, "trials: 3\n");
+	ck_assert_msg(cli_run(&c, "", "run t.yaml --dry-run") == 0, "%s", c.err);
+	ck_assert_ptr_nonnull(strstr(c.out, "paged"));
+	ck_assert_ptr_nonnull(strstr(c.out, "weights"));
+	ck_assert_ptr_nonnull(strstr(c.err, "4 cells, 4 fit"));
+	ck_assert(!cli_exists(&c, "results"));
+}
+END_TEST
+
+START_TEST(a_cell_that_cannot_fit_is_skipped_with_its_reason)
+{
+	cli_experiment(&c, "baseline", "  {}\n", "trials: 2\n");
+	ck_assert_msg(cli_run(&c, "", "run t.yaml -o o.h5 --set sweep.seq_len=16,250") == 0, "%s",
+	              c.err);
+	struct nx_run *r = read_run("o.h5");
+	ck_assert_uint_eq(r->n_cells, 4);
+	ck_assert_uint_eq(r->n_trials, 2 * 2 + 2);
+	int skipped = 0;
+	for (size_t i = 0; i < r->n_cells; i++)
+		if (r->cells[i].status == NX_STATUS_SKIPPED) {
+			skipped++;
+			ck_assert_str_eq(r->cells[i].cause,
+			                 "prompt 250 + output 8 is over the model's context 256");
+		}
+	ck_assert_int_eq(skipped, 2);
+	nx_run_destroy(r);
+}
+END_TEST
+
+START_TEST(adaptive_trials_stop_at_the_minimum_when_the_interval_is_wide_enough)
+{
+	cli_experiment(&c, "baseline", "  {}\n", "trials: {min: 3, max: 9, rel_ci: 0.9}\n");
+	ck_assert_msg(cli_run(&c, "", "run t.yaml -o o.h5 --set num_requests=16") == 0, "%s",
+	              c.err);
+	struct nx_run *r = read_run("o.h5");
+	for (size_t i = 0; i < r->n_cells; i++) {
+		ck_assert_int_ge(r->cells[i].n_trials, 3);
+		ck_assert_int_le(r->cells[i].n_trials, 9);
+	}
+	nx_run_destroy(r);
+}
+END_TEST
+
+static void check_faulty(const char *stack, int status, const char *words, const char *env)
+{
+	char stacks[256], list[64];
+	snprintf(stacks, sizeof(stacks), "  %s: [%s]\n", stack, stack);
+	snprintf(list, sizeof(list), "baseline, %s", stack);
+	cli_experiment(&c, list, stacks, "trials: 2\ntimeout: 2s\n");
+	ck_assert_msg(cli_run(&c, env, "run t.yaml -o o.h5") == 1, "%s", c.err);
+	struct nx_run *r = read_run("o.h5");
+	for (int32_t batch = 1; batch <= 3; batch += 2) {
+		check_usable(row_of(r, "baseline", batch), 2);
+		const struct nx_cell_row *bad = row_of(r, stack, batch);
+		ck_assert_msg(bad->status == status, "%s: %s", nx_status_name(bad->status),
+		              bad->cause);
+		ck_assert_int_eq(bad->n_trials, 1); /* it is not tried again */
+		ck_assert_msg(strstr(bad->cause, words) != NULL, "%s", bad->cause);
+	}
+	nx_run_destroy(r);
+}
+
+START_TEST(a_crash_costs_its_cell_only)
+{
+	check_faulty("crash", NX_STATUS_CRASHED, "signal 11", "");
+	ck_assert_ptr_nonnull(strstr(c.err, "stack crash, batch size 3"));
+}
+END_TEST
+
+START_TEST(a_hang_costs_its_cell_only)
+{
+	check_faulty("hang", NX_STATUS_TIMEOUT, "2 s (timeout)", "");
+}
+END_TEST
+
+START_TEST(taking_all_memory_costs_its_cell_only)
+{
+	check_faulty("hog", NX_STATUS_OUT_OF_MEMORY, "hog", "NEXUS_MEMORY_LIMIT=512MiB");
+}
+END_TEST
+
+/* Starts a sweep of 2 cells x 12 rounds and waits until some, not all, of it is done. */
+static pid_t start_long_sweep(void)
+{
+	static const char *const argv[] = {"nexus", "run", "t.yaml", "-o", "o.h5", NULL};
+	struct timespec t = {.tv_nsec = 2000000};
+	cli_experiment(&c, "baseline, paged", PAGED, "trials: 12\n");
+	pid_t pid = cli_start(&c, argv);
+	for (int i = 0; i < 20000 && cli_shards(&c, "o.h5") < 5; i++)
+		nanosleep(&t, NULL);
+	ck_assert_int_ge(cli_shards(&c, "o.h5"), 5);
+	return pid;
+}
+
+static void resume_and_check(int kept)
+{
+	ck_assert_int_ge(kept, 5);
+	ck_assert_int_lt(kept, 48);
+	ck_assert_msg(cli_run(&c, "", "run t.yaml -o o.h5 --resume") == 0, "%s", c.err);
+	struct nx_run *r = read_run("o.h5");
+	/* 4 cells x 12 rounds, and each cell has each round once */
+	ck_assert_uint_eq(r->n_trials, 48);
+	for (size_t i = 0; i < r->n_cells; i++)
+		check_usable(&r->cells[i], 12);
+	nx_run_destroy(r);
+}
+
+START_TEST(a_killed_parent_takes_its_worker_along_and_the_sweep_resumes)
+{
+	pid_t pid = start_long_sweep();
+	ck_assert_int_eq(kill(pid, SIGKILL), 0);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	ck_assert(cli_group_gone(pid, 10));
+	ck_assert(!cli_exists(&c, "o.h5"));
+	int kept = cli_shards(&c, "o.h5");
+	struct stat before, after;
+	/* What was finished stays untouched: it is not run again. */
+	char find[600], name[300] = "";
+	snprintf(find, sizeof(find), "ls -t '%s' | grep -- -r0.h5 | tail -n 1",
+	         cli_path(&c, "o.h5.parts"));
+	FILE *p = popen(find, "r");
+	ck_assert_ptr_nonnull(fgets(name, sizeof(name), p));
+	pclose(p);
+	name[strcspn(name, "\n")] = '\0';
+	char shard[400];
+	snprintf(shard, sizeof(shard), "o.h5.parts/%s", name);
+	ck_assert_int_eq(stat(cli_path(&c, shard), &before), 0);
+	char copy[900];
+	snprintf(copy, sizeof(copy), "ln '%s' '%s'", cli_path(&c, shard), cli_path(&c, "kept.h5"));
+	ck_assert_int_eq(system(copy), 0);
+	resume_and_check(kept);
+	ck_assert_int_eq(stat(cli_path(&c, "kept.h5"), &after), 0);
+	ck_assert_int_eq(before.st_mtim.tv_nsec, after.st_mtim.tv_nsec);
+}
+END_TEST
+
+START_TEST(an_interrupt_keeps_the_trials_and_says_how_to_go_on)
+{
+	pid_t pid = start_long_sweep();
+	int w = 0;
+	ck_assert_int_eq(kill(pid, SIGINT), 0);
+	ck_assert_int_eq(waitpid(pid, &w, 0), pid);
+	ck_assert_msg(WIFEXITED(w) && WEXITSTATUS(w) == 1, "status %x", (unsigned)w);
+	ck_assert(cli_group_gone(pid, 10));
+	resume_and_check(cli_shards(&c, "o.h5"));
+}
+END_TEST
+
+START_TEST(a_second_run_on_the_same_output_is_refused)
+{
+	pid_t pid = start_long_sweep();
+	kill(pid, SIGSTOP); /* so that it cannot be done before the second one looks */
+	int status = cli_run(&c, "", "run t.yaml -o o.h5 --resume");
+	kill(pid, SIGCONT);
+	kill(pid, SIGTERM);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	ck_assert_msg(status == 2 || status == 3, "%d: %s", status, c.err);
+}
+END_TEST
+
+START_TEST(nothing_to_resume_is_bad_usage)
+{
+	cli_experiment(&c, "baseline", "  {}\n", "trials: 1\n");
+	ck_assert_int_eq(cli_run(&c, "", "run t.yaml --resume"), 2);
+	ck_assert_ptr_nonnull(strstr(c.err, "nothing to resume"));
+}
+END_TEST
+
+START_TEST(an_output_that_cannot_be_written_stops_before_anything_runs)
+{
+	cli_experiment(&c, "baseline", "  {}\n", "trials: 1\n");
+	ck_assert_int_eq(cli_run(&c, "", "run t.yaml -o nowhere/o.h5"), 2);
+	ck_assert_int_eq(cli_run(&c, "", "run t.yaml -o /proc/o.h5"), 3);
+	ck_assert_ptr_nonnull(strstr(c.err, "/proc"));
+	if (geteuid() == 0) {
+		printf("a folder without write permission: not tested, root may write anywhere\n");
+		return;
+	}
+	ck_assert_int_eq(mkdir(cli_path(&c, "locked"), 0500), 0);
+	ck_assert_int_eq(cli_run(&c, "", "run t.yaml -o locked/o.h5"), 3);
+	ck_assert_ptr_nonnull(strstr(c.err, "cannot be written"));
+}
+END_TEST
+
+START_TEST(a_full_disk_stops_the_sweep_which_then_resumes)
+{
+	const char *disk = cli_path(&c, "disk");
+	char command[600];
+	ck_assert_int_eq(mkdir(disk, 0700), 0);
+	if (mount("tmpfs", disk, "tmpfs", 0, "size=256k")) {
+		printf("a full disk: not tested, no tmpfs can be mounted here\n");
+		return;
+	}
+	cli_experiment(&c, "baseline, paged", PAGED, "trials: 12\n");
+	int status = cli_run(&c, "", "run t.yaml -o disk/o.h5");
+	char *said = strdup(c.err);
+	snprintf(command, sizeof(command), "mount -o remount,size=64m '%s'", disk);
+	int grown = system(command);
+	int again = cli_run(&c, "", "run t.yaml -o disk/o.h5 --resume");
+	size_t n_trials = 0;
+	if (again == 0) {
+		struct nx_run *r = read_run("disk/o.h5");
+		n_trials = r->n_trials;
+		nx_run_destroy(r);
+	}
+	umount(disk);
+	ck_assert_msg(status == 3, "%d: %s", status, said);
+	ck_assert_msg(strstr(said, "--resume") != NULL, "%s", said);
+	ck_assert_int_eq(grown, 0);
+	ck_assert_msg(again == 0, "%d: %s", again, c.err);
+	ck_assert_uint_eq(n_trials, 48);
+	free(said);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("sweep");
+	TCase *t = tcase_create("sweep");
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, a_sweep_ends_in_one_file_with_all_trials);
+	tcase_add_test(t, the_default_output_is_named_after_experiment_and_time);
+	tcase_add_test(t, a_dry_run_forecasts_and_runs_nothing);
+	tcase_add_test(t, a_cell_that_cannot_fit_is_skipped_with_its_reason);
+	tcase_add_test(t, adaptive_trials_stop_at_the_minimum_when_the_interval_is_wide_enough);
+	tcase_add_test(t, a_crash_costs_its_cell_only);
+	tcase_add_test(t, a_hang_costs_its_cell_only);
+	tcase_add_test(t, taking_all_memory_costs_its_cell_only);
+	tcase_add_test(t, a_killed_parent_takes_its_worker_along_and_the_sweep_resumes);
+	tcase_add_test(t, an_interrupt_keeps_the_trials_and_says_how_to_go_on);
+	tcase_add_test(t, a_second_run_on_the_same_output_is_refused);
+	tcase_add_test(t, nothing_to_resume_is_bad_usage);
+	tcase_add_test(t, an_output_that_cannot_be_written_stops_before_anything_runs);
+	tcase_add_test(t, a_full_disk_stops_the_sweep_which_then_resumes);
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

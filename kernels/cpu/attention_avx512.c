@@ -1,0 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cpu/attention.inc"
+
+extern const struct attention_kernels attention_avx512;
+const struct attention_kernels attention_avx512 = ATTENTION_KERNELS;

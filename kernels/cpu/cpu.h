@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cpu.h: what the files of the CPU backend share.
+ *
+ * backend.c checks arguments, counts work and calls one of the kernel tables below; a kernel may rely on
+ * legal arguments. Activations are f32. `ref` is the oracle: every entry of its table is plain C.
+ */
+#ifndef NX_CPU_CPU_H
+#define NX_CPU_CPU_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "cpu/pool.h"
+#include "nexus/device.h"
+
+#define PANEL 16         /* output features side by side in a packed weight */
+#define ATTN_MAX_DIM 256 /* larger heads go through the reference */
+
+/*
+ * Packed weight. bf16: [n_panels][k_even / 2][PANEL][2], pairs of neighbouring inputs, which is what
+ * vdpbf16ps reads; f32: [n_panels][k_even][PANEL]. Rows past n and the input past an odd k are zero.
+ */
+struct nx_weight {
+	int64_t n, k, k_even, n_panels;
+	enum nx_dtype dtype;
+	bool lookup;
+	void *data;
+	uint64_t bytes; /* all of it, the library's copy included */
+	uint64_t panels_bytes;
+	struct library_weight *library; /* NULL until a large product wants it */
+};
+
+struct cpu_dev;
+
+struct sample_entry {
+	float logit;
+	int32_t index;
+};
+
+/* Products read x through rows [row0, row0 + r) packed as [k_even][r]: see linear.c. */
+struct gemm_block {
+	const void *x; /* [k_even][r] f32, or [k_even / 2][r] bf16 pairs */
+	int64_t row0;
+	int r;
+};
+
+struct gemm_job {
+	const struct nx_linear *a;
+	const struct gemm_block *blocks;
+	int n_blocks;
+};
+
+struct cpu_kernels {
+	const char *isa;
+	/* Products of the own kernel; NULL: ref_linear. Panels [begin, end) of all blocks. */
+	void (*gemm_f32)(const struct gemm_job *job, int64_t begin, int64_t end);
+	void (*gemm_bf16)(const struct gemm_job *job, int64_t begin, int64_t end);
+	int gemm_rows;    /* most rows of a block */
+	bool gemm_bf16_x; /* gemm_bf16 wants x as bf16 pairs */
+	void (*rmsnorm)(float *y, const float *x, const float *w, int64_t rows, int64_t cols,
+	                float eps);
+	/* Q rows [begin, end) of one tile of work; NULL: ref_attention. */
+	const struct attention_kernels *attention;
+	/* Sum of exp((x[i] - max) * scale), in double over fixed lanes. */
+	double (*sum_exp)(const float *x, int64_t n, float max, float scale);
+	float (*max)(const float *x, int64_t n);
+	float (*read)(const void *p,
+	              size_t bytes); /* calibrate: reads all of it, returns a number to keep */
+};
+
+extern const struct cpu_kernels kernels_ref, kernels_avx2, kernels_avx512, kernels_avx512bf16;
+
+struct cpu_dev {
+	struct nx_device_config cfg;
+	const struct cpu_kernels *k;
+	struct pool *pool;
+	struct nx_counted counted;
+	uint64_t allocated;
+	bool poison;
+	void *scratch; /* grows; packed activations of a product */
+	size_t scratch_bytes;
+	void *attn_scratch;    /* fixed; one part a thread */
+	int32_t library_min_m; /* products of at least so many rows go to the library; 0 = never */
+};
+
+/* ---- memory (backend.c) */
+uint64_t cpu_free_bytes(void);
+void *cpu_alloc(void *dev, size_t bytes);
+void cpu_free(void *dev, void *p, size_t bytes);
+/* Scratch of at least `bytes`; what it held is lost. NULL: no memory. */
+void *cpu_scratch(struct cpu_dev *d, size_t bytes);
+
+/* ---- weights (weight.c) */
+/* Huge pages where it pays; freed by free(). */
+void *cpu_plain_alloc(size_t bytes);
+int cpu_weight_create(void *dev, const struct nx_weight_desc *desc, struct nx_weight **out,
+                      struct nx_err *err);
+void cpu_weight_destroy(void *dev, struct nx_weight *w);
+uint64_t cpu_weight_bytes(const struct nx_weight *w);
+/* Fills dst [k] with row `row` of W, out of the panels. */
+void weight_row(const struct nx_weight *w, int64_t row, float *dst);
+
+/* ---- operations: the plain form of each, one a file */
+void ref_linear(const struct nx_linear *a);
+void ref_rmsnorm(float *y, const float *x, const float *w, int64_t rows, int64_t cols, float eps);
+void ref_embed(const struct nx_rows *rows, const struct nx_seq_state *state,
+               const struct nx_weight *w, float *x, int64_t begin, int64_t end);
+/* One row. cos_sin: [rope_dim] floats of scratch. */
+void ref_rope_store(const struct nx_rope_store *a, int32_t row, float *cos_sin);
+int ref_attention(struct cpu_dev *d, const struct nx_attention *a, struct nx_err *err);
+int32_t ref_sample(const float *logits, int32_t vocab, const struct nx_sampler *s, int32_t position,
+                   struct sample_entry *scratch, float *logprob);
+
+/* ---- the fast forms */
+int fast_linear(struct cpu_dev *d, const struct nx_linear *a, struct nx_err *err);
+int fast_attention(struct cpu_dev *d, const struct nx_attention *a, struct nx_err *err);
+int32_t fast_sample(const struct cpu_kernels *k, const float *logits, int32_t vocab,
+                    const struct nx_sampler *s, int32_t position, struct sample_entry *scratch,
+                    float *logprob);
+/* Scratch of all threads; freed by free(). */
+void *attention_scratch_create(struct cpu_dev *d, int n_threads);
+size_t attention_workspace_bytes(enum nx_attn_kernel kernel, int32_t kv_chunk, int32_t n_heads,
+                                 int32_t head_dim, int64_t rows, int64_t keys);
+
+int cpu_calibrate(void *dev, double seconds, struct nx_calibration *out, struct nx_err *err);
+
+/* ---- small things */
+static inline float bf16_to_f32(uint16_t h)
+{
+	uint32_t u = (uint32_t)h << 16;
+	float f;
+	memcpy(&f, &u, sizeof(f));
+	return f;
+}
+
+/* Round to nearest, ties to even; NaN stays NaN. */
+static inline uint16_t f32_to_bf16(float f)
+{
+	uint32_t u;
+	memcpy(&u, &f, sizeof(u));
+	if ((u & 0x7fffffffu) > 0x7f800000u)
+		return (uint16_t)((u >> 16) | 0x40);
+	return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1)) >> 16);
+}
+
+static inline int64_t round_up(int64_t n, int64_t to)
+{
+	return (n + to - 1) / to * to;
+}
+
+#endif

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Operations that move bytes: copy, fill, gather, commit and those on the KV store.
+ */
+#include "cpu/kv.h"
+#include "cpu/ops.h"
+
+int op_copy(void *dev, struct nx_stream *s, void *dst, const void *src, size_t bytes,
+            enum nx_copy_dir dir, struct nx_err *err)
+{
+	(void)dev;
+	(void)s;
+	(void)dir;
+	(void)err;
+	if (bytes)
+		memmove(dst, src, bytes);
+	return 0;
+}
+
+int op_fill(void *dev, struct nx_stream *s, void *dst, int byte, size_t bytes, struct nx_err *err)
+{
+	(void)dev;
+	(void)s;
+	(void)err;
+	if (bytes)
+		memset(dst, byte, bytes);
+	return 0;
+}
+
+int op_gather(void *dev, struct nx_stream *s, void *y, const void *x, const int32_t *index,
+              int32_t n, int32_t cols, struct nx_err *err)
+{
+	struct cpu_dev *d = dev;
+	size_t bytes = (size_t)cols * sizeof(float);
+	(void)s;
+	(void)err;
+	for (int32_t i = 0; i < n; i++)
+		memcpy((char *)y + (size_t)i * bytes, (const char *)x + (size_t)index[i] * bytes,
+		       bytes);
+	d->counted.act_bytes += 2u * (size_t)n * bytes;
+	return 0;
+}
+
+int op_commit(void *dev, struct nx_stream *s, const struct nx_commit *c, int32_t n,
+              const int32_t *token, const struct nx_seq_state *state, struct nx_err *err)
+{
+	(void)dev;
+	(void)s;
+	for (int32_t i = 0; i < n; i++) {
+		if (c[i].seq < 0 || c[i].seq >= state->max_seqs || c[i].src_seq < 0 ||
+		    c[i].src_seq >= state->max_seqs)
+			return nx_fail(err, NX_EBUG, "commit %d names sequence %d from %d of %d", i,
+			               c[i].seq, c[i].src_seq, state->max_seqs);
+		state->len[c[i].seq] = state->len[c[i].src_seq] + c[i].n_rows;
+		if (c[i].emit >= 0)
+			state->last_token[c[i].seq] = token[c[i].emit];
+	}
+	return 0;
+}
+
+/* Bytes of one part (K or V) of a row. */
+static size_t part_bytes(const struct nx_kv *kv)
+{
+	return (size_t)kv->n_kv_heads * (size_t)kv->head_dim * kv_element_bytes(kv);
+}
+
+int op_kv_copy(void *dev, struct nx_stream *s, const struct nx_kv *kv, const struct nx_kv_copy *c,
+               int32_t n, struct nx_err *err)
+{
+	struct cpu_dev *d = dev;
+	size_t bytes = part_bytes(kv);
+	(void)s;
+	(void)err;
+	/* Row by row: K and V may lie apart or be interleaved, and v_offset does not say which. */
+	for (int32_t i = 0; i < n; i++) {
+		bool up = c[i].dst > c[i].src; /* overlapping ranges move like memmove */
+		for (int32_t layer = 0; layer < kv->n_layers; layer++)
+			for (int32_t j = 0; j < c[i].n_rows; j++) {
+				int64_t r = up ? c[i].n_rows - 1 - j : j;
+				uint8_t *base = kv->base + layer * kv->layer_bytes;
+				uint8_t *dst = base + (c[i].dst + r) * kv->row_bytes;
+				const uint8_t *src = base + (c[i].src + r) * kv->row_bytes;
+				memmove(dst, src, bytes);
+				memmove(dst + kv->v_offset, src + kv->v_offset, bytes);
+			}
+		d->counted.kv_bytes += 4u * bytes * (size_t)kv->n_layers * (size_t)c[i].n_rows;
+	}
+	return 0;
+}
+
+int op_kv_swap(void *dev, struct nx_stream *s, const struct nx_kv *kv, int32_t row, int32_t n,
+               void *host, enum nx_copy_dir dir, struct nx_err *err)
+{
+	struct cpu_dev *d = dev;
+	size_t bytes = part_bytes(kv);
+	uint8_t *h = host;
+	(void)s;
+	if (dir != NX_H2D && dir != NX_D2H)
+		return nx_fail(err, NX_EINVAL, "kv_swap goes to or from the host, got direction %d",
+		               (int)dir);
+	for (int32_t layer = 0; layer < kv->n_layers; layer++)
+		for (int32_t r = 0; r < n; r++)
+			for (int part = 0; part < 2; part++) {
+				uint8_t *p = kv->base + layer * kv->layer_bytes +
+				             (int64_t)(row + r) * kv->row_bytes +
+				             part * kv->v_offset;
+				memcpy(dir == NX_D2H ? h : p, dir == NX_D2H ? p : h, bytes);
+				h += kv->row_bytes;
+			}
+	d->counted.kv_bytes += 2u * bytes * (size_t)kv->n_layers * (size_t)n;
+	return 0;
+}
+
+int op_kv_compact(void *dev, struct nx_stream *s, const struct nx_kv *kv,
+                  const struct nx_seq_state *state, const int32_t *seq, const int32_t *n,
+                  const int32_t *path, int32_t stride, int32_t n_seqs, struct nx_err *err)
+{
+	struct cpu_dev *d = dev;
+	size_t bytes = part_bytes(kv);
+	(void)s;
+	for (int32_t e = 0; e < n_seqs; e++)
+		for (int32_t i = 0; i < n[e]; i++) {
+			int32_t from = path[(int64_t)e * stride + i];
+			int64_t slot = (int64_t)state->len[seq[e]] + 1 + i;
+			if (from < 0 || from >= kv->scratch_cap)
+				return nx_fail(err, NX_EBUG,
+				               "accepted row %d of sequence %d is scratch %d of %d",
+				               i, seq[e], from, kv->scratch_cap);
+			for (int32_t layer = 0; layer < kv->n_layers; layer++) {
+				uint8_t *dst = kv_slot(kv, layer, seq[e], slot);
+				const uint8_t *src = kv_scratch(kv, layer, seq[e], from);
+				if (!dst)
+					return nx_fail(err, NX_EBUG,
+					               "slot %lld of sequence %d has no block",
+					               (long long)slot, seq[e]);
+				memcpy(dst, src, bytes);
+				memcpy(dst + kv->v_offset, src + kv->scratch_v_offset, bytes);
+			}
+			d->counted.kv_bytes += 4u * bytes * (size_t)kv->n_layers;
+		}
+	return 0;
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "cpu/cpu.h"
+#include "cpu/library.h"
+
+#define HUGE_PAGE ((size_t)2 << 20)
+#define STAGE_ROWS 512 /* rows asked of the source at a time */
+
+struct pack {
+	struct nx_weight *w;
+	const float *rows; /* [n_rows, k] from row0 */
+	int64_t row0, n_rows;
+};
+
+/* Packs panels [begin, end) of the stage. */
+static void pack_panels(void *ctx, int64_t begin, int64_t end, int thread)
+{
+	struct pack *p = ctx;
+	struct nx_weight *w = p->w;
+	(void)thread;
+	for (int64_t panel = begin; panel < end; panel++) {
+		int64_t first = (p->row0 / PANEL + panel) * w->k_even * PANEL;
+		for (int64_t lane = 0; lane < PANEL; lane++) {
+			int64_t row = panel * PANEL + lane;
+			const float *x = row < p->n_rows ? p->rows + row * w->k : NULL;
+			for (int64_t i = 0; i < w->k_even; i++) {
+				float v = x && i < w->k ? x[i] : 0;
+				if (w->dtype == NX_F32)
+					((float *)w->data)[first + i * PANEL + lane] = v;
+				else
+					((uint16_t *)w->data)[first + i / 2 * 2 * PANEL + lane * 2 +
+					                      i % 2] = f32_to_bf16(v);
+			}
+		}
+	}
+}
+
+void *cpu_plain_alloc(size_t bytes)
+{
+	size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : 64;
+	void *p = aligned_alloc(align, (bytes + align - 1) / align * align);
+	if (p && align == HUGE_PAGE)
+		madvise(p, bytes, MADV_HUGEPAGE); /* refused: the same, slower */
+	return p;
+}
+
+int cpu_weight_create(void *dev, const struct nx_weight_desc *desc, struct nx_weight **out,
+                      struct nx_err *err)
+{
+	struct cpu_dev *d = dev;
+	if (desc->n < 1 || desc->k < 1 || !desc->rows)
+		return nx_fail(err, NX_EINVAL,
+		               "a weight needs rows, columns and a source, got %lld x %lld",
+		               (long long)desc->n, (long long)desc->k);
+	if (desc->dtype != NX_F32 && desc->dtype != NX_BF16)
+		return nx_fail(err, NX_ENOTSUP, "weight type %d is not known here",
+		               (int)desc->dtype);
+	int rc = 0;
+	float *stage = NULL;
+	struct nx_weight *w = calloc(1, sizeof(*w));
+	if (!w)
+		return nx_fail(err, NX_ENOMEM, "no memory for a weight");
+	w->n = desc->n;
+	w->k = desc->k;
+	w->k_even = round_up(desc->k, 2);
+	w->n_panels = round_up(desc->n, PANEL) / PANEL;
+	w->dtype = desc->dtype;
+	w->lookup = desc->lookup;
+	w->bytes = w->panels_bytes =
+		(uint64_t)(w->n_panels * PANEL * w->k_even) * nx_dtype_bytes(w->dtype);
+	w->data = cpu_plain_alloc(w->bytes);
+	stage = malloc(sizeof(float) * (size_t)(STAGE_ROWS * desc->k));
+	if (!w->data || !stage) {
+		rc = nx_fail(err, NX_ENOMEM, "no memory for a weight of %lld x %lld",
+		             (long long)desc->n, (long long)desc->k);
+		goto out;
+	}
+	for (int64_t row = 0; row < w->n && !rc; row += STAGE_ROWS) {
+		int64_t n = w->n - row < STAGE_ROWS ? w->n - row : STAGE_ROWS;
+		struct pack p = {.w = w, .rows = stage, .row0 = row, .n_rows = n};
+		rc = desc->rows(desc->ctx, row, n, stage, err);
+		if (!rc)
+			pool_for(d->pool, round_up(n, PANEL) / PANEL, pack_panels, &p);
+	}
+out:
+	free(stage);
+	if (rc) {
+		free(w->data);
+		free(w);
+		return rc;
+	}
+	d->allocated += w->bytes;
+	*out = w;
+	return 0;
+}
+
+void cpu_weight_destroy(void *dev, struct nx_weight *w)
+{
+	struct cpu_dev *d = dev;
+	if (!w)
+		return;
+	library_weight_destroy(w->library);
+	d->allocated -= w->bytes;
+	free(w->data);
+	free(w);
+}
+
+uint64_t cpu_weight_bytes(const struct nx_weight *w)
+{
+	return w->bytes;
+}

@@ -366,7 +366,7 @@ int main(int argc, char **argv)
 		} else if (!strcmp(argv[i], "--isa") && i + 1 < argc) {
 			isa = argv[++i];
 		} else if (!strcmp(argv[i], "--threads") && i + 1 < argc) {
-			threads = atoi(argv[++i]);
+			threads = (int)strtol(argv[++i], NULL, 10);
 		} else {
 			fprintf(stderr, "usage: bench_cpu [--quick] [--isa NAME] [--threads N]\n");
 			return 2;

@@ -145,8 +145,8 @@ static void tiled_rows(const struct view *v, int from, int to, int32_t begin, in
 	struct scratch *s = v->s;
 	const struct job *j = v->j;
 	float *score = s->score + from * TILE_KEYS;
-	j->k->multiply(score, TILE_KEYS, s->q + from * j->dim, j->dim, s->keys, TILE_KEYS,
-	               to - from, j->dim, TILE_KEYS, false);
+	j->k->multiply(score, TILE_KEYS, s->q + from * j->dim, j->dim, s->keys, j->k->lanes,
+	               (int64_t)j->dim * j->k->lanes, to - from, j->dim, TILE_KEYS, false);
 	for (int i = from; i < to; i++) {
 		int seen = visible(v, i, begin, end);
 		if (seen == 0) {
@@ -159,7 +159,7 @@ static void tiled_rows(const struct view *v, int from, int to, int32_t begin, in
 			j->k->scale(s->part + i * j->cols, j->cols, by);
 	}
 	j->k->multiply(s->part + from * j->cols, j->cols, score, TILE_KEYS, s->values, j->cols,
-	               to - from, n, j->cols, true);
+	               j->k->lanes, to - from, n, j->cols, true);
 }
 
 static float *score_row(const struct view *v, int i)
@@ -173,14 +173,16 @@ static void score_rows(const struct view *v, int from, int to, int32_t begin)
 {
 	const struct job *j = v->j;
 	j->k->multiply(score_row(v, from) + begin, j->score_stride, v->s->q + from * j->dim, j->dim,
-	               v->s->keys, TILE_KEYS, to - from, j->dim, TILE_KEYS, false);
+	               v->s->keys, j->k->lanes, (int64_t)j->dim * j->k->lanes, to - from, j->dim,
+	               TILE_KEYS, false);
 }
 
 static void output_rows(const struct view *v, int from, int to, int32_t begin, int n)
 {
 	const struct job *j = v->j;
 	j->k->multiply(v->s->part + from * j->cols, j->cols, score_row(v, from) + begin,
-	               j->score_stride, v->s->values, j->cols, to - from, n, j->cols, true);
+	               j->score_stride, v->s->values, j->cols, j->k->lanes, to - from, n, j->cols,
+	               true);
 }
 
 /* Stages the tile's keys and values as q row i sees them and does the phase for q rows [from, to). */

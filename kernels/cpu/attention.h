@@ -12,14 +12,16 @@
 
 struct attention_kernels {
 	int lanes; /* columns come in multiples of it */
-	/* to[d][TILE_KEYS] = rows[j][d] for n keys; what lies right of n is junk. Fetches rows `next` on the way. */
+	/* to[TILE_KEYS / lanes][dim][lanes] gets n keys side by side: to[j / lanes][d][j % lanes] = rows[j][d]; the
+	 * places after n are junk. Fetches rows `next` on the way. */
 	void (*keys)(float *to, const uint8_t *const *rows, const uint8_t *const *next, int n,
 	             int dim, bool bf16);
 	/* to[j][cols] = rows[j][0..dim), the rest zero. */
 	void (*values)(float *to, const uint8_t *const *rows, int n, int dim, int cols, bool bf16);
-	/* c[r][j] = (add ? c[r][j] : 0) + sum over i < n of a[r][i] * b[i][j], in order of i; cols whole lanes. */
+	/* c[r][j] = (add ? c[r][j] : 0) + sum over i < n of a[r][i] * b(i, j), in order of i; cols are whole
+	 * lanes; b(i, j) = b[i * ldb + j / lanes * step + j % lanes]. */
 	void (*multiply)(float *c, int64_t ldc, const float *a, int64_t lda, const float *b,
-	                 int64_t ldb, int rows, int n, int cols, bool add);
+	                 int64_t ldb, int64_t step, int rows, int n, int cols, bool add);
 	/* Scores of n visible keys become exp(score - max), the rest 0; *max and *sum run on; returns what
 	 * sums made before must be multiplied by. */
 	float (*softmax_tile)(float *s, int n, float *max, float *sum);

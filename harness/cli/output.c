@@ -105,8 +105,7 @@ static double trial_seconds(const struct nx_crew *crew, const struct nx_shape *s
 	double bytes = weights * (double)nx_dtype_bytes(crew->x->dtype);
 	double own = crew->x->dtype == NX_F32 ? cal->f32_flops_per_s : cal->bf16_flops_per_s;
 	double flops = own > cal->library_flops_per_s ? own : cal->library_flops_per_s;
-	double read = bytes <= (double)crew->device.llc_bytes ? cal->cache_read_bytes_per_s
-	                                                      : cal->read_bytes_per_s;
+	double read = nx_read_peak(cal, (uint64_t)bytes, NULL);
 	if (flops <= 0 || read <= 0)
 		return 0;
 	double prompts = (double)c->num_requests * nx_dist_mean(&c->seq_len);

@@ -58,6 +58,7 @@ struct bench_peaks {
 	struct nx_device_info info;
 	double read, own;
 	uint64_t weight_bytes;
+	bool cached;
 };
 
 static void bench_row(struct nx_table *t, int32_t batch, const struct bench_watch *w,
@@ -140,8 +141,7 @@ static void peaks_text(const struct nx_session *s, const struct bench_args *a,
 	        p->info.name, p->info.isa, p->info.n_units);
 	fprintf(stderr,
 	        "peaks: read %.1f GB/s (%s), own products %.0f GFLOP/s, library products %.0f GFLOP/s%s%s\n",
-	        p->read / 1e9,
-	        p->read == p->cal.read_bytes_per_s ? "memory" : "last-level cache: the weights fit",
+	        p->read / 1e9, !p->cached ? "memory" : "last-level cache: the weights fit",
 	        p->own / 1e9, p->cal.library_flops_per_s / 1e9, p->info.library[0] ? ", " : "",
 	        p->info.library);
 }
@@ -186,9 +186,7 @@ static int bench(const struct bench_args *a, enum nx_table_format format)
 		p.weight_bytes = nx_weights_bytes(s.weights);
 		p.own = !strcmp(a->session.dtype, "f32") ? p.cal.f32_flops_per_s
 		                                         : p.cal.bf16_flops_per_s;
-		bool cached =
-			p.weight_bytes <= p.info.llc_bytes && p.cal.cache_read_bytes_per_s > 0;
-		p.read = cached ? p.cal.cache_read_bytes_per_s : p.cal.read_bytes_per_s;
+		p.read = nx_read_peak(&p.cal, p.weight_bytes, &p.cached);
 		peaks_text(&s, a, &p);
 	}
 	for (int i = 0; i < n && !rc; i++)

@@ -210,14 +210,22 @@ static void from_memory(struct nx_trial *t, const struct nx_metric_context *c)
 	t->metrics[NX_METRIC_UTIL_MEM_CAPACITY] = ratio(total, (double)c->device_bytes);
 }
 
+double nx_read_peak(const struct nx_calibration *c, uint64_t working_set_bytes, bool *in_cache)
+{
+	bool fits = working_set_bytes <= c->cache_set_bytes && c->cache_read_bytes_per_s > 0;
+	if (in_cache)
+		*in_cache = fits;
+	return fits ? c->cache_read_bytes_per_s : c->read_bytes_per_s;
+}
+
 static void from_counted(struct nx_trial *t, const struct nx_metric_context *c)
 {
 	const struct nx_calibration *cal = &c->calibration;
 	double duration_s = t->metrics[NX_METRIC_DURATION];
 	double bytes = (double)t->counted.weight_bytes + (double)t->counted.kv_bytes +
 	               (double)t->counted.act_bytes;
-	bool in_cache = c->working_set_bytes <= c->llc_bytes && cal->cache_read_bytes_per_s > 0;
-	double read = in_cache ? cal->cache_read_bytes_per_s : cal->read_bytes_per_s;
+	bool in_cache;
+	double read = nx_read_peak(cal, c->working_set_bytes, &in_cache);
 	double own = c->dtype == NX_F32 ? cal->f32_flops_per_s : cal->bf16_flops_per_s;
 	double flops = fmax(own, cal->library_flops_per_s);
 	double *bandwidth = &t->metrics[NX_METRIC_UTIL_BANDWIDTH];

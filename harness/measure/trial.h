@@ -172,6 +172,10 @@ struct nx_metric_context {
 	uint64_t working_set_bytes; /* weights + KV: which memory level's peak applies */
 	enum nx_dtype dtype;
 };
+/* The calibrated read rate that a working set is held against: the cache's for what fits the set that was
+ * calibrated, the memory's beyond. What lies between that and the last-level cache's nominal size is memory's
+ * too: on shared machines the nominal cache is not ours. *in_cache may be NULL. */
+double nx_read_peak(const struct nx_calibration *c, uint64_t working_set_bytes, bool *in_cache);
 /* Fills t->metrics from the raw record. */
 void nx_trial_compute(struct nx_trial *t, const struct nx_metric_context *c);
 

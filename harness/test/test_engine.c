@@ -245,6 +245,41 @@ START_TEST(paging_holds_less_than_reserving)
 }
 END_TEST
 
+/* Bytes of attention workspace for one prompt of `len` tokens. */
+static uint64_t workspace(const char *spec, int32_t len)
+{
+	struct test_stack st;
+	struct nx_engine *e = NULL;
+	struct nx_err err = {0};
+	struct nx_mem_use mem[32];
+	uint64_t bytes = 0;
+	test_stack_make(&st, &fx, spec);
+	struct nx_engine_config cfg = {.weights = fx.weights,
+	                               .stack = &st.stack,
+	                               .batch_size = 1,
+	                               .samples = 1,
+	                               .longest_request = len};
+	ck_assert_msg(nx_engine_create(&e, &cfg, &err) == 0, "%s", err.msg);
+	size_t n = nx_engine_memory(e, mem, 32);
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(mem[i].owner, "workspace") == 0)
+			bytes = mem[i].reserved_bytes;
+	nx_engine_destroy(e);
+	return bytes;
+}
+
+START_TEST(flash_attention_needs_workspace_linear_in_the_length)
+{
+	double plain = (double)workspace("", 256) / (double)workspace("", 64);
+	uint64_t a = workspace("flash_attention:kv_chunk=16", 64),
+		 b = workspace("flash_attention:kv_chunk=16", 256);
+	ck_assert_double_ge(plain, 14); /* four times the length, sixteen times the scores */
+	ck_assert_uint_gt(a, 0);
+	ck_assert_double_le((double)b / (double)a, 4.5);
+	ck_assert_uint_lt(b, workspace("", 256));
+}
+END_TEST
+
 START_TEST(a_request_that_never_fits_is_one_sentence)
 {
 	struct nx_err err = {0};
@@ -298,6 +333,7 @@ int main(void)
 	tcase_add_test(f32, static_batching_computes_its_padding);
 	tcase_add_test(f32, no_cache_computes_every_prefix_again);
 	tcase_add_test(f32, paging_holds_less_than_reserving);
+	tcase_add_test(f32, flash_attention_needs_workspace_linear_in_the_length);
 	tcase_add_test(f32, a_request_that_never_fits_is_one_sentence);
 	tcase_add_test(f32, bad_requests_are_refused);
 	/* In bf16 the same, over a covering set. */

@@ -68,6 +68,7 @@ struct nx_cli_stack {
 	struct nx_stack stack;
 	struct nx_value *values[NX_STACK_MAX * 4]; /* owned */
 	size_t n_values;
+	uint32_t taken; /* slots that specs gave; the base's may be replaced, these not */
 };
 /* Lays the specs over `tuned` (flash_attention where it is found) and checks the stack. */
 int nx_cli_stack_init(struct nx_cli_stack *s, const struct nx_registry *reg,

@@ -94,6 +94,10 @@ static int put(struct nx_cli_stack *s, const struct nx_registry *reg, const char
 	s->values[s->n_values++] = values;
 	int rc = parse_values(p, spec[len] ? spec + len + 1 : "", values, err);
 	struct nx_layer layer = {.plugin = p, .values = values};
+	if (!rc && (s->taken & p->slots))
+		rc = nx_fail(err, NX_ECONFLICT,
+		             "'%s' takes a slot that an earlier --technique has; keep one", name);
+	s->taken |= p->slots;
 	return rc ? rc : nx_stack_put(&s->stack, &layer, err);
 }
 
@@ -104,6 +108,7 @@ int nx_cli_stack_init(struct nx_cli_stack *s, const struct nx_registry *reg,
 	int rc = 0;
 	if (nx_registry_find(reg, "flash_attention", NULL))
 		rc = put(s, reg, "flash_attention", err);
+	s->taken = 0;
 	for (size_t i = 0; i < n && !rc; i++)
 		rc = put(s, reg, specs[i], err);
 	if (!rc)

@@ -73,6 +73,10 @@ int nx_output_path(const char *given, const char *name, bool resume, char *buf, 
 	if (given) {
 		if ((size_t)snprintf(buf, size, "%s", given) >= size || !given[0])
 			return nx_fail(err, NX_EINVAL, "-o takes the name of a file");
+		char parts[4200];
+		snprintf(parts, sizeof(parts), "%s.parts", buf);
+		if (resume && access(parts, F_OK) != 0)
+			return nx_fail(err, NX_EINVAL, "nothing to resume: there is no %s", parts);
 	} else if (resume) {
 		int rc = newest(name, buf, size, err);
 		if (rc)

@@ -17,7 +17,7 @@
 struct cell_state {
 	double *v; /* [trials.max] headline figure of each ok trial */
 	size_t n_ok, n_tried;
-	bool closed, failed;
+	bool closed, failed, figures;
 };
 
 struct sweep {
@@ -74,6 +74,8 @@ static int account(struct sweep *s, const struct nx_cell *c, int32_t round, stru
 	const struct nx_stop_rule stop = {
 		.min = rule->min, .max = rule->max, .rel_ci = rule->rel_ci};
 	st->closed = final(t.status) || nx_stop(&stop, st->v, st->n_ok, st->n_tried);
+	st->figures |= t.status == NX_STATUS_OK || t.status == NX_STATUS_THROTTLED ||
+	               t.status == NX_STATUS_INEXACT;
 	st->failed = st->failed || (final(t.status) && t.status != NX_STATUS_SKIPPED);
 	nx_trial_release(&t);
 	return 0;
@@ -255,6 +257,8 @@ int nx_sweep_run(struct nx_crew *crew, struct nx_shards *shards, struct nx_sweep
 	}
 	nx_progress_finish(&s.progress);
 	out->signal = nx_child_signal();
+	for (size_t i = 0; i < s.n_cells; i++)
+		out->n_figures += s.state[i].figures;
 	for (size_t i = 0; i < s.n_cells; i++)
 		out->n_failed += s.state[i].failed;
 out:

@@ -57,6 +57,26 @@ static int make_head(const struct nx_crew *crew, const struct nx_shape *shape, i
 }
 
 /* The end of a sweep that did not reach its end: the shards stay. */
+/* Limits from the environment: a typo must not switch one off. */
+static int check_environment(struct nx_err *err)
+{
+	static const char *const numbers[] = {"NEXUS_CALIBRATE", "NEXUS_MAX_OTHER_LOAD"};
+	const char *limit = getenv("NEXUS_MEMORY_LIMIT");
+	uint64_t bytes;
+	if (limit && (nx_parse_size(limit, &bytes) || !bytes))
+		return nx_fail(err, NX_EINVAL,
+		               "NEXUS_MEMORY_LIMIT is \"%s\"; legal: a size such as 512MiB", limit);
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+		const char *text = getenv(numbers[i]);
+		char *end = NULL;
+		double v = text ? strtod(text, &end) : 0;
+		if (text && (end == text || *end || !(v >= 0 && v < 1e6)))
+			return nx_fail(err, NX_EINVAL, "%s is \"%s\"; legal: a number from 0",
+			               numbers[i], text);
+	}
+	return 0;
+}
+
 static int interrupted(const struct run_args *a, const char *output,
                        const struct nx_sweep_result *r)
 {
@@ -103,6 +123,9 @@ static int sweep(const struct run_args *a, struct nx_crew *crew, const struct nx
 	if (result.n_failed) {
 		nx_say("%zu of %zu cells failed", result.n_failed, n_cells);
 		status = NX_EXIT_CELL_FAILED;
+	} else if (!result.n_figures) {
+		nx_say("no cell gave figures: all %zu were skipped, see above", n_cells);
+		status = NX_EXIT_CELL_FAILED;
 	}
 	printf("%s\n", output);
 out:
@@ -130,6 +153,8 @@ static int run(const struct run_args *a, int argc, char **argv)
 		rc = nx_model_open(&model, x->model, &err);
 	if (!rc && !a->dry_run)
 		rc = nx_output_path(a->output, x->name, a->resume, output, sizeof(output), &err);
+	if (!rc)
+		rc = check_environment(&err);
 	const char *seconds = getenv("NEXUS_CALIBRATE");
 	struct nx_crew crew = {
 		.x = x,

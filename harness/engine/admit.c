@@ -92,6 +92,10 @@ static int32_t pick_victim(struct nx_engine *e)
 	if (e->store.geo.preempt == NX_PREEMPT_NONE)
 		return -1;
 	nx_view_build(e);
+	/* A finished sequence that only holds its place costs nothing. */
+	for (int32_t i = 0; i < e->view.n_running; i++)
+		if (e->view_run[i].phase == NX_SEQ_HELD)
+			return e->view_run_seq[i];
 	int32_t at = h && h->t->victim ? h->t->victim(h->self, &e->view) : e->view.n_running - 1;
 	if (at < 0 || at >= e->view.n_running)
 		return -1;

@@ -251,26 +251,20 @@ size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_sh
 		rc = nx_engine_attention(e, shape, err);
 	if (!rc) {
 		struct nx_group_shape g = nx_engine_group(shape, e->w->dtype);
-		struct nx_act_sizes a = nx_engine_act_sizes(e, shape);
-		size_t act = a.x + a.h + a.qkv + a.attn_out + a.ff + a.lx + a.lh + a.logits;
+		struct piece list[MAX_PIECES];
+		size_t n_pieces = pieces(e, list);
+		for (size_t i = 0; i < n_pieces; i++)
+			e->owners[nx_engine_owner(e, list[i].owner)].reserved_bytes +=
+				list[i].bytes;
 		uint64_t kv = nx_store_forecast(&geo, &g, 1, e->max_seqs);
-		uint64_t row = kv / (uint64_t)geo.n_rows;
-		const struct {
-			const char *owner;
-			uint64_t bytes;
-		} all[] = {{"weights", e->w->bytes},
-		           {"kv", kv},
-		           {"workspace", e->workspace_bytes},
-		           {"activations", act},
-		           {"swap",
-		            geo.preempt == NX_PREEMPT_SWAP ? (uint64_t)geo.swap_rows * row : 0}};
-		for (size_t i = 0; i < sizeof(all) / sizeof(all[0]) && n < max; i++) {
-			if (!all[i].bytes)
-				continue;
-			out[n] = (struct nx_mem_use){.reserved_bytes = all[i].bytes,
-			                             .peak_used_bytes = all[i].bytes};
-			snprintf(out[n++].owner, sizeof(out[0].owner), "%s", all[i].owner);
-		}
+		e->owners[nx_engine_owner(e, "kv")].reserved_bytes = kv;
+		e->owners[nx_engine_owner(e, "weights")].reserved_bytes = e->w->bytes;
+		if (geo.preempt == NX_PREEMPT_SWAP)
+			e->owners[nx_engine_owner(e, "swap")].reserved_bytes =
+				(uint64_t)geo.swap_rows * (kv / (uint64_t)geo.n_rows);
+		for (size_t i = 0; i < e->n_owners; i++)
+			e->owners[i].peak_used_bytes = e->owners[i].reserved_bytes;
+		n = nx_engine_memory(e, out, max);
 	}
 	nx_hooks_destroy(e);
 	free(e);

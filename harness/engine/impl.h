@@ -34,7 +34,8 @@ struct nx_weights {
 /* A sequence: one sample of a request, from arrival to its last token. */
 struct nx_seq {
 	bool live;
-	bool ended; /* every output is planned, or an end token was seen */
+	bool announced; /* the sink knows of it */
+	bool ended;     /* every output is planned, or an end token was seen */
 	const struct nx_request *req;
 	uint32_t sample, gen; /* gen tells apart the users of one entry */
 	int32_t place;        /* -1 = none */

@@ -74,6 +74,9 @@ static void finish(struct nx_engine *e, int32_t i, enum nx_finish why, uint64_t 
 	size_t r = (size_t)(s->req - e->reqs);
 	if (k->finish)
 		k->finish(k->ctx, s->req->id, s->sample, why, s->n_preempted, now);
+	/* Where it still has its place, retire() sends this with the place. */
+	if (s->place < 0 && s->phase != NX_SEQ_HELD)
+		nx_hooks_event(e, NX_EVENT_RETIRE, i, 0);
 	s->ended = true;
 	s->n_seen = s->n_out; /* what is still in flight will be dropped by its gen */
 	s->gen++;
@@ -234,12 +237,16 @@ static int plan(struct nx_engine *e, struct nx_step *st, bool *any, struct nx_er
 	return 0;
 }
 
+/* Each request once, when its first rows are computed: not where it was preempted before that. */
 static void announce(struct nx_engine *e, uint64_t now)
 {
 	const struct nx_sink *k = e->sink;
-	for (int32_t g = 0; g < e->out.n_grants && k->start; g++) {
-		const struct nx_seq *s = &e->seqs[e->out.grants[g].index];
-		if (e->out.grants[g].waiting && !e->dropped[g] && s->n_preempted == 0)
+	for (int32_t g = 0; g < e->out.n_grants; g++) {
+		struct nx_seq *s = &e->seqs[e->out.grants[g].index];
+		if (e->dropped[g] || s->announced || s->sample)
+			continue;
+		s->announced = true;
+		if (k->start)
 			k->start(k->ctx, s->req->id, s->arrival_ns, now);
 	}
 }

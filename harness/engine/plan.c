@@ -157,6 +157,8 @@ static int fork_children(struct nx_engine *e, struct nx_step *st, int32_t i, int
 		nx_hooks_event(e, NX_EVENT_FORK, k, p->place);
 		add_emit(e, st, k, i, logit_row, rows);
 		add_commit(e, st, c->place, p->place, rows, e->n_emits - 1);
+		if (c->n_out == c->max_out)
+			c->ended = true;
 	}
 	return 0;
 }
@@ -172,7 +174,8 @@ static int plan_grant(struct nx_engine *e, struct nx_step *st, const struct nx_g
 	if (g->rows == 0)
 		return 0; /* held: computed, never kept */
 
-	if (s->n_out == 0)
+	/* A preempted sequence that is computed again does the work of a prompt. */
+	if (s->n_out == 0 || g->rows > 1)
 		*prefill = true;
 	else
 		*decode = true;

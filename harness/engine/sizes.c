@@ -74,6 +74,10 @@ int nx_engine_geometry(struct nx_engine *e, const struct nx_shape *shape, enum n
 			return rc;
 	}
 	const char *who = e->layout ? e->layout->t->name : "the default kv layout";
+	if (g.n_rows == 0)
+		return nx_fail(err, NX_ENOSPC,
+		               "kv_memory of %llu bytes holds not one KV row of %lld bytes",
+		               (unsigned long long)e->cfg.kv_budget_bytes, (long long)row);
 	if (g.block_size < 1 || g.n_rows < 1 || g.n_rows > INT32_MAX - 1 || g.swap_rows < 0 ||
 	    (g.blocks && g.n_rows < g.block_size))
 		return nx_fail(
@@ -84,6 +88,19 @@ int nx_engine_geometry(struct nx_engine *e, const struct nx_shape *shape, enum n
 		return nx_fail(err, NX_EINVAL,
 		               "%s asks for %lld KV rows and the memory limit allows %lld", who,
 		               (long long)g.n_rows, (long long)d.budget_rows);
+	/* A request that can never start is better said now than in mid-run. */
+	struct nx_kv_want most = {.rows = e->longest,
+	                          .n_prompt = e->longest - 1,
+	                          .max_out = 1,
+	                          .max_len = e->max_len};
+	int64_t each = e->layout ? e->layout->t->kv_target(e->layout->self, &most) : e->max_len;
+	int64_t all = g.blocks ? each : each * e->cfg.samples;
+	if (all > g.n_rows)
+		return nx_fail(
+			err, NX_ENOSPC,
+			"one request of %d samples reserves %lld KV rows with %s and there are %lld: raise kv_memory, "
+			"shorten the request, or take a layout that reserves less",
+			e->cfg.samples, (long long)all, who, (long long)g.n_rows);
 	/* A contiguous layout's one block is the whole sequence. */
 	if (!g.blocks)
 		g.block_size = e->max_len;

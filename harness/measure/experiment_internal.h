@@ -17,7 +17,7 @@
 #include "measure/experiment.h"
 
 #define NX_LEN_MAX 1048576 /* tokens */
-#define NX_BATCH_MAX 65536
+#define NX_BATCH_MAX 4096  /* what an engine takes */
 #define NX_AXIS_MAX 1000   /* values of one axis */
 #define NX_STACKS_MAX 1000 /* after multiplying out parameters */
 #define NX_CELLS_MAX 100000

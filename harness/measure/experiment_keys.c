@@ -108,7 +108,7 @@ static int load_workload(struct nx_loading *l, struct nx_err *err)
 			l->root, err, NX_EINVAL,
 			"found no key workload; legal: workload: {prompts: FILE.jsonl}");
 	if ((rc = nx_yaml_check_map(map, workload_keys, NX_N(workload_keys), err)) != 0 ||
-	    (rc = opt_i32(map, "samples", 1, 1024, &w->samples, err)) != 0 ||
+	    (rc = opt_i32(map, "samples", 1, 256, &w->samples, err)) != 0 ||
 	    (rc = opt_bool(map, "ignore_eos", &w->ignore_eos, err)) != 0 ||
 	    (rc = opt_float(map, "temperature", 0, 100, &w->temperature, err)) != 0 ||
 	    (rc = opt_i32(map, "top_k", 0, 1 << 20, &w->top_k, err)) != 0 ||

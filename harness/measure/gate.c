@@ -25,13 +25,16 @@ static void on_logits(void *ctx, uint32_t request, uint32_t sample, int32_t inde
 		return;
 	struct nx_gate *g = j->out;
 	int32_t want = r->token[request][index], got = nx_gate_argmax(logits, vocab);
+	const float *at =
+		r->logits + ((size_t)request * NX_GATE_OUT + (size_t)index) * (size_t)vocab;
+	/* In invariant mode every bit of every logit counts, not the choice alone. */
+	bool same = got == want &&
+	            (!j->invariant || memcmp(at, logits, (size_t)vocab * sizeof(*at)) == 0);
 	g->n_positions++;
-	if (got == want) {
+	if (same) {
 		g->n_equal++;
 		return;
 	}
-	const float *at =
-		r->logits + ((size_t)request * NX_GATE_OUT + (size_t)index) * (size_t)vocab;
 	double gap = fabs((double)at[want] - (double)at[got]);
 	if (!j->invariant && gap <= g->near_tie_width) {
 		g->n_near_tie++;
@@ -70,7 +73,7 @@ int nx_gate_run(const struct nx_gate_config *c, struct nx_gate *out, struct nx_e
 	for (int32_t i = 0; i < n; i++) {
 		reqs[i].force = ref->token[i];
 		reqs[i].max_out = ref->n_out[i];
-		expected += ref->n_out[i];
+		expected += ref->n_out[i] * reqs[i].samples;
 	}
 	struct judge j = {.ref = ref, .out = out, .invariant = c->engine_config->invariant};
 	const struct nx_sink sink = {.ctx = &j, .logits = on_logits};

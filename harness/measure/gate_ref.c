@@ -54,7 +54,7 @@ int32_t nx_gate_requests(const struct nx_gate_config *c, struct nx_request out[N
 			.prompt = r->prompt,
 			.n_prompt = r->n_prompt,
 			.max_out = r->max_out < NX_GATE_OUT ? r->max_out : NX_GATE_OUT,
-			.samples = 1,
+			.samples = c->engine_config->samples, /* forks are part of the stack */
 			.ignore_eos = true,
 			.sampler = {.temperature = 0, .top_p = 1},
 		};
@@ -143,9 +143,11 @@ static int run_at(const struct nx_gate_config *c, const struct nx_stack *stack, 
 	ec.plan_ahead = false;
 	ec.longest_request = 0;
 	ec.max_len = 0;
-	for (int32_t i = 0; i < n; i++)
+	for (int32_t i = 0; i < n; i++) {
+		reqs[i].samples = 1;
 		if (reqs[i].n_prompt + reqs[i].max_out > ec.max_len)
 			ec.max_len = reqs[i].n_prompt + reqs[i].max_out;
+	}
 	struct nx_engine *e = NULL;
 	int rc = nx_engine_create(&e, &ec, err);
 	if (rc)

@@ -65,6 +65,7 @@ int nx_status_of(int code)
 	case 0: return NX_STATUS_OK;
 	case NX_ENOMEM: return NX_STATUS_OUT_OF_MEMORY;
 	case NX_ESKIP:
+	case NX_ENOSPC: /* of the KV pool: the cell cannot fit */
 	case NX_ENOTSUP:
 	case NX_ECONFLICT: return NX_STATUS_SKIPPED;
 	default: return NX_STATUS_FAILED;
@@ -112,8 +113,11 @@ static int engine_for(struct nx_runner *r, const struct nx_cell *cell, int32_t l
 	return 0;
 }
 
+/* The engine's own defaults claim it; a technique says so by its flag. */
 static bool claims_exactness(const struct nx_stack *s)
 {
+	if (s->n_layers == 0)
+		return true;
 	for (int32_t i = 0; i < s->n_layers; i++)
 		if (s->layers[i].plugin->technique->flags & NX_TECH_EXACT)
 			return true;

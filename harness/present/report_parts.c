@@ -152,8 +152,8 @@ void nx_report_gate(struct nx_doc *d, const struct nx_grid *g)
 	nx_doc_heading(d, 2, "Exactness gate");
 	nx_doc_paragraph(
 		d,
-		"The stack's tokens are fed back one sequence at a time and compared with what its own "
-		"numerics choose. A near tie is a difference between two tokens whose logits lie "
+		"The tokens that the stack's own numerics choose, one sequence at a time, are fed to the "
+		"batched stack, and its choice is compared at each position. A near tie is a difference between two tokens whose logits lie "
 		"closer than rounding; over 1 %% of them is inconclusive. A failed gate withholds the "
 		"speed-up.");
 	if (nx_table_rows(&t))

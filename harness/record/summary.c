@@ -215,6 +215,10 @@ static bool compare(struct grid *g, const struct nx_cell *cells, struct nx_cell_
 		snprintf(note, size, "withheld: gate failed");
 		return false;
 	}
+	if (ref && ref->status == NX_STATUS_INEXACT) {
+		snprintf(note, size, "withheld: the reference failed the gate");
+		return false;
+	}
 	if (!ref) {
 		snprintf(note, size, "no trial of the reference fits these lengths");
 		return false;

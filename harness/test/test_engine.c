@@ -292,7 +292,6 @@ START_TEST(a_request_that_never_fits_is_one_sentence)
 		run_stack(&fx, "paged_attention:block_size=16:num_blocks=3", &reqs, &opt, &o, &err),
 		0);
 	ck_assert_msg(strstr(err.msg, "num_blocks") || strstr(err.msg, "3 blocks"), "%s", err.msg);
-	/* Four samples share a prompt but outgrow the pool one by one: only the last can finish alone. */
 	outcome_release(&o);
 	requests_release(&reqs);
 }

@@ -234,7 +234,7 @@ static const struct {
          "x.yaml:1:1: found a list for the file; legal: a mapping with model, ", NULL},
 	/* types and ranges */
 	{HEAD "sweep:\n  batch_size: [1, x]\n", NULL, NX_EINVAL,
-         "x.yaml:6:19: found \"x\" for batch_size; legal: an integer from 1 to 65536", NULL},
+         "x.yaml:6:19: found \"x\" for batch_size; legal: an integer from 1 to 4096", NULL},
 	{HEAD "sweep:\n  batch_size: 0\n", NULL, NX_EINVAL,
          "x.yaml:6:15: found \"0\" for batch_size; legal: an integer from 1", NULL},
 	{HEAD "sweep:\n  batch_size: []\n", NULL, NX_EINVAL,
@@ -520,8 +520,8 @@ START_TEST(our_own_experiments_load)
 	char path[4300];
 	snprintf(path, sizeof(path), "%s/experiments/%s.yaml", source, names[_i]);
 	int rc = nx_experiment_load(&x, path, NULL, 0, build, &err);
-	if (rc == NX_EENV)
-		return; /* the model is not fetched, or the techniques are not built */
+	if (rc == NX_EENV && _i == 1)
+		return; /* SmolLM2 is not fetched */
 	snprintf(path, sizeof(path), "%s/techniques/continuous_batching.so", build);
 	if (rc && !nx_file_is_regular(path))
 		return;

@@ -210,7 +210,7 @@ static bool find(const struct subject *s, char *model, size_t size, struct promp
 	char oracle[1024];
 	nx_test_source_path(model, size, s->model);
 	nx_test_source_path(oracle, sizeof(oracle), s->oracle);
-	if (access(model, R_OK) != 0) {
+	if (access(model, R_OK) != 0 && s != &subjects[0]) { /* nano is part of the source */
 		printf("skipped: %s is not there (make models)\n", s->model);
 		return false;
 	}

@@ -16,7 +16,7 @@ enum { C_STEPS, C_JOINS, C_LATE_JOINS, C_BLOCKED, C_COUNT };
 
 struct continuous {
 	enum policy policy;
-	int32_t max_seqs;
+	int32_t max_requests; /* 0 = no limit */
 	double watermark;
 	int32_t *
 		order; /* [2 max_seqs] waiting, sorted; sized at create since hooks do not allocate */
@@ -32,7 +32,7 @@ static int create(void **self, const struct nx_host *host, const struct nx_value
 	if (!c)
 		return nx_fail(err, NX_ENOMEM, "continuous_batching: out of memory");
 	c->policy = (enum policy)values[P_POLICY].i;
-	c->max_seqs = (int32_t)values[P_MAX_BATCH_SIZE].i;
+	c->max_requests = (int32_t)values[P_MAX_BATCH_SIZE].i;
 	c->watermark = values[P_WATERMARK].f;
 	c->host = host;
 	c->cap = 2 * host->max_seqs;
@@ -78,6 +78,14 @@ static bool before(const struct continuous *c, const struct nx_sched_seq *a,
 	return false;
 }
 
+static bool has_request(const struct nx_sched_view *v, int32_t n, uint32_t request)
+{
+	for (int32_t i = 0; i < n; i++)
+		if (v->running[i].phase != NX_SEQ_HELD && v->running[i].request == request)
+			return true;
+	return false;
+}
+
 /* Insertion sort: stable, and the list is as short as the requests in flight. */
 static int32_t sort_waiting(struct continuous *c, const struct nx_sched_view *v)
 {
@@ -96,7 +104,7 @@ static int schedule(void *self, const struct nx_sched_view *v, struct nx_schedul
 {
 	struct continuous *c = self;
 	int64_t free_rows = v->kv_free, rows = 0;
-	int32_t places = v->free_seqs, running = 0;
+	int32_t places = v->free_seqs, running = 0, requests = 0;
 	(void)err;
 	out->release_held = true;
 	for (int32_t i = 0; i < v->n_running; i++) {
@@ -104,6 +112,9 @@ static int schedule(void *self, const struct nx_sched_view *v, struct nx_schedul
 		if (s->phase == NX_SEQ_HELD)
 			continue;
 		running++;
+		/* Samples of one request count once. */
+		if (c->max_requests && !has_request(v, i, s->request))
+			requests++;
 		int32_t grow = s->pending; /* rows it may take from the pool in this step */
 		out->grants[out->n_grants++] = (struct nx_grant){.index = i, .rows = s->pending};
 		rows += s->pending;
@@ -114,8 +125,8 @@ static int schedule(void *self, const struct nx_sched_view *v, struct nx_schedul
 	int32_t n = sort_waiting(c, v);
 	for (int32_t k = 0; k < n; k++) {
 		const struct nx_sched_seq *s = &v->waiting[c->order[k]];
-		bool seats = s->samples <= places &&
-		             (!c->max_seqs || running + s->samples <= c->max_seqs * s->samples);
+		bool more = c->max_requests && !has_request(v, v->n_running, s->request);
+		bool seats = s->samples <= places && (!more || requests < c->max_requests);
 		if (!seats || rows + s->pending > v->max_rows || s->kv_need > free_rows - reserve) {
 			c->n[C_BLOCKED]++;
 			break; /* later ones do not overtake: no starvation */
@@ -126,7 +137,7 @@ static int schedule(void *self, const struct nx_sched_view *v, struct nx_schedul
 		if (v->n_running)
 			c->n[C_LATE_JOINS]++;
 		places -= s->samples;
-		running += s->samples;
+		requests += more;
 		free_rows -= s->kv_need;
 		rows += s->pending;
 	}

@@ -35,13 +35,16 @@ static void scene_open(struct scene *s, const char *values)
 static void wait_for(struct scene *s, int32_t pending, int32_t priority, int32_t need,
                      int32_t max_out)
 {
-	s->waiting[s->view.n_waiting++] = (struct nx_sched_seq){.phase = NX_SEQ_WAITING,
-	                                                        .samples = 1,
-	                                                        .pending = pending,
-	                                                        .n_prompt = pending,
-	                                                        .priority = priority,
-	                                                        .max_out = max_out,
-	                                                        .kv_need = need};
+	s->waiting[s->view.n_waiting] =
+		(struct nx_sched_seq){.request = 100u + (uint32_t)s->view.n_waiting,
+	                              .phase = NX_SEQ_WAITING,
+	                              .samples = 1,
+	                              .pending = pending,
+	                              .n_prompt = pending,
+	                              .priority = priority,
+	                              .max_out = max_out,
+	                              .kv_need = need};
+	s->view.n_waiting++;
 }
 
 static void run_with(struct scene *s, int32_t priority, int32_t max_out)

@@ -34,7 +34,7 @@ static int kv_geometry(void *self, const struct nx_kv_demand *d, struct nx_kv_ge
 	int64_t rows = (int64_t)d->max_seqs * each;
 	if (d->budget_rows < each)
 		return nx_fail(
-			err, NX_EINVAL,
+			err, NX_ENOSPC,
 			"kv_cache: the memory limit allows %lld KV rows and one sequence reserves %d",
 			(long long)d->budget_rows, each);
 	*out = (struct nx_kv_geometry){

@@ -40,7 +40,7 @@ START_TEST(a_budget_below_one_sequence_is_refused)
 	struct nx_kv_demand d = {
 		.max_seqs = 4, .max_len = 256, .budget_rows = 200, .longest_request = 100};
 	fake_host_open(&f, "kv_cache", "", 4);
-	ck_assert_int_eq(f.plugin.technique->kv_geometry(f.self, &d, &g, &err), NX_EINVAL);
+	ck_assert_int_eq(f.plugin.technique->kv_geometry(f.self, &d, &g, &err), NX_ENOSPC);
 	ck_assert_ptr_nonnull(strstr(err.msg, "200 KV rows"));
 	fake_host_close(&f);
 	fake_host_open(&f, "kv_cache", "reserve=exact", 4);

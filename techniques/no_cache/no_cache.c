@@ -11,6 +11,7 @@
 struct no_cache {
 	uint64_t n_rows_again; /* rows computed beyond the one that a cache would have needed */
 	uint64_t n_commits;
+	int32_t longest; /* rows that a sequence can come to need in a step */
 };
 
 static int create(void **self, const struct nx_host *host, const struct nx_value *values,
@@ -27,14 +28,16 @@ static int create(void **self, const struct nx_host *host, const struct nx_value
 
 static void reset(void *self)
 {
-	*(struct no_cache *)self = (struct no_cache){0};
+	struct no_cache *c = self;
+	c->n_rows_again = c->n_commits = 0;
 }
 
 static int kv_geometry(void *self, const struct nx_kv_demand *d, struct nx_kv_geometry *out,
                        struct nx_err *err)
 {
-	(void)self;
+	struct no_cache *c = self;
 	(void)err;
+	c->longest = d->longest_request;
 	int64_t rows = (int64_t)d->max_seqs * d->longest_request;
 	*out = (struct nx_kv_geometry){
 		.block_size = d->max_len,
@@ -44,10 +47,11 @@ static int kv_geometry(void *self, const struct nx_kv_demand *d, struct nx_kv_ge
 	return 0;
 }
 
+/* Sequences grow in every step and nothing can be preempted for them, so each has room for the longest. */
 static int32_t kv_target(void *self, const struct nx_kv_want *want)
 {
-	(void)self;
-	return want->rows;
+	const struct no_cache *c = self;
+	return want->rows > c->longest ? want->rows : c->longest;
 }
 
 static void event(void *self, const struct nx_seq_event *e)

@@ -21,7 +21,7 @@ START_TEST(it_keeps_nothing_between_steps)
 	ck_assert(!g.keep && !g.blocks);
 	ck_assert_int_eq(g.n_rows, 400);
 	struct nx_kv_want w = {.rows = 33, .n_prompt = 20, .max_out = 80, .max_len = 256};
-	ck_assert_int_eq(t->kv_target(f.self, &w), 33);
+	ck_assert_int_eq(t->kv_target(f.self, &w), 100);
 	fake_host_close(&f);
 }
 END_TEST

@@ -54,14 +54,14 @@ static int kv_geometry(void *self, const struct nx_kv_demand *d, struct nx_kv_ge
 	if (n > d->budget_rows / bs) {
 		if (p->num_blocks)
 			return nx_fail(
-				err, NX_EINVAL,
+				err, NX_ENOSPC,
 				"paged_attention: num_blocks %lld of %lld tokens; the memory limit allows %lld",
 				(long long)n, (long long)bs, (long long)(d->budget_rows / bs));
 		n = d->budget_rows / bs;
 	}
 	if (n < one)
 		return nx_fail(
-			err, NX_EINVAL,
+			err, NX_ENOSPC,
 			"paged_attention: %lld blocks of %lld tokens cannot hold one request of %d tokens",
 			(long long)n, (long long)bs, d->longest_request);
 	*out = (struct nx_kv_geometry){

@@ -53,10 +53,10 @@ START_TEST(a_pool_below_one_request_is_refused)
 {
 	struct nx_kv_geometry g;
 	struct nx_err err = {0};
-	ck_assert_int_eq(geometry("num_blocks=6", INT64_MAX, &g, &err), NX_EINVAL);
+	ck_assert_int_eq(geometry("num_blocks=6", INT64_MAX, &g, &err), NX_ENOSPC);
 	ck_assert_ptr_nonnull(
 		strstr(err.msg, "6 blocks of 16 tokens cannot hold one request of 100"));
-	ck_assert_int_eq(geometry("num_blocks=20", 250, &g, &err), NX_EINVAL);
+	ck_assert_int_eq(geometry("num_blocks=20", 250, &g, &err), NX_ENOSPC);
 	ck_assert_ptr_nonnull(strstr(err.msg, "the memory limit allows 15"));
 }
 END_TEST

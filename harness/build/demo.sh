@@ -6,10 +6,12 @@ set -eu
 nexus=$1
 experiment=$2
 mkdir -p results
-"$nexus" run "$experiment"
-# shellcheck disable=SC2012  # names of run files are ours, and only their age matters here
-run=$(ls -t results/*.h5 | head -n 1)
+# A failed cell (status 1) is part of the report, not a reason to have none.
+status=0
+run=$("$nexus" run "$experiment") || status=$?
+[ -n "$run" ] || exit "$status"
 "$nexus" report "$run"
 "$nexus" plot "$run"
 stem=${run%.h5}
 printf '\nrun     %s\nreport  %s.md\n        %s.html\nplots   %s.plots/\n' "$run" "$stem" "$stem" "$stem"
+exit "$status"

@@ -80,8 +80,10 @@ struct nx_segment {
  *   slot     = L + slot_off   place in KV order, for COMMIT and PAD rows (where K and V are written)
  *   position = L + pos_off    RoPE position
  *   visible  = COMMIT, PAD, REDO: table slots [0, slot]
- *              CANDIDATE, PROBE: table slots [0, L), then the scratch rows listed in anc, in order
- *              (ancestors by depth, itself last)
+ *              CANDIDATE, PROBE: table slots [0, max(L, slot + 1 - n_anc)), then the scratch rows listed in
+ *              anc, in order (ancestors by depth, itself last). With slot_off = depth below the root, the
+ *              COMMIT row in slot L that the draft hangs from is seen through the table
+ *              (nexus_kernels/rows.h has the rule as code)
  *   scratch  = index of the row in the sequence's scratch rows (CANDIDATE, PROBE), else -1
  */
 struct nx_rows {

@@ -19,7 +19,9 @@
 
 #include "cpu/kv.h"
 
-#define Q_ROWS 64     /* most q rows of an item */
+#define Q_ROWS 64             /* most q rows of an item */
+#define SERIAL_PRODUCTS 16384 /* query times key elements that the caller does alone */
+#define SERIAL_MERGE 32768    /* elements of chunks that the caller merges alone */
 #define SPLIT_ROWS 64 /* calls of more rows are never split over chunks: bounds the workspace */
 
 struct item {
@@ -38,6 +40,7 @@ struct scratch {
 	float part_max[Q_ROWS], part_sum[Q_ROWS], max[Q_ROWS], sum[Q_ROWS];
 	struct row_keys see[Q_ROWS];
 	const uint8_t *key_row[TILE_KEYS], *value_row[TILE_KEYS];
+	const uint8_t *next_key[TILE_KEYS], *next_value[TILE_KEYS]; /* of the tile after */
 };
 
 enum phase { TILED, SCORES, SOFTMAX, OUTPUT, MERGE };
@@ -120,7 +123,8 @@ static bool shares(const struct view *v, int i, int32_t begin, int32_t end)
 }
 
 /* Where keys [begin, begin + n) of q row i lie. */
-static void locate(const struct view *v, int i, int32_t begin, int n)
+static void locate(const struct view *v, int i, int32_t begin, int n, const uint8_t **key_row,
+                   const uint8_t **value_row)
 {
 	const struct nx_kv *kv = v->j->a->kv;
 	int32_t layer = v->j->a->layer;
@@ -134,13 +138,33 @@ static void locate(const struct view *v, int i, int32_t begin, int n)
 			run = run < left ? run : left;
 		}
 		for (; run > 0 && j < n; run--, j++, key += kv->row_bytes, value += kv->row_bytes) {
-			v->s->key_row[j] = key + head;
-			v->s->value_row[j] = value + head;
+			key_row[j] = key + head;
+			value_row[j] = value + head;
 		}
 	}
 }
 
-static void tiled_rows(const struct view *v, int from, int to, int32_t begin, int32_t end, int n)
+/* Adds scores [to - from][n] times the tile's values to the outputs. Tiled, few rows read them where they lie:
+ * staging pays from the second pass on. */
+static void add_values(const struct view *v, int from, int to, const float *score, int64_t stride,
+                       int n, int n_next)
+{
+	const struct job *j = v->j;
+	struct scratch *s = v->s;
+	bool bf16 = j->a->kv->codec == NX_KV_BF16;
+	float *part = s->part + from * j->cols;
+	if (j->phase == TILED && to - from <= j->k->weigh_rows && j->cols == j->dim) {
+		j->k->weigh(part, j->cols, score, stride, s->value_row, to - from, n, j->cols, bf16,
+		            s->next_key, n_next);
+		return;
+	}
+	j->k->values(s->values, s->value_row, n, j->dim, j->cols, bf16);
+	j->k->multiply(part, j->cols, score, stride, s->values, j->cols, j->k->lanes, to - from, n,
+	               j->cols, true);
+}
+
+static void tiled_rows(const struct view *v, int from, int to, int32_t begin, int32_t end, int n,
+                       int n_next)
 {
 	struct scratch *s = v->s;
 	const struct job *j = v->j;
@@ -158,8 +182,7 @@ static void tiled_rows(const struct view *v, int from, int to, int32_t begin, in
 		if (by != 1)
 			j->k->scale(s->part + i * j->cols, j->cols, by);
 	}
-	j->k->multiply(s->part + from * j->cols, j->cols, score, TILE_KEYS, s->values, j->cols,
-	               j->k->lanes, to - from, n, j->cols, true);
+	add_values(v, from, to, score, TILE_KEYS, n, n_next);
 }
 
 static float *score_row(const struct view *v, int i)
@@ -177,14 +200,6 @@ static void score_rows(const struct view *v, int from, int to, int32_t begin)
 	               TILE_KEYS, false);
 }
 
-static void output_rows(const struct view *v, int from, int to, int32_t begin, int n)
-{
-	const struct job *j = v->j;
-	j->k->multiply(v->s->part + from * j->cols, j->cols, score_row(v, from) + begin,
-	               j->score_stride, v->s->values, j->cols, j->k->lanes, to - from, n, j->cols,
-	               true);
-}
-
 /* Stages the tile's keys and values as q row i sees them and does the phase for q rows [from, to). */
 static void tile_rows(const struct view *v, int from, int to, int32_t begin, int32_t end)
 {
@@ -198,18 +213,20 @@ static void tile_rows(const struct view *v, int from, int to, int32_t begin, int
 		}
 	if (n == 0)
 		return;
-	locate(v, longest, begin, n);
+	locate(v, longest, begin, n, v->s->key_row, v->s->value_row);
+	int n_next = 0; /* keys of the next tile, fetched on the way */
+	if (j->phase == TILED && to - from <= j->k->weigh_rows)
+		n_next = visible(v, longest, end, end + TILE_KEYS);
+	locate(v, longest, end, n_next, v->s->next_key, v->s->next_value);
 	if (j->phase != OUTPUT)
 		j->k->keys(v->s->keys, v->s->key_row,
 		           j->phase == TILED ? v->s->value_row : v->s->key_row, n, j->dim, bf16);
-	if (j->phase != SCORES)
-		j->k->values(v->s->values, v->s->value_row, n, j->dim, j->cols, bf16);
 	if (j->phase == TILED)
-		tiled_rows(v, from, to, begin, end, n);
+		tiled_rows(v, from, to, begin, end, n, n_next);
 	else if (j->phase == SCORES)
 		score_rows(v, from, to, begin);
 	else
-		output_rows(v, from, to, begin, n);
+		add_values(v, from, to, score_row(v, from) + begin, j->score_stride, n, n_next);
 }
 
 /* One tile for all q rows: runs of rows that share it, and rows alone (with all heads of theirs). */
@@ -395,9 +412,10 @@ static int64_t cut(const struct job *j, struct item *items)
 		const struct nx_segment *seg = &a->rows->segments[g];
 		int32_t q_rows = seg->n_rows * j->group, keys = j->split ? segment_keys(a, seg) : 0;
 		int32_t chunks = j->split ? (int32_t)chunks_of(keys, a->kv_chunk) : 1;
-		for (int32_t h = 0; h < a->kv->n_kv_heads; h++)
-			for (int32_t i = 0; i < q_rows; i += Q_ROWS)
-				for (int32_t c = 0; c < chunks; c++, n++) {
+		/* Chunks outermost: the short last ones come last and even out the threads. */
+		for (int32_t c = 0; c < chunks; c++)
+			for (int32_t h = 0; h < a->kv->n_kv_heads; h++)
+				for (int32_t i = 0; i < q_rows; i += Q_ROWS, n++) {
 					if (!items)
 						continue;
 					int32_t i1 = q_rows - i < Q_ROWS ? q_rows : i + Q_ROWS;
@@ -419,7 +437,11 @@ static void share_out(const struct job *j, int64_t n, int threads, int32_t *boun
 			const struct nx_segment *seg = &j->a->rows->segments[it->segment];
 			struct row_keys keys = row_keys(j->a->rows, j->a->state,
 			                                seg->row0 + (it->i1 - 1) / j->group);
-			double cost = j->split ? j->a->kv_chunk : (double)keys.n_table + keys.n_anc;
+			double cost = (double)keys.n_table + keys.n_anc;
+			if (j->split) {
+				cost -= (double)it->chunk0 * j->a->kv_chunk;
+				cost = cost < 0 ? 0 : cost < j->a->kv_chunk ? cost : j->a->kv_chunk;
+			}
 			cost = (cost + 1) *
 			       (16 + it->i1 - it->i0); /* staging costs as some 16 rows do */
 			if (pass == 0) {
@@ -437,6 +459,10 @@ static void share_out(const struct job *j, int64_t n, int threads, int32_t *boun
 int fast_attention(struct cpu_dev *d, const struct nx_attention *a, struct nx_err *err)
 {
 	int threads = pool_size(d->pool);
+	/* A few keys are done sooner than another thread could begin. */
+	if ((int64_t)a->rows->n_rows * a->rows->max_keys * a->n_heads * a->kv->head_dim <
+	    SERIAL_PRODUCTS)
+		threads = 1;
 	struct job j = {.d = d, .a = a, .k = d->k->attention, .dim = a->kv->head_dim};
 	bool tiled = a->kernel == NX_ATTN_TILED;
 	j.cols = (int32_t)round_up(j.dim, j.k->lanes);
@@ -462,8 +488,11 @@ int fast_attention(struct cpu_dev *d, const struct nx_attention *a, struct nx_er
 	if (tiled) {
 		j.phase = TILED;
 		pool_for(d->pool, threads, thread_items, &j);
-		if (j.split)
-			pool_for(d->pool, (int64_t)a->rows->n_rows * a->n_heads, merge_rows, &j);
+		int64_t outputs = (int64_t)a->rows->n_rows * a->n_heads;
+		if (j.split && outputs * j.n_chunks * j.dim < SERIAL_MERGE)
+			merge_rows(&j, 0, outputs, 0);
+		else if (j.split)
+			pool_for(d->pool, outputs, merge_rows, &j);
 		return 0;
 	}
 	for (j.phase = SCORES; j.phase <= OUTPUT; j.phase++)

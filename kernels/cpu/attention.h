@@ -22,6 +22,13 @@ struct attention_kernels {
 	 * lanes; b(i, j) = b[i * ldb + j / lanes * step + j % lanes]. */
 	void (*multiply)(float *c, int64_t ldc, const float *a, int64_t lda, const float *b,
 	                 int64_t ldb, int64_t step, int rows, int n, int cols, bool add);
+	/* c[r][j] += sum over i < n of a[r][i] * values[i][j] for at most weigh_rows rows and whole lanes of
+	 * cols, values as they lie in the store; the same bits as values() and multiply(). Fetches n_next rows
+	 * `next` on the way. */
+	void (*weigh)(float *c, int64_t ldc, const float *a, int64_t lda,
+	              const uint8_t *const *values, int rows, int n, int cols, bool bf16,
+	              const uint8_t *const *next, int n_next);
+	int weigh_rows;
 	/* Scores of n visible keys become exp(score - max), the rest 0; *max and *sum run on; returns what
 	 * sums made before must be multiplied by. */
 	float (*softmax_tile)(float *s, int n, float *max, float *sum);

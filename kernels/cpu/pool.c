@@ -32,6 +32,7 @@ struct pool {
 	_Alignas(64) _Atomic uint32_t generation; /* bumped for each piece of work; futex */
 	_Alignas(64) _Atomic uint32_t sleepers;
 	_Alignas(64) _Atomic uint32_t pending; /* workers that have not finished; futex */
+	_Alignas(64) _Atomic uint32_t waiting; /* the caller sleeps on pending */
 	_Alignas(64) _Atomic uint32_t quit;
 };
 
@@ -98,7 +99,8 @@ static void *worker_main(void *arg)
 		if (atomic_load(&p->quit))
 			return NULL;
 		run_part(p, w->index);
-		if (atomic_fetch_sub(&p->pending, 1) == 1)
+		/* No system call while the caller spins, as it does between the operations of a step. */
+		if (atomic_fetch_sub(&p->pending, 1) == 1 && atomic_load(&p->waiting))
 			futex_wake(&p->pending, 1);
 	}
 }
@@ -121,8 +123,10 @@ void pool_for(struct pool *p, int64_t n, pool_fn fn, void *ctx)
 	run_part(p, 0);
 	if (spin(&p->pending, 0, true))
 		return;
+	atomic_store(&p->waiting, 1);
 	for (uint32_t left; (left = atomic_load(&p->pending)) != 0;)
 		futex_wait(&p->pending, left);
+	atomic_store(&p->waiting, 0);
 }
 
 int pool_size(const struct pool *p)

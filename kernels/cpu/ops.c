@@ -212,6 +212,9 @@ static int check_keys(struct cpu_dev *d, const struct nx_attention *a, struct nx
 	d->counted.kv_bytes += read * 2u * (uint64_t)kv->n_kv_heads * (uint64_t)kv->head_dim *
 	                       kv_element_bytes(kv);
 	d->counted.act_bytes += 2 * rows * q_width * sizeof(float);
+	/* Scores that are materialised are written, read and written by the softmax, and read again. */
+	if (a->kernel == NX_ATTN_MATERIALISED)
+		d->counted.act_bytes += 4 * pairs * (uint64_t)a->n_heads * sizeof(float);
 	d->counted.flops += 4 * pairs * q_width;
 	return 0;
 }

@@ -57,7 +57,9 @@ static size_t pieces(struct nx_engine *e, struct piece *out)
 	PIECE(&e->state.len, seqs * sizeof(int32_t), NX_MEM_DEVICE, "plan");
 	PIECE(&e->state.last_token, seqs * sizeof(int32_t), NX_MEM_DEVICE, "plan");
 	PIECE(&e->samplers, seqs * sizeof(struct nx_sampler), NX_MEM_DEVICE, "plan");
-	PIECE(&e->token_dev, seqs * sizeof(int32_t), NX_MEM_DEVICE, "plan");
+	PIECE(&e->verdict.token, seqs * sizeof(int32_t), NX_MEM_DEVICE, "plan");
+	PIECE(&e->verdict.n_accepted, seqs * sizeof(int32_t), NX_MEM_DEVICE, "plan");
+	PIECE(&e->verdict.path, seqs * sizeof(int32_t), NX_MEM_DEVICE, "plan");
 	PIECE(&e->plan_dev, plan, NX_MEM_DEVICE, "plan");
 	for (int i = 0; i < 2; i++) {
 		PIECE(&e->steps[i].host, plan, NX_MEM_HOST, "plan");
@@ -133,6 +135,7 @@ static int create(struct nx_engine *e, struct nx_err *err)
 	e->owners[swap].reserved_bytes = e->store.swap_bytes;
 	e->owners[weights].reserved_bytes = e->owners[weights].peak_used_bytes = e->w->bytes;
 	e->state.max_seqs = e->max_seqs;
+	e->verdict.stride = 1;
 	nx_plan_layout_for(1, e->max_segs, e->max_seqs, e->max_seqs, &e->lay);
 	nx_engine_reset(e);
 	return 0;

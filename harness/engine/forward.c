@@ -135,13 +135,13 @@ static int draw(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
 		.emit = (const struct nx_emit *)(const void *)(e->plan_dev + e->lay.emits),
 		.samplers = e->samplers,
 		.state = &e->state,
-		.token = e->token_dev,
+		.verdict = &e->verdict,
 	};
 	rc = ops->sample(dev, e->stream, &sample, err);
 	if (rc)
 		return rc;
-	return ops->copy(dev, e->stream, st->tokens, e->token_dev,
-	                 (size_t)e->n_emits * sizeof(int32_t), NX_D2H, err);
+	return ops->copy(dev, e->stream, st->tokens, e->verdict.token,
+	                 (size_t)e->max_seqs * sizeof(int32_t), NX_D2H, err);
 }
 
 int nx_forward(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
@@ -156,7 +156,7 @@ int nx_forward(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
 		rc = ops->commit(
 			e->dev->dev, e->stream,
 			(const struct nx_commit *)(const void *)(e->plan_dev + e->lay.commits),
-			e->n_commits, e->token_dev, &e->state, err);
+			e->n_commits, &e->verdict, &e->state, err);
 	/* Copies that a fork queued read what this step has written. */
 	if (!rc)
 		rc = nx_store_flush_copies(&e->store, e->stream, err);

@@ -55,13 +55,14 @@ struct nx_seq {
 /* One output of a step in flight. */
 struct nx_flight {
 	int32_t seq, index; /* index of the output token */
+	int32_t place;
 	uint32_t gen;
 };
 
 /* Host side of a step; two take turns when planning ahead. */
 struct nx_step {
 	uint8_t *host;   /* pinned: what plan.c uploads */
-	int32_t *tokens; /* pinned, [max_emit]: what comes back */
+	int32_t *tokens; /* pinned, [max_seqs, verdict.stride]: what comes back */
 	struct nx_event *done;
 	struct nx_flight *flights; /* [max_emit] */
 	int32_t n_flights;
@@ -121,7 +122,7 @@ struct nx_engine {
 	struct nx_seq_state state;
 	struct nx_sampler *samplers;
 	uint8_t *plan_dev;
-	int32_t *token_dev;
+	struct nx_verdict verdict;
 	void *x, *h, *qkv, *attn_out, *ff, *lx, *lh;
 	float *logits;
 	void *workspace;

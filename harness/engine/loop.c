@@ -135,7 +135,7 @@ static int reconcile(struct nx_engine *e, struct nx_step *st, struct nx_err *err
 	for (int32_t j = 0; j < st->n_flights && !rc; j++) {
 		const struct nx_flight *f = &st->flights[j];
 		struct nx_seq *s = &e->seqs[f->seq];
-		int32_t token = st->tokens[j];
+		int32_t token = st->tokens[f->place];
 		if (s->gen != f->gen)
 			continue; /* ended one step ago */
 		s->n_seen++;

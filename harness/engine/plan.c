@@ -123,7 +123,7 @@ static void add_emit(struct nx_engine *e, struct nx_step *st, int32_t i, int32_t
 	struct nx_emit *em = (struct nx_emit *)(void *)(st->host + e->lay.emits) + e->n_emits;
 	*em = (struct nx_emit){
 		.logit_row = logit_row, .seq = s->place, .src_seq = p->place, .pos_off = rows};
-	st->flights[e->n_emits] = (struct nx_flight){.seq = i, .gen = s->gen, .index = s->n_out};
+	st->flights[e->n_emits] = (struct nx_flight){.seq = i, .gen = s->gen, .index = s->n_out, .place = s->place};
 	if (s->req->force)
 		s->tokens[s->n_tokens++] = s->req->force[s->n_out];
 	s->n_out++;
@@ -135,7 +135,7 @@ static void add_commit(struct nx_engine *e, struct nx_step *st, int32_t place, i
 {
 	struct nx_commit *c =
 		(struct nx_commit *)(void *)(st->host + e->lay.commits) + e->n_commits++;
-	*c = (struct nx_commit){.seq = place, .src_seq = src, .n_rows = rows, .emit = emit};
+	*c = (struct nx_commit){.seq = place, .src_seq = src, .n_rows = rows, .emits = emit >= 0};
 }
 
 /* The prompt is done: every child takes the parent's KV and draws its own first token from the same logits. */

@@ -32,6 +32,8 @@ static int group_init(struct nx_store *s, int32_t i, const struct nx_group_shape
 	struct nx_kv *kv = &s->kv[i];
 	*kv = (struct nx_kv){
 		.codec = g->codec,
+		.plain = g->codec == NX_KV_F32 ? NX_F32 : NX_BF16,
+		.window = 1,
 		.n_layers = g->n_layers,
 		.n_kv_heads = g->n_kv_heads,
 		.head_dim = g->head_dim,

@@ -115,9 +115,10 @@ static int schedule(void *self, const struct nx_sched_view *v, struct nx_schedul
 		/* Samples of one request count once. */
 		if (c->max_requests && !has_request(v, i, s->request))
 			requests++;
-		int32_t grow = s->pending; /* rows it may take from the pool in this step */
-		out->grants[out->n_grants++] = (struct nx_grant){.index = i, .rows = s->pending};
-		rows += s->pending;
+		int32_t grow = s->pending + s->draft; /* rows it may take from the pool in this step */
+		out->grants[out->n_grants++] =
+			(struct nx_grant){.index = i, .rows = s->pending, .draft = s->draft};
+		rows += grow;
 		free_rows -= grow;
 	}
 	/* Some room stays for those that run, so that a newcomer is not preempted in its second step. */

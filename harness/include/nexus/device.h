@@ -26,112 +26,18 @@
 #include <stdint.h>
 
 #include "nexus/err.h"
+#include "nexus/rows.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-#define NX_DEVICE_ABI 1u
+#define NX_DEVICE_ABI 2u
 
 struct nx_stream;
 struct nx_event;
 struct nx_graph;
 struct nx_weight; /* a matrix packed for this device; made by weight_create */
-
-enum nx_dtype { NX_F32 = 0, NX_BF16 = 1 };
-
-/* How a KV row is encoded in the store. The plain types first; codecs bring their own later. */
-enum nx_kv_codec { NX_KV_F32 = 0, NX_KV_BF16 = 1 };
-
-static inline size_t nx_dtype_bytes(enum nx_dtype t)
-{
-	return t == NX_F32 ? 4 : 2;
-}
-
-/* ---- rows ------------------------------------------------------------------------------------- */
-
-/* X(name, text): what becomes of a row. */
-#define NX_ROW_KINDS(X)                                                                            \
-	X(COMMIT, "a real token; its KV stays")                                                    \
-	X(CANDIDATE, "drafted; stays only if accepted")                                            \
-	X(PROBE, "never accepted; its KV is dropped")                                              \
-	X(PAD, "computed and reserved, never visible")                                             \
-	X(REDO, "computed again for its taps; writes no KV")
-
-enum nx_row_kind {
-#define X(name, text) NX_ROW_##name,
-	NX_ROW_KINDS(X)
-#undef X
-		NX_ROW_KIND_COUNT
-};
-
-#define NX_TOKEN_LAST (-1) /* row token: take last_token[seq] on the device */
-
-/* A run of consecutive rows that belong to one sequence, in ascending slot order. */
-struct nx_segment {
-	int32_t seq;
-	int32_t row0;
-	int32_t n_rows;
-	int32_t max_keys; /* host's upper bound of the keys that any row of the segment sees */
-};
-
-/*
- * The rows of one forward. All arrays in device memory, [n_rows] unless stated. With L = len[seq]:
- *   slot     = L + slot_off   place in KV order, for COMMIT and PAD rows (where K and V are written)
- *   position = L + pos_off    RoPE position
- *   visible  = COMMIT, PAD, REDO: table slots [0, slot]
- *              CANDIDATE, PROBE: table slots [0, max(L, slot + 1 - n_anc)), then the scratch rows listed in
- *              anc, in order (ancestors by depth, itself last). With slot_off = depth below the root, the
- *              COMMIT row in slot L that the draft hangs from is seen through the table
- *              (nexus_kernels/rows.h has the rule as code)
- *   scratch  = index of the row in the sequence's scratch rows (CANDIDATE, PROBE), else -1
- */
-struct nx_rows {
-	int32_t n_rows;
-	int32_t n_segments;
-	int32_t anc_stride; /* columns of anc; 0 when no row has ancestors */
-	int32_t max_keys;   /* over all segments */
-	const int32_t *seq;
-	const int32_t *token; /* id or NX_TOKEN_LAST */
-	const int32_t *slot_off;
-	const int32_t *pos_off;
-	const int32_t *kind; /* enum nx_row_kind */
-	const int32_t *scratch;
-	const int32_t *n_anc;
-	const int32_t *anc;                /* [n_rows, anc_stride] scratch indices */
-	const struct nx_segment *segments; /* [n_segments], covering all rows in order */
-};
-
-/* Device-side state of sequences, [max_seqs] each. Only commit() changes it during a step. */
-struct nx_seq_state {
-	int32_t max_seqs;
-	int32_t *len;        /* committed rows in the KV store */
-	int32_t *last_token; /* last token emitted, not yet in the store */
-};
-
-/* ---- the KV store as kernels see it ----------------------------------------------------------- */
-
-/*
- * One layer group. A pool row r of layer l has its K at
- *     base + l * layer_bytes + r * row_bytes
- * and its V at the same place + v_offset. A row is [n_kv_heads][head_dim], encoded by codec.
- * Slot s of sequence q lives in pool row  table[q * table_stride + s / block_size] + s % block_size.
- * (A contiguous layout is a table of one block.) Scratch row i of sequence q of layer l:
- *     scratch + l * scratch_layer_bytes + (q * scratch_cap + i) * scratch_row_bytes
- * K, and V at + scratch_v_offset; scratch rows are in the plain type of the codec.
- */
-struct nx_kv {
-	enum nx_kv_codec codec;
-	int32_t n_layers, n_kv_heads, head_dim;
-	int32_t block_size, table_stride;
-	const int32_t *
-		table; /* device, [max_seqs, table_stride], first pool row of each block; -1 = none */
-	uint8_t *base;
-	int64_t layer_bytes, row_bytes, v_offset;
-	uint8_t *scratch; /* NULL when scratch_cap is 0 */
-	int64_t scratch_layer_bytes, scratch_row_bytes, scratch_v_offset;
-	int32_t scratch_cap;
-};
 
 /* ---- arguments of operations ------------------------------------------------------------------ */
 
@@ -162,7 +68,8 @@ struct nx_linear {
 	bool y_f32; /* logits */
 };
 
-/* Rotates q and k (pairs (2i, 2i+1), Su et al. 2104.09864) in place and writes k, v into the store. */
+/* Rotates q and k (pairs (2i, 2i+1), Su et al. 2104.09864) in place and writes k, v into the store. With
+ * NX_KV_OWN it only rotates: the codec's attention entry writes. */
 struct nx_rope_store {
 	const struct nx_rows *rows;
 	const struct nx_seq_state *state;
@@ -202,28 +109,68 @@ struct nx_sampler {
 	uint32_t request, sample;
 };
 
-/* One token to be drawn. Its random number is keyed by (seed, request, sample, position, purpose). */
+/*
+ * One sequence to be decided on: its next token is drawn, after the longest path of its draft that the
+ * sampler's rule accepts. Random numbers are keyed by (seed, request, sample, position, purpose, sibling);
+ * nexus_kernels/rng.h.
+ */
 struct nx_emit {
-	int32_t logit_row; /* row of the logits matrix */
-	int32_t seq;       /* sequence that receives it: samplers[seq] */
+	int32_t logit_row; /* of its last COMMIT row; those of its drafted rows follow in their order */
+	int32_t seq;       /* sequence that receives it: samplers[seq], verdict row seq */
 	int32_t src_seq;   /* sequence whose rows were computed (differs from seq at a fork) */
-	int32_t pos_off;   /* position of the new token = len[src_seq] + pos_off */
+	int32_t pos_off;   /* position of the first new token = len[src_seq] + pos_off */
+	int32_t n_draft;   /* drafted rows of seq; 0 at a fork and after a prompt */
 };
 
+/* A verdict that is given and not found (replayed acceptance): all the work is done, only the choice is not.
+ * OWN: the sampler's. DEPTH: the first drafted row that is `value` deep, or the deepest there is, is accepted
+ * with its ancestors (0 = none). LEAF: drafted row `value` is (-1 = none). */
+enum nx_override_kind { NX_OVERRIDE_OWN, NX_OVERRIDE_DEPTH, NX_OVERRIDE_LEAF };
+struct nx_override {
+	int32_t kind, value;
+};
+
+/*
+ * Draws and verifies. From the root down the draft: among a node's CANDIDATE children, in order,
+ *   greedy (temperature 0)     the one that is the target's choice
+ *   chosen children (q_row = NX_Q_CERTAIN, all of them)
+ *                              the target's token is drawn as without a draft, and the child that equals it is
+ *                              accepted: each child x with probability p(x), as if tried one after the other
+ *                              against a point mass, and the output does not depend on the draft at all
+ *   drawn children             child x with min(1, p(x) / q(x)); on rejection p = norm(max(p - q, 0)) and, for
+ *                              siblings of one row of q, q without x (2211.17192; 2305.09781 section 4)
+ * p is the target's distribution after temperature and filters. Where no child is accepted the token is drawn
+ * from what is left of p. A node may have both sorts; they are tried in order by the last rule, a chosen child
+ * with probability p(x) and p without it on rejection.
+ */
 struct nx_sample {
 	const float *logits; /* device, [n_logit_rows, vocab] */
 	int32_t n_emit, vocab;
 	const struct nx_emit *emit;        /* device, [n_emit] */
 	const struct nx_sampler *samplers; /* device, [max_seqs] */
 	const struct nx_seq_state *state;
-	int32_t *token; /* device, [n_emit] */
-	float *logprob; /* device, [n_emit], natural log of the untempered softmax; NULL = not wanted */
+	const struct nx_draft *draft;     /* NULL = nothing was drafted */
+	const struct nx_verdict *verdict; /* written */
+	float *logprob; /* device, [max_seqs, verdict->stride]: natural log of the untempered softmax of each
+	                   token emitted; NULL = not wanted */
+	/* Teacher forcing: device, [max_seqs, verdict->stride], or NULL. Where force[seq][d] >= 0 the child that
+	 * equals it is accepted at depth d whatever the sampler says; verdict->token keeps the sampler's choice. */
+	const int32_t *force;
+	const struct nx_override *override; /* device, [max_seqs], or NULL */
 };
 
-/* len[seq] = len[src_seq] + n_rows; if emit >= 0, last_token[seq] = token[emit].
- * Entries take effect in order: children of a fork come before their parent. */
+/* len[seq] = len[src_seq] + n_rows, and if emits: + n_accepted[seq]; last_token[seq] = the last token emitted.
+ * Entries take effect in order: children of a fork come before their parent. n_rows < 0 after rows were
+ * dropped. */
 struct nx_commit {
-	int32_t seq, src_seq, n_rows, emit;
+	int32_t seq, src_seq, n_rows, emits;
+};
+
+/* Where draft_rows() writes; arrays of the step's nx_rows, device, by row. */
+struct nx_draft_rows {
+	int32_t *token, *slot_off, *pos_off, *kind, *scratch, *n_anc;
+	int32_t *anc; /* [rows, anc_stride] */
+	int32_t anc_stride;
 };
 
 /* Copies pool rows or scratch rows inside the store, all layers, K and V. dst and src are pool rows. */
@@ -347,20 +294,29 @@ struct nx_device_ops {
 	int (*sample)(void *dev, struct nx_stream *s, const struct nx_sample *a,
 	              struct nx_err *err);
 	int (*commit)(void *dev, struct nx_stream *s, const struct nx_commit *c /* device */,
-	              int32_t n, const int32_t *token, const struct nx_seq_state *state,
+	              int32_t n, const struct nx_verdict *v, const struct nx_seq_state *state,
 	              struct nx_err *err);
-	/* Copies between pool rows of one store, in order (copy-on-write, defragmentation). */
+	/* Puts drafts among a step's rows: drafted row i of span->seq becomes row span->row0 + i: token, kind,
+	 * scratch row i, slot_off = pos_off = depth below the root, ancestors by depth with itself last. Rows
+	 * without a token become PROBE rows that see themselves alone. window > 1: rows whose position lies in a
+	 * later group of `window` tokens than the root's lose their token (the codec rule). So do rows below
+	 * those. A parent that is no earlier row or a token outside [0, vocab) is an error. */
+	int (*draft_rows)(void *dev, struct nx_stream *s, const struct nx_draft *d,
+	                  const struct nx_draft_span *spans /* device */, int32_t n_spans,
+	                  int32_t vocab, int32_t window, const struct nx_seq_state *state,
+	                  const struct nx_draft_rows *out, struct nx_err *err);
+	/* Copies between pool rows of one store, in order (copy-on-write, prefixes). */
 	int (*kv_copy)(void *dev, struct nx_stream *s, const struct nx_kv *kv,
 	               const struct nx_kv_copy *c /* host */, int32_t n, struct nx_err *err);
 	/* Pool rows [row, row + n) of all layers to or from host memory; layout private to the device,
 	 * n * nx_kv_swap_row_bytes(kv) bytes. */
 	int (*kv_swap)(void *dev, struct nx_stream *s, const struct nx_kv *kv, int32_t row,
 	               int32_t n, void *host, enum nx_copy_dir dir, struct nx_err *err);
-	/* Moves accepted scratch rows into their slots: for each entry {seq, n, path[n]}, scratch row path[i]
-	 * goes to slot len[seq] + 1 + i. Before commit. path device int32 [n_seqs, stride]; n device [n_seqs]. */
+	/* Moves accepted scratch rows into the store: for each emit with n_draft > 0, scratch row path[i] goes to
+	 * slot len[seq] + pos_off + i (into the window where the codec has one). Before commit. */
 	int (*kv_compact)(void *dev, struct nx_stream *s, const struct nx_kv *kv,
-	                  const struct nx_seq_state *state, const int32_t *seq, const int32_t *n,
-	                  const int32_t *path, int32_t stride, int32_t n_seqs, struct nx_err *err);
+	                  const struct nx_seq_state *state, const struct nx_emit *emit /* device */,
+	                  int32_t n_emit, const struct nx_verdict *v, struct nx_err *err);
 };
 
 static inline size_t nx_kv_swap_row_bytes(const struct nx_kv *kv)

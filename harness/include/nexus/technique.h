@@ -18,11 +18,16 @@
  * A stack has at most one technique a slot. NULL means "the engine's default".
  *
  *     schedule   schedule, victim
- *     kv_layout  kv_geometry, kv_target
+ *     kv_layout  kv_geometry, kv_target, kv_drop
+ *     kv_codec   codec_layout, codec_attend, codec_commit (takes the attention slot, too)
+ *     prefix     prefix_geometry, prefix_match, prefix_publish, prefix_evict
+ *     draft      draft_needs, propose, draft, observe, judged
+ *     weights    weight_pack, weight_drop, weight_bytes, weight_linear
  *     attention  attention_plan
  *
  * Two kinds of hook. PLAN hooks run on the host and write only what they are handed. ENQUEUE hooks put
- * work on a stream. Hooks on the timed path (all but probe, create, reset, destroy, *_geometry, *_plan)
+ * work on a stream through host->ops (operations of the device, or enqueue() for a function of their own) and
+ * must not look at device memory: the work runs later, and on a GPU elsewhere. Hooks on the timed path (all but probe, create, reset, destroy, *_geometry, *_plan)
  * do not allocate, print, lock, open files or wait. All state lives in self; no mutable globals.
  *
  * Errors: 0 or a negative nx_code and one sentence in *err (see err.h). Threads: hooks of one instance
@@ -31,14 +36,14 @@
 #ifndef NEXUS_TECHNIQUE_H
 #define NEXUS_TECHNIQUE_H
 
-#include "nexus/device.h"
+#include "nexus/slots.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 #define NX_TECHNIQUE_MAGIC 0x4e58544543484e51ull /* "NXTECHNQ" */
-#define NX_TECHNIQUE_ABI 1u                      /* bumped when existing members change meaning */
+#define NX_TECHNIQUE_ABI 2u                      /* bumped when existing members change meaning */
 #define NX_TECHNIQUE_SYMBOL "nx_technique_entry"
 
 /* ---- parameters and counters ------------------------------------------------------------------ */
@@ -118,6 +123,12 @@ struct nx_host {
 	/* Memory charged to the technique by name. NULL when there is none. Not on the timed path. */
 	void *(*alloc)(void *ctx, enum nx_mem kind, size_t bytes);
 	void (*free)(void *ctx, enum nx_mem kind, void *p, size_t bytes);
+
+	/* Prefix caches, from PLAN hooks. hold: block `index` of the sequence at `place` stays when the sequence
+	 * goes; returns its id, or -1 when there is no room. Over a contiguous layout its rows are copied into the
+	 * cache's own pool. release: gives the block back. */
+	int32_t (*kv_hold)(void *ctx, int32_t place, int32_t index);
+	void (*kv_release)(void *ctx, int32_t block);
 };
 
 struct nx_probe {
@@ -125,93 +136,6 @@ struct nx_probe {
 	int32_t batch_size, max_seqs, max_len;
 	const struct nx_value *values;
 	uint64_t host_bytes, device_bytes; /* out: what the technique itself will take */
-};
-
-/* ---- schedule --------------------------------------------------------------------------------- */
-
-enum nx_seq_phase {
-	NX_SEQ_PREFILL, /* running; its next token needs more than one row or it has no output yet */
-	NX_SEQ_DECODE,  /* running; one pending row */
-	NX_SEQ_SWAPPED, /* preempted, its KV lies in host memory */
-	NX_SEQ_WAITING, /* not started, or preempted and to be computed again */
-	NX_SEQ_HELD,    /* finished, but its place in the batch is still taken (static batching) */
-};
-
-/* A sequence as the scheduler sees it. Counts are upper bounds where the host plans ahead. */
-struct nx_sched_seq {
-	uint32_t request, sample;
-	enum nx_seq_phase phase;
-	int32_t priority; /* higher runs first */
-	int32_t samples; /* sequences that admission will start (n of the request); 1 once running */
-	uint64_t arrival_ns;
-	int32_t n_prompt, n_out, max_out;
-	int32_t pending; /* rows to compute before the next token can be drawn */
-	int32_t kv_held; /* KV rows it holds */
-	int32_t kv_need; /* free KV rows that starting or resuming it takes, as the layout reserves */
-	int32_t n_preempted;
-};
-
-struct nx_sched_view {
-	const struct nx_sched_seq *running; /* places taken, in order of admission */
-	int32_t n_running;
-	const struct nx_sched_seq
-		*waiting; /* in order of arrival; swapped and preempted ones first */
-	int32_t n_waiting;
-	int32_t batch_size; /* places in requests */
-	int32_t free_seqs;  /* places in sequences */
-	int32_t max_rows;   /* most rows of a step */
-	int64_t kv_free;    /* KV rows free now */
-	int64_t kv_total;
-	bool split_prompt; /* grants smaller than `pending` are allowed (trait SPLIT_PROMPT holds) */
-};
-
-/* Rows granted to one sequence in this step. */
-struct nx_grant {
-	bool waiting; /* index is into waiting: start or resume it */
-	int32_t index;
-	int32_t rows; /* at most pending; 0 with pad > 0 for a HELD sequence */
-	int32_t pad;  /* PAD rows computed after the real ones */
-};
-
-struct nx_schedule {
-	struct nx_grant *grants; /* room for n_running + n_waiting */
-	int32_t n_grants;
-	int32_t pad_len; /* reserve at least this many rows for each granted sequence; 0 = no wish */
-	bool release_held; /* free the places of all HELD sequences before the grants are served */
-};
-
-/* ---- kv_layout -------------------------------------------------------------------------------- */
-
-enum nx_preempt { NX_PREEMPT_NONE, NX_PREEMPT_RECOMPUTE, NX_PREEMPT_SWAP };
-
-struct nx_kv_demand {
-	int32_t max_seqs, max_len;
-	int64_t budget_rows; /* KV rows that the run's memory limit allows; INT64_MAX = no limit */
-	int32_t longest_request; /* largest prompt + output of the workload */
-};
-
-struct nx_kv_geometry {
-	int32_t block_size; /* tokens a block; max_len = one block a sequence */
-	int64_t n_rows;     /* rows of the pool, a multiple of block_size when `blocks` */
-	bool blocks; /* true: fixed blocks, shared by reference; false: one contiguous run each */
-	bool keep;   /* false: everything is dropped after each step (no cache) */
-	enum nx_preempt preempt;
-	int64_t swap_rows; /* rows of host memory for swapped sequences */
-};
-
-/* A sequence that wants room. */
-struct nx_kv_want {
-	int32_t rows;              /* rows that must be writable now: upper bound of length + cap */
-	int32_t n_prompt, max_out; /* of its request */
-	int32_t max_len;
-};
-
-/* ---- attention -------------------------------------------------------------------------------- */
-
-struct nx_attn_limits {
-	int32_t n_heads, n_kv_heads, head_dim;
-	int32_t max_rows, max_len;
-	bool invariant;
 };
 
 /* ---- events ----------------------------------------------------------------------------------- */
@@ -260,7 +184,7 @@ struct nx_technique {
 	void (*destroy)(void *self);
 	/* Optional. Writes one value a row of counters. */
 	void (*read_counters)(void *self, double *values);
-	/* Optional. PLAN. */
+	/* Optional. PLAN. Whatever the technique's slot. */
 	void (*event)(void *self, const struct nx_seq_event *e);
 
 	/* schedule slot. PLAN. Decides which sequences get how many rows in this step. Granting nothing
@@ -281,6 +205,63 @@ struct nx_technique {
 	 * through device.h and charges it to the technique. */
 	int (*attention_plan)(void *self, const struct nx_attn_limits *l,
 	                      enum nx_attn_kernel *kernel, int32_t *kv_chunk, struct nx_err *err);
+
+	/* ---- since ABI 2 */
+
+	/* Optional. What is kept from earlier runs (entries, rows, ...): 0 after create and after reset. A trial
+	 * that starts with more is invalid. */
+	int64_t (*warm)(void *self);
+
+	/* kv_layout slot, optional. PLAN. Breaks FULL_KV. Returns how many rows to drop, 0 = none, and the first
+	 * of them: whole blocks where the layout has blocks. Later rows move down; positions stay. */
+	int32_t (*kv_drop)(void *self, const struct nx_kv_held *held, int32_t *first);
+
+	/* kv_codec slot: codec_layout and codec_attend; codec_commit too when window > 1. */
+	int (*codec_layout)(void *self, const struct nx_codec_limits *l, struct nx_codec_layout *out,
+	                    struct nx_err *err);
+	/* ENQUEUE, once a layer of each forward, after rotation: encodes, attends, keeps (see nx_codec_step). */
+	int (*codec_attend)(void *self, struct nx_stream *s, const struct nx_codec_step *a,
+	                    struct nx_err *err);
+	/* ENQUEUE, when drafts were accepted. */
+	int (*codec_commit)(void *self, struct nx_stream *s, const struct nx_codec_commit *c,
+	                    struct nx_err *err);
+
+	/* prefix slot: all four. */
+	int (*prefix_geometry)(void *self, const struct nx_prefix_limits *l,
+	                       struct nx_prefix_geometry *out, struct nx_err *err);
+	/* PLAN. How many leading tokens are cached: a multiple of the block size, less than n (one token at least
+	 * is computed). Fills blocks [result / block_size] with ids; blocks == NULL only asks (a hint). */
+	int32_t (*prefix_match)(void *self, const int32_t *tokens, int32_t n, int32_t *blocks);
+	/* PLAN. New full blocks of a sequence may be cached: kv_hold() those that are wanted. */
+	void (*prefix_publish)(void *self, const struct nx_prefix_rows *r);
+	/* PLAN. The pool is short of `rows` rows: kv_release() what can be spared. Returns rows given back. */
+	int64_t (*prefix_evict)(void *self, int64_t rows);
+
+	/* draft slot: draft_needs, propose, and draft unless NX_TECH_NEEDS_TOKENS is set (a host drafter). */
+	int (*draft_needs)(void *self, const struct nx_draft_limits *l, struct nx_draft_needs *out,
+	                   struct nx_err *err);
+	/* PLAN, each step for each decoding sequence that may draft. Returns the number of rows, 0 to cap, or
+	 * NX_UNDRAFTABLE. A host drafter writes rows [result]; others are handed NULL and write them in draft. */
+	int32_t (*propose)(void *self, const struct nx_draft_seq *s, struct nx_draft_row *rows);
+	/* ENQUEUE, before the forward of a step in which sequences decode, drafting or not. */
+	int (*draft)(void *self, struct nx_stream *s, const struct nx_draft_step *d,
+	             struct nx_err *err);
+	/* Optional. ENQUEUE, after each forward, prompts included. */
+	int (*observe)(void *self, struct nx_stream *s, const struct nx_observe *o,
+	               struct nx_err *err);
+	/* Optional. ENQUEUE, after the verdict of each step that emits. */
+	int (*judged)(void *self, struct nx_stream *s, const struct nx_judged *j,
+	              struct nx_err *err);
+
+	/* weights slot: all four. Packs a matrix: 0 and *out, or NX_WEIGHT_LEFT, or a negative code. Not on the
+	 * timed path; memory comes from host->alloc. */
+	int (*weight_pack)(void *self, const struct nx_weight_desc *d, enum nx_weight_role role,
+	                   int32_t layer, void **out, struct nx_err *err);
+	void (*weight_drop)(void *self, void *w);
+	uint64_t (*weight_bytes)(void *self, const void *w);
+	/* ENQUEUE. The product of nx_linear with a packed matrix; a->w is NULL. */
+	int (*weight_linear)(void *self, struct nx_stream *s, const void *w,
+	                     const struct nx_linear *a, struct nx_err *err);
 };
 
 /* The oldest table size that this header's harness still loads. */

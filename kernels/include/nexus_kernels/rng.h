@@ -4,7 +4,7 @@
  *
  * Philox4x32-10 (Salmon et al., SC 2011) is a function of (key, counter) with no state, so a draw depends
  * on what it is for and never on what was drawn before: the key is the seed, the counter is
- * (request, sample, position, purpose). Purposes: 0 is the sampler's own draw.
+ * (request, sample, position, purpose), with the sibling's number in the purpose's upper bits.
  */
 #ifndef NEXUS_KERNELS_RNG_H
 #define NEXUS_KERNELS_RNG_H
@@ -17,7 +17,13 @@
 #define NX_RNG_FN static inline
 #endif
 
-enum nx_rng_purpose { NX_RNG_SAMPLE = 0 };
+enum nx_rng_purpose {
+	NX_RNG_SAMPLE = 0,   /* the sampler's draw of the token at this position */
+	NX_RNG_ACCEPT = 1,   /* is a drafted token accepted? with the child's number among its siblings */
+	NX_RNG_RESIDUAL = 2, /* draw from what is left after drafted tokens were rejected */
+	NX_RNG_DRAFT = 3,    /* a drafter's own draws, with the sibling's number */
+};
+#define NX_RNG_SIBLING(purpose, sibling) ((uint32_t)(purpose) | (uint32_t)(sibling) << 8)
 
 struct nx_rng_block {
 	uint32_t x[4];

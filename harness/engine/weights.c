@@ -100,7 +100,9 @@ static int vector(struct nx_weights *w, float **out, const float *host, int64_t 
 		return nx_fail(err, NX_ENOMEM, "the device has no room for a norm of %lld elements",
 		               (long long)n);
 	w->bytes += bytes;
-	return w->dev->ops->copy(w->dev->dev, NULL, *out, host, bytes, NX_H2D, err);
+	int rc = w->dev->ops->copy(w->dev->dev, NULL, *out, host, bytes, NX_H2D, err);
+	/* The next vector goes through the same host memory. */
+	return rc ? rc : w->dev->ops->stream_sync(w->dev->dev, NULL, err);
 }
 
 static int norm(struct nx_weights *w, float **out, const struct nx_model *m, enum nx_weight_id id,
@@ -152,7 +154,9 @@ int nx_weights_create(struct nx_weights **out, const struct nx_model *model, str
 {
 	const struct nx_shape *s = nx_model_shape(model);
 	struct nx_weights *w = calloc(1, sizeof(*w));
-	float *tmp = NULL;
+	size_t bytes =
+		(size_t)(s->d_model > s->rope_dim ? s->d_model : s->rope_dim) * sizeof(float);
+	float *tmp;
 	int rc;
 	if (!w)
 		return nx_fail(err, NX_ENOMEM, "out of memory for the weights of %s",
@@ -163,11 +167,12 @@ int nx_weights_create(struct nx_weights **out, const struct nx_model *model, str
 	w->dtype = dtype;
 	w->tokenizer = nx_model_tokenizer(model);
 	w->layers = calloc((size_t)s->n_layers, sizeof(*w->layers));
-	tmp = malloc((size_t)(s->d_model > s->rope_dim ? s->d_model : s->rope_dim) * sizeof(*tmp));
+	tmp = dev->ops->host_alloc(dev->dev, bytes); /* what copy() reads */
 	rc = w->layers && tmp ? load(w, model, tmp, err)
 	                      : nx_fail(err, NX_ENOMEM, "out of memory for the weights of %s",
 	                                nx_model_name(model));
-	free(tmp);
+	if (tmp)
+		dev->ops->host_free(dev->dev, tmp, bytes);
 	if (rc) {
 		nx_weights_destroy(w);
 		return rc;

@@ -58,7 +58,40 @@ static const struct nx_kv *keep_kv(struct late_work *k, const struct nx_kv *kv)
 	DEVICE(kv->table);
 	DEVICE(kv->base);
 	DEVICE(kv->scratch);
+	DEVICE(kv->win);
 	return late_keep(k, kv, sizeof(*kv));
+}
+
+static const struct nx_draft *keep_draft(struct late_work *k, const struct nx_draft *draft)
+{
+	DEVICE(draft->token);
+	DEVICE(draft->parent);
+	DEVICE(draft->kind);
+	DEVICE(draft->q_row);
+	DEVICE(draft->q);
+	DEVICE(draft->q_token);
+	return late_keep(k, draft, sizeof(*draft));
+}
+
+static const struct nx_verdict *keep_verdict(struct late_work *k, const struct nx_verdict *v)
+{
+	DEVICE(v->token);
+	DEVICE(v->n_accepted);
+	DEVICE(v->path);
+	return late_keep(k, v, sizeof(*v));
+}
+
+static const struct nx_draft_rows *keep_draft_rows(struct late_work *k,
+                                                   const struct nx_draft_rows *rows)
+{
+	DEVICE(rows->token);
+	DEVICE(rows->slot_off);
+	DEVICE(rows->pos_off);
+	DEVICE(rows->kind);
+	DEVICE(rows->scratch);
+	DEVICE(rows->n_anc);
+	DEVICE(rows->anc);
+	return late_keep(k, rows, sizeof(*rows));
 }
 
 static const struct nx_linear *keep_linear(struct late_work *k, const struct nx_linear *linear)
@@ -99,8 +132,12 @@ static const struct nx_sample *keep_sample(struct late_work *k, const struct nx_
 	DEVICE(sample->logits);
 	DEVICE(sample->emit);
 	DEVICE(sample->samplers);
-	DEVICE(sample->token);
+	if (sample->draft)
+		c->draft = keep_draft(k, sample->draft);
+	c->verdict = keep_verdict(k, sample->verdict);
 	DEVICE(sample->logprob);
+	DEVICE(sample->force);
+	DEVICE(sample->override);
 	return c;
 }
 
@@ -269,18 +306,38 @@ static int late_sample(void *dev, struct nx_stream *s, const struct nx_sample *s
 struct commit_args {
 	const struct nx_commit *c;
 	int32_t n;
-	const int32_t *token;
+	const struct nx_verdict *v;
 	const struct nx_seq_state *state;
 };
-RUN(commit, a->c, a->n, a->token, a->state)
+RUN(commit, a->c, a->n, a->v, a->state)
 
 static int late_commit(void *dev, struct nx_stream *s, const struct nx_commit *c, int32_t n,
-                       const int32_t *token, const struct nx_seq_state *state, struct nx_err *err)
+                       const struct nx_verdict *v, const struct nx_seq_state *state,
+                       struct nx_err *err)
 {
 	struct late_work *k = late_begin(dev);
 	DEVICE(c);
-	DEVICE(token);
-	QUEUE(commit, c, n, token, keep_state(k, state));
+	QUEUE(commit, c, n, keep_verdict(k, v), keep_state(k, state));
+}
+
+struct draft_rows_args {
+	const struct nx_draft *draft;
+	const struct nx_draft_span *spans;
+	int32_t n_spans, vocab, window;
+	const struct nx_seq_state *state;
+	const struct nx_draft_rows *out;
+};
+RUN(draft_rows, a->draft, a->spans, a->n_spans, a->vocab, a->window, a->state, a->out)
+
+static int late_draft_rows(void *dev, struct nx_stream *s, const struct nx_draft *draft,
+                           const struct nx_draft_span *spans, int32_t n_spans, int32_t vocab,
+                           int32_t window, const struct nx_seq_state *state,
+                           const struct nx_draft_rows *out, struct nx_err *err)
+{
+	struct late_work *k = late_begin(dev);
+	DEVICE(spans);
+	QUEUE(draft_rows, keep_draft(k, draft), spans, n_spans, vocab, window, keep_state(k, state),
+	      keep_draft_rows(k, out));
 }
 
 /* ---- the KV store */
@@ -322,20 +379,19 @@ static int late_kv_swap(void *dev, struct nx_stream *s, const struct nx_kv *kv, 
 struct kv_compact_args {
 	const struct nx_kv *kv;
 	const struct nx_seq_state *state;
-	const int32_t *seq, *n, *path;
-	int32_t stride, n_seqs;
+	const struct nx_emit *emit;
+	int32_t n_emit;
+	const struct nx_verdict *v;
 };
-RUN(kv_compact, a->kv, a->state, a->seq, a->n, a->path, a->stride, a->n_seqs)
+RUN(kv_compact, a->kv, a->state, a->emit, a->n_emit, a->v)
 
 static int late_kv_compact(void *dev, struct nx_stream *s, const struct nx_kv *kv,
-                           const struct nx_seq_state *state, const int32_t *seq, const int32_t *n,
-                           const int32_t *path, int32_t stride, int32_t n_seqs, struct nx_err *err)
+                           const struct nx_seq_state *state, const struct nx_emit *emit,
+                           int32_t n_emit, const struct nx_verdict *v, struct nx_err *err)
 {
 	struct late_work *k = late_begin(dev);
-	DEVICE(seq);
-	DEVICE(n);
-	DEVICE(path);
-	QUEUE(kv_compact, keep_kv(k, kv), keep_state(k, state), seq, n, path, stride, n_seqs);
+	DEVICE(emit);
+	QUEUE(kv_compact, keep_kv(k, kv), keep_state(k, state), emit, n_emit, keep_verdict(k, v));
 }
 
 void late_set_ops(struct nx_device_ops *t)
@@ -351,6 +407,7 @@ void late_set_ops(struct nx_device_ops *t)
 	t->gather = late_gather;
 	t->sample = late_sample;
 	t->commit = late_commit;
+	t->draft_rows = late_draft_rows;
 	t->kv_copy = late_kv_copy;
 	t->kv_swap = late_kv_swap;
 	t->kv_compact = late_kv_compact;

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * bottleneck_help.c: what helps against a bound, by slot and technique. See bottleneck.h.
+ *
+ * Techniques are named as the design names them; one that is not built yet is named all the same, and who
+ * prints the advice says that it is missing.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "measure/bottleneck_internal.h"
+
+#define FEW_SEQS 8       /* drafting pays while the products of more rows are nearly free */
+#define MUCH_PADDING 0.1 /* of the rows */
+
+/* Adds "what (slot: technique)" after a comma. */
+static void add(struct nx_bottleneck *b, const char *what, const char *slot, const char *technique)
+{
+	bool first = b->helps[strlen(b->helps) - 1] == ':';
+	nx_sentence_add(b->helps, sizeof(b->helps), "%s %s", first ? "" : ",", what);
+	if (!technique)
+		return;
+	nx_sentence_add(b->helps, sizeof(b->helps), " (%s: %s)", slot, technique);
+	if (b->n_techniques < NX_BOUND_HELPS)
+		b->techniques[b->n_techniques++] = technique;
+}
+
+/* Rows that need not be computed come first: they cost under every bound. */
+static void add_wasted_rows(const struct nx_bound_figures *f, struct nx_bottleneck *b)
+{
+	double seq_steps = f->seqs * f->steps;
+	if (!f->prompt && seq_steps > 0 && f->rows - f->pad_rows > 4 * seq_steps)
+		add(b, "keep the KV of earlier steps instead of computing it again", "kv_layout",
+		    "kv_cache");
+	if (f->rows > 0 && f->pad_rows > MUCH_PADDING * f->rows) {
+		char what[96] = "";
+		nx_sentence_add(what, sizeof(what), "do without the padding, %.0f %% of the rows",
+		                100 * f->pad_rows / f->rows);
+		add(b, what, "schedule", "continuous_batching");
+	}
+}
+
+static void bandwidth(const struct nx_bound_figures *f, struct nx_bottleneck *b)
+{
+	switch (b->traffic) {
+	case NX_TRAFFIC_KV:
+		add(b, "smaller KV", "kv_codec", "quantized_kv");
+		if (!f->prompt && f->seqs <= FEW_SEQS)
+			add(b, "several tokens for one reading of the KV", "draft", "speculative");
+		add(b, "fewer KV heads, which is another model", NULL, NULL);
+		break;
+	case NX_TRAFFIC_ACTIVATIONS:
+		add(b, "scores that are never written out", "attention", "flash_attention");
+		add(b, "fused operations, which is the kernels' work", NULL, NULL);
+		break;
+	default:
+		add(b, "a larger batch, as a step reads the weights once whatever its rows", NULL,
+		    NULL);
+		add(b, "smaller weights", "weights", "weight_quant");
+		if (!f->prompt && f->seqs <= FEW_SEQS)
+			add(b, "several tokens for one reading of the weights", "draft",
+			    "speculative");
+	}
+}
+
+static void compute(const struct nx_bound_figures *f, struct nx_bottleneck *b)
+{
+	if (f->prompt) {
+		add(b, "faster products (library, instruction set, device)", NULL, NULL);
+		add(b, "prompts that share a beginning", "prefix", "prefix_cache");
+		add(b, "for latency alone, chunks between the decode steps of others", "schedule",
+		    "iteration_batching");
+		return;
+	}
+	add(b, "faster products (library, instruction set, device)", NULL, NULL);
+	add(b, "a smaller batch for latency, as a larger one adds no throughput here", NULL, NULL);
+}
+
+static void host(struct nx_bottleneck *b)
+{
+	add(b, "more work a step (a larger batch)", NULL, NULL);
+	add(b, "planning ahead, on devices that run while the host plans", NULL, NULL);
+}
+
+static void capacity(struct nx_bottleneck *b)
+{
+	add(b, "KV blocks on demand", "kv_layout", "paged_attention");
+	add(b, "smaller KV", "kv_codec", "quantized_kv");
+	add(b, "prompts that share a beginning", "prefix", "prefix_cache");
+	add(b, "smaller weights", "weights", "weight_quant");
+}
+
+static void launch(struct nx_bottleneck *b)
+{
+	add(b, "one launch for a whole step", "launch", "cuda_graph");
+	add(b, "more work a step (a larger batch)", NULL, NULL);
+}
+
+static void mixed(const struct nx_bound_figures *f, struct nx_bottleneck *b)
+{
+	double most = fmax(isfinite(b->bandwidth) ? b->bandwidth : 0,
+	                   isfinite(b->compute) ? b->compute : 0);
+	if (b->host >= NX_BOUND_LEAST / 2)
+		host(b);
+	if (most < NX_BOUND_LEAST && b->nearest != NX_BOUND_HOST)
+		/* Neither peak is near: work is too small to fill the device. */
+		add(b,
+		    f->prompt
+		            ? "longer prompts or more of them a step, as neither peak is near"
+		            : "a larger batch, as neither peak is near and the rest goes to the ends of short operations",
+		    NULL, NULL);
+	else if (b->nearest == NX_BOUND_BANDWIDTH)
+		bandwidth(f, b);
+	else if (b->nearest == NX_BOUND_COMPUTE)
+		compute(f, b);
+	else if (b->nearest == NX_BOUND_LAUNCH)
+		launch(b);
+}
+
+void nx_bottleneck_help(const struct nx_bound_figures *f, struct nx_bottleneck *b)
+{
+	if (b->bound == NX_BOUND_UNKNOWN) {
+		nx_sentence_add(b->helps, sizeof(b->helps), "%s",
+		                f->time_s > 0 && f->steps > 0
+		                        ? "Measure the peaks: NEXUS_CALIBRATE=2 or unset."
+		                        : "");
+		return;
+	}
+	nx_sentence_add(b->helps, sizeof(b->helps), "What would help:");
+	add_wasted_rows(f, b);
+	switch (b->bound) {
+	case NX_BOUND_CAPACITY: capacity(b); break;
+	case NX_BOUND_BANDWIDTH: bandwidth(f, b); break;
+	case NX_BOUND_COMPUTE: compute(f, b); break;
+	case NX_BOUND_HOST: host(b); break;
+	case NX_BOUND_LAUNCH: launch(b); break;
+	default: mixed(f, b);
+	}
+	nx_sentence_add(b->helps, sizeof(b->helps), ".");
+}

@@ -171,7 +171,7 @@ static void why_mixed(const struct nx_bound_figures *f, struct nx_bottleneck *b)
 	if (isfinite(b->launch))
 		nx_sentence_add(b->why, sizeof(b->why), "%.0f %% of the time between launches, ",
 		                100 * b->launch);
-	nx_sentence_add(b->why, sizeof(b->why), "%.0f %% of the time planning on the host",
+	nx_sentence_add(b->why, sizeof(b->why), "%.2g %% of the time planning on the host",
 	                100 * (isfinite(b->host) ? b->host : 0));
 }
 

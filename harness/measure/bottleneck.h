@@ -22,7 +22,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define NX_BOUND_LEAST 0.5
+#define NX_BOUND_LEAST 0.4
 #define NX_BOUND_LEAD 1.25
 #define NX_BOUND_ABOVE 1.05
 #define NX_BOUND_FULL 0.9    /* of the KV pool */
@@ -63,8 +63,9 @@ const char *nx_traffic_name(enum nx_traffic t);
 
 /* Of all steps of one phase. 0 = none, NaN = not known, but where a line says otherwise. */
 struct nx_bound_figures {
-	const char *phase;  /* subject of the sentences: "decode" */
-	bool prompt;        /* most rows are of prompts: another advice */
+	const char *phase; /* subject of the sentences: "decode" */
+	bool disturbed; /* other processes took part of the machine: said, and idleness advised */
+	bool prompt;    /* most rows are of prompts: another advice */
 	const char *source; /* of the bytes: "counted", "perf", "cupti" */
 	double time_s;      /* of the steps */
 	double host_s;      /* of it: planning, while the device waits */

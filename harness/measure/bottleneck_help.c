@@ -98,17 +98,18 @@ static void launch(struct nx_bottleneck *b)
 
 static void mixed(const struct nx_bound_figures *f, struct nx_bottleneck *b)
 {
-	double most = fmax(isfinite(b->bandwidth) ? b->bandwidth : 0,
-	                   isfinite(b->compute) ? b->compute : 0);
+	double sum = (isfinite(b->bandwidth) ? b->bandwidth : 0) +
+	             (isfinite(b->compute) ? b->compute : 0);
 	if (b->host >= NX_BOUND_LEAST / 2)
 		host(b);
-	if (most < NX_BOUND_LEAST && b->nearest != NX_BOUND_HOST)
-		/* Neither peak is near: work is too small to fill the device. */
+	else if (sum < NX_BOUND_LEAST && !f->disturbed)
+		/* What is left of the time is neither bytes nor products: ends of short operations, waits. */
 		add(b,
-		    f->prompt
-		            ? "longer prompts or more of them a step, as neither peak is near"
-		            : "a larger batch, as neither peak is near and the rest goes to the ends of short operations",
+		    f->prompt ? "longer prompts or more of them a step, as neither peak is near"
+		              : "more rows a step (a larger batch), as neither peak is near",
 		    NULL, NULL);
+	else if (sum < NX_BOUND_LEAST)
+		return;
 	else if (b->nearest == NX_BOUND_BANDWIDTH)
 		bandwidth(f, b);
 	else if (b->nearest == NX_BOUND_COMPUTE)
@@ -127,6 +128,9 @@ void nx_bottleneck_help(const struct nx_bound_figures *f, struct nx_bottleneck *
 		return;
 	}
 	nx_sentence_add(b->helps, sizeof(b->helps), "What would help:");
+	if (f->disturbed)
+		add(b, "first an idle machine, as other processes took part of this one", NULL,
+		    NULL);
 	add_wasted_rows(f, b);
 	switch (b->bound) {
 	case NX_BOUND_CAPACITY: capacity(b); break;

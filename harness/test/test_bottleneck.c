@@ -167,10 +167,15 @@ END_TEST
 
 START_TEST(low_figures_are_no_single_bound)
 {
-	f.bytes[NX_TRAFFIC_WEIGHTS] = 3e9;
+	f.bytes[NX_TRAFFIC_WEIGHTS] = 2e9;
 	f.flops = 10e9;
 	expect(NX_BOUND_MIXED, "no single bound");
 	ck_assert_ptr_nonnull(strstr(b.helps, "neither peak is near"));
+	/* What others took is no property of the load. */
+	f.disturbed = true;
+	expect(NX_BOUND_MIXED, "no single bound");
+	ck_assert_ptr_null(strstr(b.helps, "neither peak is near"));
+	ck_assert_ptr_nonnull(strstr(b.helps, "idle machine"));
 }
 END_TEST
 

@@ -65,7 +65,8 @@ const char *nx_traffic_name(enum nx_traffic t);
 struct nx_bound_figures {
 	const char *phase; /* subject of the sentences: "decode" */
 	bool disturbed; /* other processes took part of the machine: said, and idleness advised */
-	bool prompt;    /* most rows are of prompts: another advice */
+	const char *stack;  /* techniques of the stack, which are not advised again; NULL = none */
+	bool prompt;        /* most rows are of prompts: another advice */
 	const char *source; /* of the bytes: "counted", "perf", "cupti" */
 	double time_s;      /* of the steps */
 	double host_s;      /* of it: planning, while the device waits */
@@ -76,8 +77,9 @@ struct nx_bound_figures {
 	double peak_bytes_per_s, peak_flops_per_s; /* calibrated; 0 = not measured */
 	const char *level;                         /* of peak_bytes_per_s: "memory" */
 	double steps, rows, pad_rows;              /* sums */
-	double seqs, waiting;                      /* means over steps */
-	double batch;                              /* sequences that the load keeps in flight */
+	double needed_rows;   /* that a KV cache leaves to compute; 0 = not known */
+	double seqs, waiting; /* means over steps */
+	double batch;         /* sequences that the load keeps in flight */
 	double preempted;
 	double kv_held, kv_total;       /* rows, most */
 	double mem_bytes, device_bytes; /* reserved by all owners; of the device, 0 = not known */

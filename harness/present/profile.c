@@ -154,6 +154,13 @@ static void rates(const struct nx_profile *p, struct nx_text *out)
 		nx_text_put(out, "Peaks were not calibrated.\n");
 }
 
+/* Of a disturbed cell: what disturbed it, without what is said of verdicts between stacks. */
+static const char *cause_text(const char *cause)
+{
+	const char *first = strstr(cause, "; the first: ");
+	return first ? first + strlen("; the first: ") : cause;
+}
+
 static void cell(const struct nx_profile *p, const struct nx_profile_options *o,
                  enum nx_table_format format, struct nx_text *out)
 {
@@ -168,7 +175,7 @@ static void cell(const struct nx_profile *p, const struct nx_profile_options *o,
 	if (list[0])
 		nx_text_printf(out, "Not in this build yet: %s.\n", list);
 	if (p->cell->cause[0])
-		put(out, format, p->cell->cause);
+		put(out, format, cause_text(p->cell->cause));
 	nx_text_put(out, "\n");
 	phases(p, format, out);
 	rates(p, out);

@@ -25,7 +25,7 @@ struct nx_profile {
 	const struct nx_run *run;
 	const struct nx_cell_row *cell;
 	struct nx_profile_phase phases[NX_PHASE_COUNT];
-	int main; /* the phase with most time; -1 = no step was run */
+	int main; /* the phase with most time, of those bound by capacity if any; -1 = no step was run */
 	double time_s, mem_bytes;
 	bool disturbed;    /* no trial of the cell was clean */
 	bool cached;       /* the cache's peak applies */

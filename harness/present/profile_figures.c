@@ -41,7 +41,8 @@ static void phase_figures(struct nx_profile *p, struct nx_profile_phase *out)
 	out->figures = (struct nx_bound_figures){
 		.phase = nx_phase_name(u->phase),
 		.disturbed = p->disturbed,
-		.prompt = prompt,
+		.stack = p->run->stack_specs ? p->run->stack_specs[p->cell->stack_index] : NULL,
+		.prompt = prompt || u->phase == NX_PHASE_MIXED,
 		.source = measured ? "perf" : "counted",
 		.time_s = 1e-9 * (double)u->time_ns,
 		.host_s = 1e-9 * (double)u->plan_ns,
@@ -56,6 +57,9 @@ static void phase_figures(struct nx_profile *p, struct nx_profile_phase *out)
 		.steps = steps,
 		.rows = (double)u->rows,
 		.pad_rows = (double)u->rows_pad,
+		.needed_rows =
+			prompt ? (double)p->cell->n_ok * p->cell->num_requests * p->cell->seq_len
+			       : 0,
 		.seqs = steps > 0 ? (double)u->n_seqs / steps : 0,
 		/* While prompts are taken in one by one, the others wait for that and for no memory. */
 		.waiting = steps > 0 && !prompt ? (double)u->n_waiting / steps : 0,
@@ -104,6 +108,15 @@ void nx_profile_of(const struct nx_run *run, const struct nx_cell_row *cell, str
 		out->time_s += p->figures.time_s;
 		if (p->use->n_steps &&
 		    (out->main < 0 || p->figures.time_s > out->phases[out->main].figures.time_s))
+			out->main = i;
+	}
+	for (int i = 0; i < NX_PHASE_COUNT; i++) {
+		/* Want of memory makes work in other phases (prompts computed again): it comes first. */
+		bool now = out->phases[i].bottleneck.bound == NX_BOUND_CAPACITY;
+		bool then = out->main >= 0 &&
+		            out->phases[out->main].bottleneck.bound == NX_BOUND_CAPACITY;
+		if (now && (!then ||
+		            out->phases[i].figures.time_s > out->phases[out->main].figures.time_s))
 			out->main = i;
 	}
 	for (int i = 0; i < NX_PHASE_COUNT; i++)

@@ -213,6 +213,16 @@ START_TEST(measured_bytes_stand_before_counted_ones)
 }
 END_TEST
 
+START_TEST(what_the_stack_has_is_not_advised)
+{
+	f.preempted = 1;
+	f.stack = "flash_attention{} paged_attention{block_size=16}";
+	nx_bottleneck_find(&f, &b);
+	ck_assert(!names("paged_attention") && names("quantized_kv"));
+	ck_assert_ptr_nonnull(strstr(b.helps, "larger KV pool"));
+}
+END_TEST
+
 START_TEST(wasted_rows_are_named_first)
 {
 	f.seqs = f.batch = 4;
@@ -222,7 +232,7 @@ START_TEST(wasted_rows_are_named_first)
 	ck_assert(names("continuous_batching"));
 	ck_assert_ptr_nonnull(strstr(b.helps, "25 %"));
 	f.pad_rows = 0;
-	f.rows = 40000;
+	f.needed_rows = 100;
 	nx_bottleneck_find(&f, &b);
 	ck_assert(names("kv_cache") && !names("continuous_batching"));
 }
@@ -246,6 +256,7 @@ int main(void)
 	tcase_add_test(t, above_a_peak_is_flagged_and_kept);
 	tcase_add_test(t, without_peaks_or_steps_nothing_is_claimed);
 	tcase_add_test(t, measured_bytes_stand_before_counted_ones);
+	tcase_add_test(t, what_the_stack_has_is_not_advised);
 	tcase_add_test(t, wasted_rows_are_named_first);
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);

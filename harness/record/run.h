@@ -107,6 +107,9 @@ struct nx_cell_row {
 	char speedup_note
 		[128];       /* "withheld: gate failed", "reference's largest batch that fits: 8" */
 	struct nx_gate gate; /* of the first trial that ran it */
+	struct nx_phase_use
+		phases[NX_PHASE_COUNT]; /* sums over ok trials, by phase; a file that was
+	                                              * written before there were phases has none */
 	struct nx_mem_use mem[NX_TRIAL_MEM_MAX];
 	size_t n_mem; /* of the last ok trial */
 	struct nx_counter_value counters[NX_TRIAL_COUNTER_MAX];

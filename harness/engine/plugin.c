@@ -75,23 +75,67 @@ static int check_counters(const char *path, const struct nx_technique *t, int32_
 	return 0;
 }
 
-/* The slots, read off the hooks; hooks that belong together must come together. */
+/* Hooks that belong together must come together. have and need are bit masks over the names. */
+static int check_group(const char *path, const char *const *names, uint32_t have, uint32_t need,
+                       struct nx_err *err)
+{
+	uint32_t missing = need & ~have;
+	if (!have || !missing)
+		return 0;
+	int32_t there = 0, gone = 0;
+	while (!(have >> there & 1u))
+		there++;
+	while (!(missing >> gone & 1u))
+		gone++;
+	return nx_fail(err, NX_EABI, "%s: hook %s needs hook %s beside it", path, names[there],
+	               names[gone]);
+}
+
+/* The slots, read off the hooks. */
 static int read_slots(const char *path, const struct nx_technique *t, uint32_t *out,
                       struct nx_err *err)
 {
-	uint32_t slots = 0;
-	if (t->schedule)
-		slots |= 1u << NX_SLOT_SCHEDULE;
-	if (t->victim && !t->schedule)
-		return nx_fail(err, NX_EABI, "%s: hook victim needs hook schedule beside it", path);
-	if (!t->kv_geometry != !t->kv_target)
-		return nx_fail(err, NX_EABI,
-		               "%s: hooks kv_geometry and kv_target come together or not at all",
-		               path);
-	if (t->kv_geometry)
-		slots |= 1u << NX_SLOT_KV_LAYOUT;
-	if (t->attention_plan)
-		slots |= 1u << NX_SLOT_ATTENTION;
+	static const char *const schedule[] = {"schedule", "victim"},
+				 *const layout[] = {"kv_geometry", "kv_target", "kv_drop"},
+				 *const codec[] = {"codec_layout", "codec_attend", "codec_commit"},
+				 *const prefix[] = {"prefix_geometry", "prefix_match",
+	                                            "prefix_publish", "prefix_evict"},
+				 *const draft[] = {"draft_needs", "propose", "draft", "observe",
+	                                           "judged"},
+				 *const weights[] = {"weight_pack", "weight_drop", "weight_bytes",
+	                                             "weight_linear"};
+#define HAS(hook, bit) (t->hook ? 1u << (bit) : 0u)
+	const struct {
+		const char *const *names;
+		uint32_t have, need, slots;
+	} groups[] = {
+		{schedule, HAS(schedule, 0) | HAS(victim, 1), 1, 1u << NX_SLOT_SCHEDULE},
+		{layout, HAS(kv_geometry, 0) | HAS(kv_target, 1) | HAS(kv_drop, 2), 3,
+	         1u << NX_SLOT_KV_LAYOUT},
+		{codec, HAS(codec_layout, 0) | HAS(codec_attend, 1) | HAS(codec_commit, 2), 3,
+	         1u << NX_SLOT_KV_CODEC | 1u << NX_SLOT_ATTENTION},
+		{prefix,
+	         HAS(prefix_geometry, 0) | HAS(prefix_match, 1) | HAS(prefix_publish, 2) |
+	                 HAS(prefix_evict, 3),
+	         15, 1u << NX_SLOT_PREFIX},
+		{draft,
+	         HAS(draft_needs, 0) | HAS(propose, 1) | HAS(draft, 2) | HAS(observe, 3) |
+	                 HAS(judged, 4),
+	         t->flags & NX_TECH_NEEDS_TOKENS ? 3 : 7, 1u << NX_SLOT_DRAFT},
+		{weights,
+	         HAS(weight_pack, 0) | HAS(weight_drop, 1) | HAS(weight_bytes, 2) |
+	                 HAS(weight_linear, 3),
+	         15, 1u << NX_SLOT_WEIGHTS},
+	};
+#undef HAS
+	uint32_t slots = t->attention_plan ? 1u << NX_SLOT_ATTENTION : 0;
+	for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
+		int rc = check_group(path, groups[i].names, groups[i].have, groups[i].need, err);
+		if (rc)
+			return rc;
+		if (groups[i].have)
+			slots |= groups[i].slots;
+	}
 	if (!slots)
 		return nx_fail(err, NX_EABI, "%s: it fills in no hook of any slot", path);
 	*out = slots;

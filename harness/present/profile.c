@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "measure/runner.h"
 #include "present/number.h"
 #include "present/profile.h"
 
@@ -180,6 +181,10 @@ static void cell(const struct nx_profile *p, const struct nx_profile_options *o,
 		nx_text_printf(out, "Not in this build yet: %s.\n", list);
 	if (p->cell->cause[0])
 		put_cause(p, format, out);
+	if (p->cell->n_ok > 0 && 1e9 * p->time_s / p->cell->n_ok < (double)NX_LOAD_MIN_NS)
+		nx_text_put(out,
+		            "The trial was too short to tell whether other processes disturbed it; "
+		            "more steps say more.\n");
 	nx_text_put(out, "\n");
 	phases(p, format, out);
 	rates(p, out);

@@ -116,7 +116,7 @@ void nx_check_quota(const struct nx_doctor *d, struct nx_check *c)
 		return;
 	}
 	NX_SET(found, "%.2g processors' time", quota / period);
-	if (mine > 0 && quota / period >= mine)
+	if (mine <= 0 || quota / period >= mine)
 		return;
 	c->state = NX_CHECK_WARN;
 	NX_SET(lacks, "time for all of the %d processors", mine);

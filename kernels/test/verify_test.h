@@ -66,8 +66,10 @@ struct node {
 	int32_t q_row; /* 0, 1, or NX_Q_CERTAIN */
 	int32_t rank;  /* of a chosen one */
 	bool probe;
+	bool again; /* drawn with replacement: siblings may be duplicates */
 };
 #define MAX_NODES 16
+#define MAX_VOCAB 64
 
 /* Drafts for all sequences of a trial; request of sequence i is first + i. */
 void world_draft(const struct world *w, struct trial *t, const struct node *shape, uint32_t first);

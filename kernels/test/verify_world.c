@@ -15,6 +15,7 @@ void world_open(struct world *w, int32_t vocab, const struct nx_sampler *s, floa
 	size_t n = (size_t)vocab * (size_t)(vocab + 1);
 	float *x = malloc(sizeof(float) * (size_t)vocab);
 	double *p = malloc(sizeof(double) * (size_t)vocab);
+	ck_assert_int_le(vocab, MAX_VOCAB);
 	*w = (struct world){.vocab = vocab, .s = *s};
 	w->logits = malloc(sizeof(float) * n);
 	w->p = malloc(sizeof(double) * n);
@@ -141,7 +142,7 @@ static void draft_one(const struct world *w, struct trial *t, int32_t seq, const
 {
 	int64_t first = (int64_t)seq * t->draft.stride;
 	int32_t depth[MAX_NODES];
-	double *q = malloc(sizeof(double) * (size_t)w->vocab);
+	double q[MAX_VOCAB];
 	for (int32_t i = 0; i < t->n; i++) {
 		int32_t parent = shape[i].parent, context = context_of(t, first, parent);
 		depth[i] = parent < 0 ? 0 : depth[parent] + 1;
@@ -156,14 +157,16 @@ static void draft_one(const struct world *w, struct trial *t, int32_t seq, const
 			continue;
 		}
 		t->draft.q_row[first + i] = 2 * context + shape[i].q_row;
+		double total = reduced(w, t, first, i, q);
+		for (int32_t x = 0; x < w->vocab && shape[i].again; x++)
+			q[x] = w->q[(int64_t)t->draft.q_row[first + i] * w->vocab + x];
 		/* a filter may leave fewer tokens than siblings */
-		if (reduced(w, t, first, i, q) > 0)
+		if (total > 0 || shape[i].again)
 			t->draft.token[first + i] =
 				walk(q, w->vocab,
 			             coin(&t->samplers[seq], t->len[seq] + 1 + depth[i],
 			                  NX_RNG_SIBLING(NX_RNG_DRAFT, i)));
 	}
-	free(q);
 }
 
 void world_draft(const struct world *w, struct trial *t, const struct node *shape, uint32_t first)
@@ -263,13 +266,12 @@ void world_decide(const struct world *w, struct trial *t, int32_t seq, enum bug 
 {
 	int64_t first = (int64_t)seq * t->draft.stride, out = (int64_t)seq * t->verdict.stride;
 	const double *laws = bug == BUG_P_WITHOUT_TEMPERATURE ? w->p_raw : w->p;
-	double *p = malloc(sizeof(double) * 2 * (size_t)w->vocab);
+	double p[MAX_VOCAB], q[MAX_VOCAB];
 	int32_t node = -1, depth = 0, above = 0;
 	for (;;) {
 		int32_t context = context_of(t, first, node);
-		struct verdict v =
-			at_node(w, t, seq, node, t->len[seq] + 1 + depth,
-		                laws + (int64_t)context * w->vocab, bug, p, p + w->vocab);
+		struct verdict v = at_node(w, t, seq, node, t->len[seq] + 1 + depth,
+		                           laws + (int64_t)context * w->vocab, bug, p, q);
 		if (v.child < 0 && depth && bug == BUG_BONUS_OF_PARENT)
 			v.token =
 				world_sample(w, &t->samplers[seq], above, t->len[seq] + 1 + depth);
@@ -280,5 +282,4 @@ void world_decide(const struct world *w, struct trial *t, int32_t seq, enum bug 
 		above = context;
 	}
 	t->verdict.n_accepted[seq] = depth;
-	free(p);
 }

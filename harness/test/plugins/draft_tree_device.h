@@ -169,7 +169,11 @@ static void tree_ingest(void *args)
 				continue;
 			}
 			int32_t j = slot - R; /* 0: last round's root, then accepted rows, then the new root */
-			tree_row(t, at, q, j == 0 ? p->root_token : token[j - 1], r, slot, NX_ROW_COMMIT);
+			tree_row(t, at, q,
+			         slot == L ? c->state.last_token[q]
+			         : j == 0  ? p->root_token
+			                   : token[j - 1],
+			         r, slot, NX_ROW_COMMIT);
 			tree_put_feature(t, at,
 			                 j == 0   ? tree_before(t, q)
 			                 : j == 1 ? tree_feature(t, q, 0)
@@ -178,10 +182,11 @@ static void tree_ingest(void *args)
 		}
 		if (!p->valid)
 			continue;
-		*t->bad += token[a] != c->state.last_token[q];
+		*t->bad += a > 0 && token[a] != c->state.last_token[q];
 		for (int32_t j = 0; j <= a; j++)
-			tree_next(t, q)[j ? token[j - 1] : p->root_token] = token[j];
-		p->root_token = token[a];
+			tree_next(t, q)[j ? token[j - 1] : p->root_token] =
+				j == a ? c->state.last_token[q] : token[j];
+		p->root_token = c->state.last_token[q];
 		/* What precedes the new root, and where the next round finds it. */
 		const float *f = a ? tree_feature(t, q, 1 + path[a - 1]) : tree_feature(t, q, 0);
 		memmove(tree_before(t, q), f, sizeof(float) * 2 * (size_t)t->d_model);

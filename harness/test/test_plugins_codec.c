@@ -193,10 +193,13 @@ static void forward(struct rig *g, struct forward *w)
 		memset(&kv, 0xee, sizeof(kv));
 		memset(&a, 0xee, sizeof(a));
 		fake_host_run(&g->f);
-		for (int32_t r = 0; r < w->n; r++)
+		for (int32_t r = 0; r < w->n; r++) {
+			float *o = out_at(g, w->seq[r], l, w->t[r]);
 			if (w->kind[r] == NX_ROW_COMMIT || w->kind[r] == NX_ROW_CANDIDATE)
-				memcpy(out_at(g, w->seq[r], l, w->t[r]), out + r * QW,
-				       QW * sizeof(float));
+				memcpy(o, out + r * QW, QW * sizeof(float));
+			if (w->kind[r] == NX_ROW_REDO)
+				ck_assert_int_eq(memcmp(o, out + r * QW, QW * sizeof(float)), 0);
+		}
 	}
 	free(qkv);
 	free(out);
@@ -256,6 +259,8 @@ static void feed(struct rig *g, int32_t chunk, bool drafts)
 				n[q] = 40;
 			if (q == draft_for)
 				n[q] = 1;
+			if (g->len[q] && below(g, 3) == 0)
+				add_row(g, &w, q, -1, NX_ROW_REDO, 0);
 			for (int32_t i = 0; i < n[q]; i++)
 				add_row(g, &w, q, i, NX_ROW_COMMIT, 0);
 			if (q == draft_for) {

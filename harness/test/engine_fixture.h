@@ -39,7 +39,7 @@ struct outcome {
 	float *logits;   /* [n_requests, samples, max_out, vocab] when wanted, else NULL */
 	int32_t vocab;
 	int64_t rows[NX_ROW_KIND_COUNT];
-	int64_t n_steps, n_preempted;
+	int64_t n_steps, n_preempted, n_accepted;
 	int32_t n_finished;
 	int64_t kv_held_peak;
 };
@@ -56,14 +56,21 @@ struct request_set {
 void requests_make(struct request_set *s, const struct fixture *f, int32_t n, int32_t min_prompt,
                    int32_t max_prompt, int32_t min_out, int32_t max_out, int32_t samples,
                    float temperature, uint64_t seed);
+/* Every other request begins as the first one does, for up to n tokens: what prefix caches live on; every third
+ * repeats a piece of itself: what prompt lookup lives on. */
+void requests_share(struct request_set *s, int32_t n);
 void requests_release(struct request_set *s);
 
 struct run_options {
 	int32_t batch_size;
 	bool plan_ahead, invariant;
 	int32_t max_len;
+	const struct nx_replay *replay;
 };
-/* Runs and checks that the store is whole after every step and empty at the end. Returns the run's code. */
+/* The counter "technique.counter" of the latest run_stack(); aborts the test when there is none. */
+double last_counter(const char *name);
+/* Runs and checks that the store is whole after every step and empty at the end, and that no counter
+ * called `bad` has counted. Returns the run's code. */
 int run_stack(const struct fixture *f, const char *spec, const struct request_set *reqs,
               const struct run_options *o, struct outcome *out, struct nx_err *err);
 

@@ -87,7 +87,7 @@ static int codec_layout(void *self, const struct nx_codec_limits *l, struct nx_c
 	int64_t width = (int64_t)l->n_kv_heads * l->head_dim, pair = 2 * sizeof(float);
 	int64_t k = width * pair, v = (int64_t)c->window * l->n_kv_heads * pair;
 	if (l->block_size % c->window)
-		return nx_fail(err, NX_ENOTSUP,
+		return nx_fail(err, NX_ECONFLICT,
 		               "codec_group: blocks of %d tokens are cut by groups of %d",
 		               l->block_size, c->window);
 	if (l->head_dim % 2)

@@ -400,7 +400,7 @@ START_TEST(blocks_that_cut_groups_are_refused)
 	struct nx_err err = {0};
 	struct nx_codec_limits lim = {LAYERS, HEADS, KV, DIM, 24, SEQS, LEN, LEN, NX_F32, true};
 	fake_host_open(&f, "codec_group", "window=16", SEQS);
-	ck_assert_int_eq(f.plugin.technique->codec_layout(f.self, &lim, &lay, &err), NX_ENOTSUP);
+	ck_assert_int_eq(f.plugin.technique->codec_layout(f.self, &lim, &lay, &err), NX_ECONFLICT);
 	ck_assert_ptr_nonnull(strstr(err.msg, "24"));
 	fake_host_close(&f);
 }

@@ -162,7 +162,7 @@ START_TEST(blocks_follow_layout_and_codec)
 	ck_assert_int_eq(f.plugin.technique->prefix_geometry(f.self, &own, &g, &err), 0);
 	ck_assert_int_eq(g.block_size, 16);
 	ck_assert_int_eq(g.n_rows, 96);
-	ck_assert_int_eq(f.plugin.technique->prefix_geometry(f.self, &cut, &g, &err), NX_ENOTSUP);
+	ck_assert_int_eq(f.plugin.technique->prefix_geometry(f.self, &cut, &g, &err), NX_ECONFLICT);
 	fake_host_close(&f);
 }
 END_TEST

@@ -78,7 +78,7 @@ static int prefix_geometry(void *self, const struct nx_prefix_limits *l,
 	if (!l->block_size)
 		bs = (bs + align - 1) / align * align;
 	if (bs % align)
-		return nx_fail(err, NX_ENOTSUP,
+		return nx_fail(err, NX_ECONFLICT,
 		               "prefix_donor: blocks of %d tokens are cut by groups of %d", bs,
 		               align);
 	drop(d);

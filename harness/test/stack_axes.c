@@ -29,19 +29,28 @@ static const char *const layouts[] = {
 	"paged_attention:block_size=4:num_blocks=60:preempt=swap",
 	"paged_attention:block_size=1:num_blocks=240:preempt=swap",
 	"paged_attention:block_size=7:num_blocks=34:preempt=swap:swap_blocks=12",
+	"kv_sinks:sinks=5:window=13",
 	NULL,
 };
 static const char *const numerics[] = {
-	"", "flash_attention:kv_chunk=16", "flash_attention", "codec_row", "codec_group:window=4",
-	"codec_group:window=8:bits=4", NULL,
+	"",          "flash_attention:kv_chunk=16", "flash_attention",
+	"codec_row", "codec_group:window=4",        "codec_group:window=8:bits=4",
+	NULL,
 };
-static const char *const prefixes[] = {"", NULL};
-static const char *const drafts[] = {"", "prompt_lookup:num_tokens=4:ngram_max=3",
+static const char *const prefixes[] = {"", "prefix_donor",
+                                       "prefix_donor:block_size=4:max_entries=9", NULL};
+static const char *const drafts[] = {"",
+                                     "prompt_lookup:num_tokens=4:ngram_max=3",
                                      "prompt_lookup:num_tokens=9:ngram_min=1:ngram_max=1",
                                      "draft_tree",
                                      "draft_tree:width=2:probes=0:pause=0:quit=6",
+                                     "draft_noise:sampled=true:reduced=true",
+                                     "draft_noise:sampled=true:shape=tree:rows=7",
+                                     "draft_noise:sampled=false:shape=siblings",
+                                     "draft_oracle:hit=0.8:pause=0.1",
+                                     "draft_oracle:shape=tree:rows=9:quit=12",
                                      NULL};
-static const char *const weights[] = {"", NULL};
+static const char *const weights[] = {"", "weight_int8", NULL};
 
 static const char *const *const axes[] = {
 	[AXIS_SCHEDULE] = schedules, [AXIS_LAYOUT] = layouts, [AXIS_NUMERICS] = numerics,
@@ -82,7 +91,7 @@ size_t stacks_all(struct stack_choice **out, stack_legal_fn legal, void *ctx)
 	*out = malloc(most * sizeof(**out));
 	ck_assert_ptr_nonnull(*out);
 	do {
-		if (legal(ctx, &c))
+		if (!legal || legal(ctx, &c))
 			(*out)[n++] = c;
 	} while (next(&c));
 	return n;
@@ -104,11 +113,12 @@ static int gain(const struct stack_choice *c, bool mark)
 	return n;
 }
 
-/* Greedy: the stack that covers most new pairs comes next, until none is left that a legal stack has. */
+/* Greedy: the stack that covers most new pairs comes next, until none is left that a legal stack has. Only a stack
+ * that is about to be taken is asked whether it is legal: there are thousands. */
 size_t stacks_pairwise(struct stack_choice **out, stack_legal_fn legal, void *ctx)
 {
 	struct stack_choice *all;
-	size_t n_all = stacks_all(&all, legal, ctx), n = 0;
+	size_t n_all = stacks_all(&all, NULL, NULL), n = 0;
 	memset(covered, 0, sizeof(covered));
 	*out = malloc(n_all * sizeof(**out));
 	ck_assert_ptr_nonnull(*out);
@@ -124,6 +134,12 @@ size_t stacks_pairwise(struct stack_choice **out, stack_legal_fn legal, void *ct
 		}
 		if (most == 0)
 			break;
+		if (!legal(ctx, &all[best])) {
+			/* The order of the others decides among equals, so it stays. */
+			memmove(all + best, all + best + 1, (n_all - best - 1) * sizeof(*all));
+			n_all--;
+			continue;
+		}
 		gain(&all[best], true);
 		(*out)[n++] = all[best];
 	}

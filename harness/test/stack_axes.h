@@ -26,7 +26,7 @@ struct stack_choice {
 	int at[AXIS_COUNT];
 };
 
-/* Tells whether a choice can run at all (traits, geometry); ctx is the caller's. */
+/* Tells whether a choice can run at all (traits, geometry); ctx is the caller's. NULL: every one can. */
 typedef bool (*stack_legal_fn)(void *ctx, const struct stack_choice *c);
 
 /* All legal stacks, or a set in which each legal pair of entries of two axes occurs. *out is the caller's. */

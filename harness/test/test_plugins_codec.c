@@ -193,10 +193,13 @@ static void forward(struct rig *g, struct forward *w)
 		memset(&kv, 0xee, sizeof(kv));
 		memset(&a, 0xee, sizeof(a));
 		fake_host_run(&g->f);
-		for (int32_t r = 0; r < w->n; r++)
+		for (int32_t r = 0; r < w->n; r++) {
+			float *o = out_at(g, w->seq[r], l, w->t[r]);
 			if (w->kind[r] == NX_ROW_COMMIT || w->kind[r] == NX_ROW_CANDIDATE)
-				memcpy(out_at(g, w->seq[r], l, w->t[r]), out + r * QW,
-				       QW * sizeof(float));
+				memcpy(o, out + r * QW, QW * sizeof(float));
+			if (w->kind[r] == NX_ROW_REDO)
+				ck_assert_int_eq(memcmp(o, out + r * QW, QW * sizeof(float)), 0);
+		}
 	}
 	free(qkv);
 	free(out);
@@ -256,6 +259,8 @@ static void feed(struct rig *g, int32_t chunk, bool drafts)
 				n[q] = 40;
 			if (q == draft_for)
 				n[q] = 1;
+			if (g->len[q] && below(g, 3) == 0)
+				add_row(g, &w, q, -1, NX_ROW_REDO, 0);
 			for (int32_t i = 0; i < n[q]; i++)
 				add_row(g, &w, q, i, NX_ROW_COMMIT, 0);
 			if (q == draft_for) {
@@ -395,7 +400,7 @@ START_TEST(blocks_that_cut_groups_are_refused)
 	struct nx_err err = {0};
 	struct nx_codec_limits lim = {LAYERS, HEADS, KV, DIM, 24, SEQS, LEN, LEN, NX_F32, true};
 	fake_host_open(&f, "codec_group", "window=16", SEQS);
-	ck_assert_int_eq(f.plugin.technique->codec_layout(f.self, &lim, &lay, &err), NX_ENOTSUP);
+	ck_assert_int_eq(f.plugin.technique->codec_layout(f.self, &lim, &lay, &err), NX_ECONFLICT);
 	ck_assert_ptr_nonnull(strstr(err.msg, "24"));
 	fake_host_close(&f);
 }

@@ -188,6 +188,45 @@ START_TEST(large_vocabularies_are_verified_as_the_reference_does)
 }
 END_TEST
 
+/* p is flat and q all on token 0, which is rejected: what is left is flat too, wherever a slice ends. */
+START_TEST(what_is_left_is_drawn_from_all_slices)
+{
+	enum { SEQS = 50, ROUNDS = 40, BIG = 9001, BINS = 9, N = SEQS * ROUNDS };
+	float *q = calloc(BIG, sizeof(*q));
+	q[0] = 1;
+	for (int isa = 0; isa < N_ISAS; isa++) {
+		struct rig r;
+		struct trial t;
+		double count[BINS] = {0}, chi = 0, want = (double)N / BINS;
+		if (!rig_open(&r, isa, 1, false))
+			continue;
+		trial_open(&t, BIG, SEQS, 1);
+		t.draft.q = q;
+		t.draft.q_cols = BIG;
+		for (int32_t round = 0; round < ROUNDS; round++) {
+			for (int32_t s = 0; s < SEQS; s++) {
+				t.samplers[s] = (struct nx_sampler){.temperature = 1, .top_p = 1};
+				t.samplers[s].request = (uint32_t)(round * SEQS + s);
+				trial_row(&t, s, 0, 0, -1, 0);
+			}
+			rig_ok(&r, r.ops->sample(r.dev, NULL, &t.a, &r.err));
+			for (int32_t s = 0; s < SEQS; s++)
+				if (t.verdict.n_accepted[s] == 0) {
+					int32_t token = trial_out(&t, s)[0];
+					ck_assert(token > 0 && token < BIG);
+					count[(token - 1) / 1000]++;
+				}
+		}
+		for (int i = 0; i < BINS; i++)
+			chi += (count[i] - want) * (count[i] - want) / want;
+		ck_assert_msg(chi < 60, "%s: chi-square %g of 8", isa_name(isa), chi);
+		trial_close(&t);
+		rig_close(&r);
+	}
+	free(q);
+}
+END_TEST
+
 /*
  * One sequence with a draft by hand. The target's choice after node i (and after the root) is `best`; other tokens
  * have the same logit but for token 9, which comes second.
@@ -396,6 +435,7 @@ int main(void)
 	tcase_add_loop_test(tc, chosen_children_change_no_token, 0, N_SAMPLERS);
 	tcase_add_loop_test(tc, large_vocabularies_are_verified_as_the_reference_does, 0,
 	                    2 * (N_SAMPLERS - 1));
+	tcase_add_test(tc, what_is_left_is_drawn_from_all_slices);
 	tcase_add_test(tc, greedy_takes_the_longest_path);
 	tcase_add_test(tc, forced_tokens_choose_the_path_and_not_the_tokens);
 	tcase_add_loop_test(tc, a_given_verdict_is_taken, 0, N_GIVEN);

@@ -191,6 +191,10 @@ static int fill_place(struct nx_engine *e, struct nx_step *st, struct nx_seq *s,
 	/* Blocks are shared before room is made for the rest; a run is there before anything is copied into it. */
 	if (match && e->store.geo.blocks)
 		rc = nx_prefix_start(e, s, err);
+	/* A chunk begins where the match ends; the whole text needs no more room for being matched. */
+	int32_t whole = s->n_tokens > rows ? s->n_tokens : rows;
+	if (match)
+		rows = s->len + rows < whole ? s->len + rows : whole;
 	if (!rc)
 		rc = reserve(e, s, s->len > rows ? s->len : rows, err);
 	if (!rc && match && !e->store.geo.blocks)

@@ -75,9 +75,16 @@ static inline float hand_round(enum nx_dtype t, float x)
 
 /* ---- places in the store (nexus/rows.h); V at + v_offset, scratch_v_offset, win_v_offset -------------- */
 
+/* A slot without a block would be written before the pool: end with a sentence, not with a broken heap. */
 static inline uint8_t *hand_slot(const struct nx_kv *kv, int32_t layer, int32_t seq, int32_t slot)
 {
-	int64_t first = kv->table[(int64_t)seq * kv->table_stride + slot / kv->block_size];
+	int64_t first = -1;
+	if (slot >= 0 && slot / kv->block_size < kv->table_stride)
+		first = kv->table[(int64_t)seq * kv->table_stride + slot / kv->block_size];
+	if (first < 0) {
+		fprintf(stderr, "slot %d of sequence %d has no block\n", slot, seq);
+		abort();
+	}
 	return kv->base + layer * kv->layer_bytes + (first + slot % kv->block_size) * kv->row_bytes;
 }
 

@@ -75,23 +75,57 @@ static int check_counters(const char *path, const struct nx_technique *t, int32_
 	return 0;
 }
 
-/* The slots, read off the hooks; hooks that belong together must come together. */
+/* A row a slot: hooks that come together or not at all, how many of them are there, and one that makes no sense
+ * without them. */
+struct slot_hooks {
+	uint32_t slots;
+	const char *names;
+	int n_all, n_there;
+	const char *lone; /* NULL = none is there */
+};
+
+/* The slots, read off the hooks. */
+
 static int read_slots(const char *path, const struct nx_technique *t, uint32_t *out,
                       struct nx_err *err)
 {
+	bool draft = (t->flags & NX_TECH_NEEDS_TOKENS) != 0 || t->draft;
+	const struct slot_hooks table[] = {
+		{1u << NX_SLOT_SCHEDULE, "schedule", 1, !!t->schedule, t->victim ? "victim" : NULL},
+		{1u << NX_SLOT_KV_LAYOUT, "kv_geometry and kv_target", 2,
+	         !!t->kv_geometry + !!t->kv_target, t->kv_drop ? "kv_drop" : NULL},
+		/* A codec reads its own bytes: it brings the attention along. */
+		{1u << NX_SLOT_KV_CODEC | 1u << NX_SLOT_ATTENTION, "codec_layout and codec_attend",
+	         2, !!t->codec_layout + !!t->codec_attend, t->codec_commit ? "codec_commit" : NULL},
+		{1u << NX_SLOT_PREFIX,
+	         "prefix_geometry, prefix_match, prefix_publish and prefix_evict", 4,
+	         !!t->prefix_geometry + !!t->prefix_match + !!t->prefix_publish + !!t->prefix_evict,
+	         NULL},
+		{1u << NX_SLOT_DRAFT,
+	         draft ? "draft_needs and propose"
+	               : "draft_needs, propose and draft (or flag NEEDS_TOKENS)",
+	         draft ? 2 : 3, !!t->draft_needs + !!t->propose,
+	         t->draft     ? "draft"
+	         : t->observe ? "observe"
+	         : t->judged  ? "judged"
+	                      : NULL},
+		{1u << NX_SLOT_WEIGHTS, "weight_pack, weight_drop, weight_bytes and weight_linear",
+	         4, !!t->weight_pack + !!t->weight_drop + !!t->weight_bytes + !!t->weight_linear,
+	         NULL},
+		{1u << NX_SLOT_ATTENTION, "attention_plan", 1, !!t->attention_plan, NULL},
+	};
 	uint32_t slots = 0;
-	if (t->schedule)
-		slots |= 1u << NX_SLOT_SCHEDULE;
-	if (t->victim && !t->schedule)
-		return nx_fail(err, NX_EABI, "%s: hook victim needs hook schedule beside it", path);
-	if (!t->kv_geometry != !t->kv_target)
-		return nx_fail(err, NX_EABI,
-		               "%s: hooks kv_geometry and kv_target come together or not at all",
-		               path);
-	if (t->kv_geometry)
-		slots |= 1u << NX_SLOT_KV_LAYOUT;
-	if (t->attention_plan)
-		slots |= 1u << NX_SLOT_ATTENTION;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		const struct slot_hooks *h = &table[i];
+		if (h->n_there == h->n_all)
+			slots |= h->slots;
+		else if (h->n_there)
+			return nx_fail(err, NX_EABI, "%s: hooks %s come together or not at all",
+			               path, h->names);
+		else if (h->lone)
+			return nx_fail(err, NX_EABI, "%s: hook %s needs %s beside it", path,
+			               h->lone, h->names);
+	}
 	if (!slots)
 		return nx_fail(err, NX_EABI, "%s: it fills in no hook of any slot", path);
 	*out = slots;

@@ -75,7 +75,7 @@ AVX512BF16 := $(AVX512) -mavx512bf16
 # The flags of one source file, by its path; instruction sets go by the end of its name.
 isa = $(if $(filter %_avx2.c,$(1)),$(AVX2))$(if $(filter %_avx512.c,$(1)),$(AVX512))$(if \
 	$(filter %_avx512bf16.c,$(1)),$(AVX512BF16))
-flags_of = $(strip $(if $(filter harness/test/plugins/%,$(1)),$(PLUGIN_CFLAGS),$(if \
+flags_of = $(strip $(if $(filter harness/test/plugins/% harness/test/backends/%,$(1)),$(PLUGIN_CFLAGS),$(if \
 	$(or $(filter harness/test/%,$(1)),$(filter test_%,$(notdir $(1)))),$(TEST_CFLAGS),$(if \
 	$(filter harness/%,$(1)),$(HARNESS_CFLAGS),$(if \
 	$(filter kernels/%,$(1)),$(KERNEL_CFLAGS) $(call isa,$(1)),$(PLUGIN_CFLAGS))))))
@@ -90,10 +90,12 @@ KERNEL_TEST_HELP_SRC := $(filter-out $(KERNEL_TEST_SRC),$(wildcard kernels/test/
 TEST_SRC := $(wildcard harness/test/test_*.c techniques/*/test_*.c) $(KERNEL_TEST_SRC)
 TEST_HELP_SRC := $(filter-out harness/test/test_%,$(wildcard harness/test/*.c))
 TEST_PLUGIN_SRC := $(wildcard harness/test/plugins/*.c)
+LATE_SRC := $(wildcard harness/test/backends/late*.c)
 TECHNIQUES := $(sort $(foreach c,$(wildcard techniques/*/*.c),$(word 2,$(subst /, ,$(c)))))
 HEADERS := $(wildcard harness/*/*.h harness/include/nexus/*.h kernels/*/*.h kernels/include/*/*.h)
 FORMATTED := $(HEADERS) $(HARNESS_SRC) $(CPU_SRC) $(TEST_SRC) $(TEST_HELP_SRC) $(TEST_PLUGIN_SRC) \
-	$(KERNEL_TEST_HELP_SRC) $(wildcard kernels/bench/*.c techniques/*/*.c techniques/*/*.h)
+	$(LATE_SRC) $(KERNEL_TEST_HELP_SRC) $(wildcard harness/test/backends/*.h kernels/bench/*.c \
+	techniques/*/*.c techniques/*/*.h)
 
 OBJ := $(BUILD)/obj
 LIBRARY := $(BUILD)/libnexus.a
@@ -102,6 +104,7 @@ KERNEL_TEST_LIBRARY := $(BUILD)/libkerneltest.a
 BACKENDS := $(if $(CPU_SRC),$(BUILD)/backends/cpu.so)
 PLUGINS := $(TECHNIQUES:%=$(BUILD)/techniques/%.so)
 TEST_PLUGINS := $(TEST_PLUGIN_SRC:harness/test/plugins/%.c=$(BUILD)/test-plugins/%.so)
+TEST_BACKENDS := $(if $(LATE_SRC),$(BUILD)/test-backends/late.so)
 BENCHES := $(BENCH_SRC:kernels/bench/%.c=$(BUILD)/bench/%)
 tests_of = $(patsubst %.c,$(BUILD)/tests/%,$(notdir $(1)))
 TESTS := $(call tests_of,$(TEST_SRC))
@@ -115,7 +118,7 @@ endif
 	check-headers clean help tests features FORCE
 
 all: features $(LIBRARY) $(PROGRAM) $(BACKENDS) $(PLUGINS) ## Build the program, the CPU backend and the techniques (default)
-tests: all $(TEST_PLUGINS) $(TESTS)
+tests: all $(TEST_PLUGINS) $(TEST_BACKENDS) $(TESTS)
 
 features: $(BUILD)/flags
 	@printf '  %s: %s\n' '$(BUILD)' '$(FEATURES)'
@@ -162,6 +165,9 @@ $(BUILD)/backends/cpu.so: $(call objects,$(CPU_SRC))
 $(TEST_PLUGINS): $(BUILD)/test-plugins/%.so: $(OBJ)/harness/test/plugins/%.o
 	$(shared) -lm
 
+$(BUILD)/test-backends/late.so: $(call objects,$(LATE_SRC))
+	$(shared)
+
 define technique
 $(BUILD)/techniques/$(1).so: $(call objects,$(filter-out techniques/$(1)/test_%,$(wildcard techniques/$(1)/*.c)))
 	$$(shared) -lm
@@ -179,7 +185,7 @@ $(BENCHES): $(BUILD)/bench/%: $(OBJ)/kernels/bench/%.o $(LIBRARY)
 	$(link) $(LDLIBS)
 
 -include $(patsubst %.c,$(OBJ)/%.d,$(HARNESS_SRC) $(CPU_SRC) $(TEST_SRC) $(TEST_HELP_SRC) \
-	$(TEST_PLUGIN_SRC) $(KERNEL_TEST_HELP_SRC) $(BENCH_SRC) $(wildcard techniques/*/*.c))
+	$(TEST_PLUGIN_SRC) $(LATE_SRC) $(KERNEL_TEST_HELP_SRC) $(BENCH_SRC) $(wildcard techniques/*/*.c))
 
 # --- What people call
 setup: $(BUILD)/config.mk ## Find the libraries; as root, install what is missing

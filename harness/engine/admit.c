@@ -30,12 +30,11 @@ void nx_seq_leave(struct nx_engine *e, int32_t i)
 	remove_at(e->run, &e->n_run, i);
 }
 
-static void enter(struct nx_engine *e, struct nx_step *st, int32_t i)
+static void enter(struct nx_engine *e, int32_t i)
 {
 	struct nx_seq *s = &e->seqs[i];
 	s->place = e->free_places[--e->n_free_places];
 	e->run[e->n_run++] = i;
-	nx_plan_init_place(e, st, i);
 }
 
 /* To the front of the waiting list: it arrived before all that never ran. */
@@ -74,8 +73,11 @@ static int preempt(struct nx_engine *e, struct nx_step *st, int32_t i, struct nx
 		else if (rc)
 			return nx_fail(err, rc, "%s", full.msg);
 	}
-	if (!swap)
-		s->len = 0;
+	if (!swap) {
+		s->len = s->slack = s->n_dropped = 0;
+		s->lives++;
+	}
+	s->n_published = 0;
 	nx_hooks_event(e, NX_EVENT_PREEMPT, i, swap ? NX_PREEMPT_SWAP : NX_PREEMPT_RECOMPUTE);
 	nx_seq_leave(e, i);
 	s->phase = swap ? NX_SEQ_SWAPPED : NX_SEQ_WAITING;
@@ -107,17 +109,33 @@ static int32_t grant_seq(const struct nx_grant *g, const int32_t *run_seq, const
 	return g->waiting ? wait_seq[g->index] : run_seq[g->index];
 }
 
-/* Room for a running sequence; others are preempted for it, in the worst case itself. */
-static int make_room(struct nx_engine *e, struct nx_step *st, int32_t i, int32_t rows,
+/* Rows for a place; a prefix cache makes room where it can. */
+static int reserve(struct nx_engine *e, const struct nx_seq *s, int32_t rows, struct nx_err *err)
+{
+	for (;;) {
+		int32_t target = nx_kv_rows(e, s, rows);
+		int rc = nx_store_reserve(&e->store, s->place, s->len - s->slack, target, err);
+		if (rc != NX_ENOSPC || !nx_prefix_evict(e, target))
+			return rc;
+	}
+}
+
+/* Room for a running sequence: without its draft where that does not fit, then others are preempted for it, in
+ * the worst case itself. */
+static int make_room(struct nx_engine *e, struct nx_step *st, struct nx_grant *g, int32_t rows,
                      struct nx_err *err)
 {
+	int32_t i = g->index;
 	for (;;) {
 		struct nx_seq *s = &e->seqs[i];
 		struct nx_err full = {0};
-		int rc = nx_store_reserve(&e->store, s->place, s->len, nx_kv_rows(e, s, rows),
-		                          &full);
+		int rc = reserve(e, s, rows + g->draft, &full);
 		if (!rc)
 			return 0;
+		if (rc == NX_ENOSPC && g->draft) {
+			g->draft = 0;
+			continue;
+		}
 		int32_t v = rc == NX_ENOSPC ? pick_victim(e) : -1;
 		if (v < 0)
 			return nx_fail(err, rc, "%s", full.msg);
@@ -152,34 +170,59 @@ static struct nx_seq *new_child(struct nx_engine *e, int32_t parent, uint32_t sa
 		                     .parent = parent,
 		                     .tokens = tokens,
 		                     .max_out = p->max_out,
+		                     .last_drafted = -1,
+		                     .last_accepted = -1,
+		                     .redo = e->needs.wants_feature,
 		                     .arrival_ns = p->arrival_ns};
 		return c;
 	}
 	return NULL;
 }
 
+/* What the sequence finds in its place: swapped rows, a cached prefix, or nothing. */
+static int fill_place(struct nx_engine *e, struct nx_step *st, struct nx_seq *s, int32_t rows,
+                      struct nx_err *err)
+{
+	bool swapped = s->swapped.rows != NULL, match = e->prefix && !swapped;
+	int rc = 0;
+	/* Blocks are shared before room is made for the rest; a run is there before anything is copied into it. */
+	if (match && e->store.geo.blocks)
+		rc = nx_prefix_start(e, s, err);
+	if (!rc)
+		rc = reserve(e, s, s->len > rows ? s->len : rows, err);
+	if (!rc && match && !e->store.geo.blocks)
+		rc = nx_prefix_start(e, s, err);
+	if (!rc && swapped) {
+		rc = nx_store_swap_in(&e->store, e->stream, s->place, &s->swapped, err);
+		s->redo = e->needs.wants_feature;
+	}
+	if (!rc)
+		nx_plan_init_place(e, st, (int32_t)(s - e->seqs), swapped);
+	return rc;
+}
+
 /* Starts or resumes a waiting sequence. NX_ENOSPC: it stays waiting and nothing has changed. */
-static int start(struct nx_engine *e, struct nx_step *st, int32_t i, int32_t rows,
+static int start(struct nx_engine *e, struct nx_step *st, struct nx_grant *g, int32_t rows,
                  struct nx_err *err)
 {
+	int32_t i = g->index;
 	struct nx_seq *s = &e->seqs[i];
-	int32_t samples = s->n_out || s->sample ? 1 : s->req->samples;
+	int32_t samples = s->n_out || s->sample ? 1 : s->req->samples, len = s->len;
 	if (samples > e->n_free_places)
 		return nx_fail(
 			err, NX_EBUG,
 			"the scheduler started request %u with %d samples and %d free places",
 			s->req->id, samples, e->n_free_places);
-	bool resumed = s->n_preempted > 0;
-	enter(e, st, i);
-	int rc = nx_store_reserve(&e->store, s->place, 0, nx_kv_rows(e, s, rows), err);
-	if (!rc && s->swapped.rows)
-		rc = nx_store_swap_in(&e->store, e->stream, s->place, &s->swapped, err);
+	bool resumed = s->n_preempted > 0, swapped = s->swapped.rows != NULL;
+	enter(e, i);
+	int rc = fill_place(e, st, s, rows, err);
 	for (int32_t k = 1; k < samples && !rc; k++) {
 		struct nx_seq *c = new_child(e, i, (uint32_t)k);
 		if (!c)
 			return nx_fail(err, NX_EBUG, "no entry is left for sample %d of request %u",
 			               k, s->req->id);
-		enter(e, st, (int32_t)(c - e->seqs));
+		enter(e, (int32_t)(c - e->seqs));
+		nx_plan_init_place(e, st, (int32_t)(c - e->seqs), false);
 		/* A run cannot be shared: a contiguous sample holds its own from the start. */
 		if (!e->store.geo.blocks)
 			rc = nx_store_reserve(&e->store, c->place, 0, nx_kv_rows(e, s, rows), err);
@@ -193,11 +236,16 @@ static int start(struct nx_engine *e, struct nx_step *st, int32_t i, int32_t row
 			c->live = false;
 		}
 		nx_seq_leave(e, i);
+		s->len = len;
+		s->n_published = 0;
 		return rc;
 	}
+	/* Fewer rows are left to compute after a match. */
+	int32_t pending = nx_seq_pending(s), matched = swapped ? 0 : s->len;
+	g->rows = g->rows < pending ? g->rows : pending;
 	remove_at(e->wait, &e->n_wait, i);
 	s->phase = NX_SEQ_PREFILL;
-	nx_hooks_event(e, resumed ? NX_EVENT_RESUME : NX_EVENT_ADMIT, i, 0);
+	nx_hooks_event(e, resumed ? NX_EVENT_RESUME : NX_EVENT_ADMIT, i, matched);
 	return 0;
 }
 
@@ -209,6 +257,11 @@ static int check_grant(const struct nx_engine *e, const struct nx_grant *g, stru
 		               g->waiting ? "waiting" : "running", g->index, n);
 	const struct nx_sched_seq *v =
 		g->waiting ? &e->view_wait[g->index] : &e->view_run[g->index];
+	if (g->draft < 0 || g->draft > v->draft)
+		return nx_fail(
+			err, NX_EBUG,
+			"the scheduler granted %d drafted rows to request %u, which may draft %d",
+			g->draft, v->request, v->draft);
 	if (g->rows < 0 || g->pad < 0 || g->rows > v->pending || g->rows + g->pad == 0 ||
 	    (g->rows == 0) != (v->phase == NX_SEQ_HELD))
 		return nx_fail(
@@ -240,7 +293,7 @@ int nx_admit(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
 			               "the scheduler granted rows twice to request %u",
 			               e->seqs[o->grants[k].index].req->id);
 		e->granted[o->grants[k].index] = true;
-		rows += o->grants[k].rows + o->grants[k].pad;
+		rows += o->grants[k].rows + o->grants[k].pad + o->grants[k].draft;
 	}
 	if (rows > e->max_rows)
 		return nx_fail(err, NX_EBUG,
@@ -263,12 +316,12 @@ int nx_admit(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
 		e->dropped[k] = false;
 		if (!g->waiting) {
 			if (s->place >= 0)
-				rc = make_room(e, st, g->index, want, err);
+				rc = make_room(e, st, g, want, err);
 			if (rc)
 				return rc;
 			continue;
 		}
-		rc = closed ? NX_ENOSPC : start(e, st, g->index, want, &full);
+		rc = closed ? NX_ENOSPC : start(e, st, g, want, &full);
 		if (rc && rc != NX_ENOSPC)
 			return nx_fail(err, rc, "%s", full.msg);
 		closed |= rc != 0;

@@ -24,9 +24,12 @@ static int alloc_lists(struct nx_engine *e, struct nx_err *err)
 	e->granted = calloc(n, sizeof(*e->granted));
 	e->dropped = calloc(2 * n, sizeof(*e->dropped));
 	e->chunks = calloc((size_t)e->max_chunks, sizeof(*e->chunks));
+	e->observed = calloc((size_t)e->max_segs, sizeof(*e->observed));
+	e->matched = calloc((size_t)e->max_len, sizeof(*e->matched));
+	e->proposed = calloc((size_t)e->draft.stride + 1, sizeof(*e->proposed));
 	if (!e->seqs || !e->token_space || !e->run || !e->wait || !e->free_places || !e->view_run ||
 	    !e->view_wait || !e->view_run_seq || !e->view_wait_seq || !e->grants || !e->granted ||
-	    !e->dropped || !e->chunks)
+	    !e->dropped || !e->chunks || !e->observed || !e->matched || !e->proposed)
 		return nx_fail(err, NX_ENOMEM, "out of memory for %d sequences of %d tokens",
 		               e->max_seqs, e->max_len);
 	for (size_t i = 0; i < n; i++)
@@ -47,23 +50,34 @@ static size_t pieces(struct nx_engine *e, struct piece *out)
 	struct nx_act_sizes a = nx_engine_act_sizes(e, &e->w->shape);
 	struct nx_plan_layout lay;
 	int32_t bucket = 1;
-	while (bucket < e->max_rows)
+	while (bucket < e->row_cap)
 		bucket *= 2;
-	size_t plan = nx_plan_layout_for(bucket, e->max_segs, e->max_seqs, e->max_seqs, &lay);
-	size_t seqs = (size_t)e->max_seqs, n = 0;
+	nx_plan_layout_for(e, bucket, &lay);
+	size_t seqs = (size_t)e->max_seqs, n = 0, path = seqs * (size_t)(1 + e->draft.stride);
 #define PIECE(ptr, size, where, who)                                                               \
 	out[n++] = (struct piece){                                                                 \
 		.p = (void **)(ptr), .bytes = (size), .kind = (where), .owner = (who)}
 	PIECE(&e->state.len, seqs * sizeof(int32_t), NX_MEM_DEVICE, "plan");
 	PIECE(&e->state.last_token, seqs * sizeof(int32_t), NX_MEM_DEVICE, "plan");
 	PIECE(&e->samplers, seqs * sizeof(struct nx_sampler), NX_MEM_DEVICE, "plan");
-	PIECE(&e->verdict.token, seqs * sizeof(int32_t), NX_MEM_DEVICE, "plan");
+	PIECE(&e->verdict.token, path * sizeof(int32_t), NX_MEM_DEVICE, "plan");
 	PIECE(&e->verdict.n_accepted, seqs * sizeof(int32_t), NX_MEM_DEVICE, "plan");
-	PIECE(&e->verdict.path, seqs * sizeof(int32_t), NX_MEM_DEVICE, "plan");
-	PIECE(&e->plan_dev, plan, NX_MEM_DEVICE, "plan");
+	PIECE(&e->verdict.path, path * sizeof(int32_t), NX_MEM_DEVICE, "plan");
+	PIECE(&e->plan_dev, lay.bytes_device, NX_MEM_DEVICE, "plan");
+	if (e->draft.stride && e->drafter->t->draft) {
+		size_t rows = seqs * (size_t)e->draft.stride * sizeof(int32_t);
+		PIECE(&e->draft.token, rows, NX_MEM_DEVICE, "plan");
+		PIECE(&e->draft.parent, rows, NX_MEM_DEVICE, "plan");
+		PIECE(&e->draft.kind, rows, NX_MEM_DEVICE, "plan");
+		PIECE(&e->draft.q_row, rows, NX_MEM_DEVICE, "plan");
+	}
+	for (int32_t i = 0; i < e->needs.n_taps; i++)
+		PIECE(&e->taps[i], a.taps, NX_MEM_DEVICE, "activations");
 	for (int i = 0; i < 2; i++) {
-		PIECE(&e->steps[i].host, plan, NX_MEM_HOST, "plan");
-		PIECE(&e->steps[i].tokens, seqs * sizeof(int32_t), NX_MEM_HOST, "plan");
+		PIECE(&e->steps[i].host, lay.bytes, NX_MEM_HOST, "plan");
+		PIECE(&e->steps[i].tokens, path * sizeof(int32_t), NX_MEM_HOST, "plan");
+		PIECE(&e->steps[i].accepted, seqs * sizeof(int32_t), NX_MEM_HOST, "plan");
+		PIECE(&e->steps[i].path, path * sizeof(int32_t), NX_MEM_HOST, "plan");
 		PIECE(&e->steps[i].flights, seqs * sizeof(struct nx_flight), NX_MEM_HOST, "plan");
 	}
 	PIECE(&e->x, a.x, NX_MEM_DEVICE, "activations");
@@ -80,7 +94,7 @@ static size_t pieces(struct nx_engine *e, struct piece *out)
 	return n;
 }
 
-#define MAX_PIECES 32
+#define MAX_PIECES 64
 
 static int alloc_pieces(struct nx_engine *e, struct nx_err *err)
 {
@@ -116,27 +130,51 @@ static int create(struct nx_engine *e, struct nx_err *err)
 	if (!rc)
 		rc = nx_hooks_create(e, err);
 	if (!rc)
+		rc = nx_engine_draft_needs(e, shape, e->w->dtype, err);
+	if (!rc)
 		rc = nx_engine_geometry(e, shape, e->w->dtype, &geo, err);
 	if (!rc)
 		rc = nx_engine_attention(e, shape, err);
+	if (!rc)
+		rc = nx_pack_create(e, err);
 	if (!rc)
 		rc = alloc_lists(e, err);
 	if (!rc)
 		rc = alloc_pieces(e, err);
 	if (rc)
 		return rc;
-	struct nx_group_shape group = nx_engine_group(shape, e->w->dtype);
-	rc = nx_store_init(&e->store, e->dev, &geo, &group, 1, e->max_seqs, e->max_len, err);
+	struct nx_group_shape groups[NX_STORE_GROUPS];
+	int32_t n_groups = nx_engine_groups(e, shape, e->w->dtype, groups);
+	rc = nx_store_init(&e->store, e->dev, &geo, &e->prefix_geo, groups, n_groups, e->max_seqs,
+	                   e->max_len, err);
 	if (rc)
 		return rc;
 	size_t kv = nx_engine_owner(e, "kv"), swap = nx_engine_owner(e, "swap"),
 	       weights = nx_engine_owner(e, "weights");
-	e->owners[kv].reserved_bytes = e->store.kv_bytes[0] + e->store.scratch_bytes[0];
+	for (int32_t i = 0; i < n_groups; i++)
+		e->owners[kv].reserved_bytes += e->store.kv_bytes[i] + e->store.scratch_bytes[i] +
+		                                e->store.win_bytes[i];
 	e->owners[swap].reserved_bytes = e->store.swap_bytes;
-	e->owners[weights].reserved_bytes = e->owners[weights].peak_used_bytes = e->w->bytes;
+	e->owners[weights].reserved_bytes = e->owners[weights].peak_used_bytes =
+		e->w->bytes - e->packed_native;
 	e->state.max_seqs = e->max_seqs;
-	e->verdict.stride = 1;
-	nx_plan_layout_for(1, e->max_segs, e->max_seqs, e->max_seqs, &e->lay);
+	e->verdict.stride = 1 + e->draft.stride;
+	e->group = (struct nx_seq_state){.max_seqs = e->max_seqs,
+	                                 .len = e->store.group_len,
+	                                 .last_token = e->state.last_token};
+	e->target = (struct nx_target){.embed = e->w->embed,
+	                               .output = e->w->output,
+	                               .out_norm = e->w->out_norm,
+	                               .inv_freq = e->w->inv_freq,
+	                               .norm_eps = shape->norm_eps,
+	                               .rope_dim = shape->rope_dim};
+	nx_plan_layout_for(e, 1, &e->lay);
+	if (e->draft.stride && !e->drafter->t->draft) { /* a host drafter's rows come with the plan */
+		e->draft.token = (int32_t *)(void *)(e->plan_dev + e->lay.d_token);
+		e->draft.parent = (int32_t *)(void *)(e->plan_dev + e->lay.d_parent);
+		e->draft.kind = (int32_t *)(void *)(e->plan_dev + e->lay.d_kind);
+		e->draft.q_row = (int32_t *)(void *)(e->plan_dev + e->lay.d_q_row);
+	}
 	nx_engine_reset(e);
 	return 0;
 }
@@ -164,14 +202,15 @@ void nx_engine_destroy(struct nx_engine *e)
 		return;
 	const struct nx_device_ops *ops = e->dev->ops;
 	nx_store_release(&e->store);
-	nx_hooks_destroy(e);
-	if (e->max_rows) {
+	nx_pack_destroy(e);
+	if (e->max_rows) { /* before the hooks go, whose needs the list reads */
 		struct piece list[MAX_PIECES];
 		size_t n = pieces(e, list);
 		for (size_t i = 0; i < n; i++)
 			nx_engine_free(e, nx_engine_owner(e, list[i].owner), list[i].kind,
 			               *list[i].p, list[i].bytes);
 	}
+	nx_hooks_destroy(e);
 	for (int i = 0; i < 2; i++)
 		if (e->steps[i].done)
 			ops->event_destroy(e->dev->dev, e->steps[i].done);
@@ -190,11 +229,18 @@ void nx_engine_destroy(struct nx_engine *e)
 	free(e->granted);
 	free(e->dropped);
 	free(e->chunks);
+	free(e->observed);
+	free(e->matched);
+	free(e->proposed);
 	free(e);
 }
 
 void nx_engine_reset(struct nx_engine *e)
 {
+	/* Techniques first: what they held of the store is theirs to forget. */
+	for (int32_t i = 0; i < e->n_hooks; i++)
+		if (e->hooks[i].t->reset)
+			e->hooks[i].t->reset(e->hooks[i].self);
 	nx_store_reset(&e->store);
 	for (int32_t i = 0; i < e->n_entries; i++) {
 		struct nx_seq *s = &e->seqs[i];
@@ -202,6 +248,7 @@ void nx_engine_reset(struct nx_engine *e)
 			.tokens = s->tokens, .gen = s->gen + 1, .place = -1, .parent = -1};
 	}
 	e->n_run = e->n_wait = 0;
+	e->n_commits = e->n_before = 0;
 	e->n_free_places = e->max_seqs;
 	for (int32_t p = 0; p < e->max_seqs; p++)
 		e->free_places[p] = e->max_seqs - 1 - p;
@@ -209,9 +256,7 @@ void nx_engine_reset(struct nx_engine *e)
 	e->turn = 0;
 	e->in_flight = 0;
 	e->peak_used_rows = 0;
-	for (int32_t i = 0; i < e->n_hooks; i++)
-		if (e->hooks[i].t->reset)
-			e->hooks[i].t->reset(e->hooks[i].self);
+	e->late_err = (struct nx_err){0};
 }
 
 int nx_engine_idle_check(const struct nx_engine *e, struct nx_err *err)
@@ -220,10 +265,27 @@ int nx_engine_idle_check(const struct nx_engine *e, struct nx_err *err)
 	if (e->n_run || e->n_wait)
 		return nx_fail(err, NX_EBUG, "%d sequences run and %d wait in an idle engine",
 		               e->n_run, e->n_wait);
-	if (p->free_rows != p->n_rows)
+	int64_t held = nx_store_evictable(&e->store);
+	if (p->free_rows + held != p->n_rows)
 		return nx_fail(err, NX_EBUG, "%lld KV rows are held in an idle engine",
-		               (long long)(p->n_rows - p->free_rows));
+		               (long long)(p->n_rows - p->free_rows - held));
 	return nx_store_check(&e->store, err);
+}
+
+int nx_engine_cold_check(const struct nx_engine *e, struct nx_err *err)
+{
+	int rc = nx_engine_idle_check(e, err);
+	for (int32_t i = 0; i < e->n_hooks && !rc; i++) {
+		const struct nx_slot_hook *h = &e->hooks[i];
+		int64_t n = h->t->warm ? h->t->warm(h->self) : 0;
+		if (n)
+			rc = nx_fail(err, NX_EBUG, "%s is warm: it keeps %lld entries of earlier runs",
+			             h->t->name, (long long)n);
+	}
+	if (!rc && e->store.n_held)
+		rc = nx_fail(err, NX_EBUG, "%d KV blocks are still held by the prefix cache",
+		             e->store.n_held);
+	return rc;
 }
 
 size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_shape *shape,
@@ -249,17 +311,20 @@ size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_sh
 	if (!rc)
 		rc = nx_hooks_create(e, err);
 	if (!rc)
+		rc = nx_engine_draft_needs(e, shape, e->w->dtype, err);
+	if (!rc)
 		rc = nx_engine_geometry(e, shape, e->w->dtype, &geo, err);
 	if (!rc)
 		rc = nx_engine_attention(e, shape, err);
 	if (!rc) {
-		struct nx_group_shape g = nx_engine_group(shape, e->w->dtype);
+		struct nx_group_shape groups[NX_STORE_GROUPS];
+		int32_t n_groups = nx_engine_groups(e, shape, e->w->dtype, groups);
 		struct piece list[MAX_PIECES];
 		size_t n_pieces = pieces(e, list);
 		for (size_t i = 0; i < n_pieces; i++)
 			e->owners[nx_engine_owner(e, list[i].owner)].reserved_bytes +=
 				list[i].bytes;
-		uint64_t kv = nx_store_forecast(&geo, &g, 1, e->max_seqs);
+		uint64_t kv = nx_store_forecast(&geo, &e->prefix_geo, groups, n_groups, e->max_seqs);
 		e->owners[nx_engine_owner(e, "kv")].reserved_bytes = kv;
 		e->owners[nx_engine_owner(e, "weights")].reserved_bytes = e->w->bytes;
 		if (geo.preempt == NX_PREEMPT_SWAP)

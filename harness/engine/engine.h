@@ -32,6 +32,17 @@ int nx_weights_create(struct nx_weights **out, const struct nx_model *model, str
 void nx_weights_destroy(struct nx_weights *w);
 uint64_t nx_weights_bytes(const struct nx_weights *w);
 
+/* Acceptance that is given, not found, for weights that accept nothing: round r of a request takes entry
+ * (request + r) % n_rounds. All the work is done; only the verdict is replayed. */
+struct nx_replay_round {
+	int32_t drafted; /* most rows drafted */
+	struct nx_override verdict;
+};
+struct nx_replay {
+	const struct nx_replay_round *rounds;
+	int32_t n_rounds;
+};
+
 struct nx_engine_config {
 	const struct nx_weights *weights;
 	const struct nx_stack *stack; /* borrowed for the engine's life */
@@ -44,6 +55,7 @@ struct nx_engine_config {
 	bool invariant;
 	bool plan_ahead; /* plan step n + 1 before step n's tokens are read */
 	bool check;      /* tests: verify the store's invariants after every step */
+	const struct nx_replay *replay; /* borrowed; NULL = the sampler's own verdicts */
 };
 
 /* X(ID, name): why a sequence ended. */
@@ -66,15 +78,16 @@ struct nx_request {
 	int32_t priority;
 	bool ignore_eos;
 	struct nx_sampler sampler; /* request and sample are filled in by the engine */
-	const int32_t
-		*force; /* teacher forcing: max_out tokens fed instead of the drawn ones, or NULL */
+	const int32_t *force; /* teacher forcing: max_out tokens fed instead of the drawn ones, or NULL; drafted
+	                         rows are then accepted where they equal it */
 };
 
 /* X(ID, name): what a step mostly did. */
 #define NX_PHASES(X)                                                                               \
 	X(PREFILL, "prefill")                                                                      \
 	X(DECODE, "decode")                                                                        \
-	X(MIXED, "mixed")
+	X(MIXED, "mixed")                                                                          \
+	X(VERIFY, "verify") /* decode with drafted rows */
 
 enum nx_phase {
 #define X(id, name) NX_PHASE_##id,
@@ -89,6 +102,9 @@ struct nx_step_info {
 	int32_t phase;             /* enum nx_phase */
 	int32_t rows[NX_ROW_KIND_COUNT];
 	int32_t n_seqs, n_emit, n_waiting;
+	int32_t n_accepted; /* drafted rows that were accepted */
+	bool replayed;      /* by a verdict that was given */
+	uint64_t draft_ns;  /* host time of drafting; with a synchronous device all of it */
 	int32_t n_preempted;                /* in this step */
 	int64_t kv_used, kv_held, kv_total; /* rows with a token in them / reserved / pool */
 };
@@ -136,8 +152,11 @@ struct nx_counter_value {
 };
 size_t nx_engine_counters(const struct nx_engine *e, struct nx_counter_value *out, size_t max);
 
-/* Proof of the start state: 0, or NX_EBUG and a sentence (rows still held, locks, ...). */
+/* Proof that nothing is lost: no sequence is left, and all rows are free or held by the prefix cache. 0, or
+ * NX_EBUG and a sentence. */
 int nx_engine_idle_check(const struct nx_engine *e, struct nx_err *err);
+/* Proof of the start state: idle, and nothing is kept from earlier runs, by the store or by a technique. */
+int nx_engine_cold_check(const struct nx_engine *e, struct nx_err *err);
 
 /* Bytes by owner that nx_engine_create would take, without taking them (the forecast). The weights are
  * given by nx_weights_forecast. */

@@ -18,6 +18,20 @@ static void host_free(void *ctx, enum nx_mem kind, void *p, size_t bytes)
 	nx_engine_free(o->e, o->owner, kind, p, bytes);
 }
 
+static int32_t host_hold(void *ctx, int32_t place, int32_t index)
+{
+	struct nx_owner_ctx *o = ctx;
+	return nx_store_hold(&o->e->store, place, index);
+}
+
+static void host_release(void *ctx, int32_t block)
+{
+	struct nx_owner_ctx *o = ctx;
+	/* A wrong number is a bug of the technique; the next step ends with the sentence. */
+	if (nx_store_let_go(&o->e->store, block, o->e->late_err.code ? NULL : &o->e->late_err))
+		return;
+}
+
 static void fill_host(struct nx_engine *e, struct nx_slot_hook *h)
 {
 	const struct nx_shape *s = &e->w->shape;
@@ -43,6 +57,8 @@ static void fill_host(struct nx_engine *e, struct nx_slot_hook *h)
 		.invariant = e->cfg.invariant,
 		.alloc = host_alloc,
 		.free = host_free,
+		.kv_hold = host_hold,
+		.kv_release = host_release,
 	};
 }
 
@@ -72,8 +88,16 @@ int nx_hooks_create(struct nx_engine *e, struct nx_err *err)
 			e->sched = h;
 		if (l->plugin->slots & 1u << NX_SLOT_KV_LAYOUT)
 			e->layout = h;
-		if (l->plugin->slots & 1u << NX_SLOT_ATTENTION)
+		if (l->plugin->slots & 1u << NX_SLOT_KV_CODEC)
+			e->codec = h;
+		else if (l->plugin->slots & 1u << NX_SLOT_ATTENTION)
 			e->attn = h;
+		if (l->plugin->slots & 1u << NX_SLOT_PREFIX)
+			e->prefix = h;
+		if (l->plugin->slots & 1u << NX_SLOT_DRAFT)
+			e->drafter = h;
+		if (l->plugin->slots & 1u << NX_SLOT_WEIGHTS)
+			e->packer = h;
 		e->broken |= h->t->breaks;
 		if (h->t->flags & NX_TECH_NEEDS_TOKENS)
 			e->plan_ahead = false;
@@ -87,7 +111,7 @@ void nx_hooks_destroy(struct nx_engine *e)
 	for (int32_t i = e->n_hooks; i-- > 0;)
 		e->hooks[i].t->destroy(e->hooks[i].self);
 	e->n_hooks = 0;
-	e->sched = e->layout = e->attn = NULL;
+	e->sched = e->layout = e->attn = e->codec = e->prefix = e->drafter = e->packer = NULL;
 }
 
 void nx_hooks_event(struct nx_engine *e, enum nx_event_kind kind, int32_t seq, int32_t arg)

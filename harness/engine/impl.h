@@ -5,9 +5,14 @@
  * A step walks through them in this order:
  *     view.c      what the scheduler may see
  *     admit.c     its grants become places and KV room; preemption
+ *     prefix.c    what a prefix cache has of a prompt, and what it may keep
+ *     propose.c   how many rows the drafter wants, and which (host drafters)
  *     plan.c      rows, emits and commits, written to one buffer and uploaded
- *     forward.c   the pass over all rows, sampling, commit
+ *     forward.c   draft, the pass over all rows, verdict, commit
  *     loop.c      arrivals, the order of all this, results, retirement
+ *
+ * Counts while the host plans ahead. What a step in flight accepts of its drafts is not known yet, so len and
+ * n_out of a sequence are upper bounds; `slack` is how much of them drafts in flight may take back.
  */
 #ifndef NEXUS_ENGINE_IMPL_H
 #define NEXUS_ENGINE_IMPL_H
@@ -22,6 +27,7 @@ struct nx_layer_weights {
 
 struct nx_weights {
 	struct nx_device *dev;
+	const struct nx_model *model; /* borrowed */
 	struct nx_shape shape;
 	enum nx_dtype dtype;
 	const struct nx_tokenizer *tokenizer;
@@ -46,16 +52,25 @@ struct nx_seq {
 	int32_t max_out;       /* clipped to the context */
 	int32_t n_out, n_seen; /* outputs planned, outputs read */
 	int32_t len;           /* rows in the store, this step's included once it is planned */
+	int32_t slack;         /* drafted rows in flight, counted in n_out and len as if accepted */
+	int32_t n_dropped;     /* rows that the layout dropped: the next position is len + n_dropped */
+	int32_t n_published;   /* leading rows that a prefix cache was offered or gave */
+	int32_t n_rounds;      /* rounds of drafting */
+	int32_t last_drafted, last_accepted; /* of the latest round read; -1 = none */
+	int32_t lives;    /* tells apart what was computed before and after a recomputing preemption */
+	bool undraftable; /* said so by the drafter */
+	bool redo;        /* the drafter lacks the feature of its last row */
 	int32_t n_preempted;
 	enum nx_finish why;
 	uint64_t arrival_ns;
 	struct nx_swapped swapped;
 };
 
-/* One output of a step in flight. */
+/* Outputs of one sequence in a step in flight: one, and as many more as drafts are accepted. */
 struct nx_flight {
-	int32_t seq, index; /* index of the output token */
-	int32_t place;
+	int32_t seq, place;
+	int32_t index; /* of the first output; an upper bound while the host plans ahead */
+	int32_t n_draft, lives;
 	uint32_t gen;
 };
 
@@ -63,6 +78,8 @@ struct nx_flight {
 struct nx_step {
 	uint8_t *host;   /* pinned: what plan.c uploads */
 	int32_t *tokens; /* pinned, [max_seqs, verdict.stride]: what comes back */
+	int32_t *accepted; /* pinned, [max_seqs] */
+	int32_t *path;     /* pinned, [max_seqs, verdict.stride]; read when logits are wanted */
 	struct nx_event *done;
 	struct nx_flight *flights; /* [max_emit] */
 	int32_t n_flights;
@@ -73,12 +90,22 @@ struct nx_step {
 struct nx_chunk { /* one forward of a step */
 	int32_t row0, n_rows, seg0, n_segs, max_keys;
 	int32_t gather0, n_gather;
+	int32_t observed0, n_observed;
 };
 
 /* Offsets into the plan buffer for a bucket of rows. */
 struct nx_plan_layout {
 	size_t seq, token, slot_off, pos_off, kind, scratch, n_anc; /* int32 [rows] */
-	size_t segments, gather, emits, commits, inits, samplers, bytes;
+	size_t segments, gather, emits, commits, inits, samplers, spans;
+	size_t force, override;                    /* by place */
+	size_t d_token, d_parent, d_kind, d_q_row; /* a host drafter's rows, by place */
+	size_t bytes;                              /* what is uploaded */
+	size_t anc, bytes_device;                  /* written on the device */
+};
+
+/* A technique's weights; NULL where the device's own are used. */
+struct nx_packed {
+	void *w[NX_WEIGHT_ROLE_COUNT];
 };
 
 struct nx_owner_ctx {
@@ -105,13 +132,16 @@ struct nx_engine {
 
 	int32_t n_hooks;
 	struct nx_slot_hook hooks[NX_STACK_MAX];
-	struct nx_slot_hook *sched, *layout, *attn; /* NULL = the engine's default */
+	/* NULL = the engine's default */
+	struct nx_slot_hook *sched, *layout, *attn, *codec, *prefix, *drafter, *packer;
 	bool holds_places;
 
 	int32_t max_seqs;  /* places */
 	int32_t n_entries; /* entries of seqs: places twice, since held ones and new ones overlap */
 	int32_t max_len, longest;
 	int32_t max_rows, max_chunk_rows, max_chunks, max_segs;
+	int32_t row_cap;    /* max_rows and a REDO row for each sequence */
+	int32_t max_logits; /* rows of logits */
 	size_t act_bytes; /* of one activation element */
 
 	struct nx_store store;
@@ -123,6 +153,17 @@ struct nx_engine {
 	struct nx_sampler *samplers;
 	uint8_t *plan_dev;
 	struct nx_verdict verdict;
+	struct nx_draft draft;         /* stride 0 = no drafter */
+	struct nx_draft_needs needs;   /* zero without a drafter */
+	struct nx_draft_row *proposed; /* host, [stride] */
+	struct nx_seq_state group;     /* the drafter's layer group */
+	struct nx_target target;
+	void *taps[NX_TAP_MAX];
+	struct nx_codec_layout codec_layout; /* window 1 without a codec */
+	struct nx_prefix_geometry prefix_geo;
+	int32_t *matched;         /* host, blocks of a match */
+	struct nx_packed *packed; /* [n_layers]; embed and output in the first */
+	uint64_t packed_native;   /* bytes of device weights that packed ones replace */
 	void *x, *h, *qkv, *attn_out, *ff, *lx, *lh;
 	float *logits;
 	void *workspace;
@@ -144,7 +185,11 @@ struct nx_engine {
 	bool *granted, *dropped; /* by entry; by grant */
 	struct nx_plan_layout lay;
 	struct nx_chunk *chunks;
+	struct nx_observed *observed; /* by chunk */
 	int32_t n_chunks, n_rows, n_segs, n_emits, n_commits, n_gather, n_inits;
+	int32_t n_before; /* commits that come before the forward: rows that were dropped */
+	int32_t n_spans, n_drafted, n_observed;
+	bool forced, overridden;
 	struct nx_step steps[2];
 	int32_t turn;
 
@@ -160,6 +205,8 @@ struct nx_engine {
 	struct nx_mem_use owners[NX_OWNER_MAX];
 	size_t n_owners;
 	int64_t peak_used_rows;
+
+	struct nx_err late_err; /* of a call that has no way to fail: the step ends with it */
 };
 
 /* memory.c: allocation with an owner's name on it. */
@@ -172,10 +219,18 @@ int nx_engine_sizes(struct nx_engine *e, const struct nx_shape *shape, struct nx
 int nx_engine_geometry(struct nx_engine *e, const struct nx_shape *shape, enum nx_dtype dtype,
                        struct nx_kv_geometry *out, struct nx_err *err);
 int nx_engine_attention(struct nx_engine *e, const struct nx_shape *shape, struct nx_err *err);
-struct nx_group_shape nx_engine_group(const struct nx_shape *shape, enum nx_dtype dtype);
+int nx_engine_codec(struct nx_engine *e, const struct nx_shape *shape, enum nx_dtype dtype,
+                    const struct nx_kv_geometry *geo, struct nx_err *err);
+int nx_engine_draft_needs(struct nx_engine *e, const struct nx_shape *shape, enum nx_dtype dtype,
+                          struct nx_err *err);
+int nx_engine_prefix(struct nx_engine *e, const struct nx_kv_geometry *geo, int64_t row_bytes,
+                     struct nx_err *err);
+/* Layer groups of the store: the target's and the drafter's. Returns how many. */
+int32_t nx_engine_groups(const struct nx_engine *e, const struct nx_shape *shape,
+                         enum nx_dtype dtype, struct nx_group_shape out[NX_STORE_GROUPS]);
 /* Bytes of the activations of one forward, by buffer; the sum is what "activations" owns. */
 struct nx_act_sizes {
-	size_t x, h, qkv, attn_out, ff, lx, lh, logits;
+	size_t x, h, qkv, attn_out, ff, lx, lh, logits, taps;
 };
 struct nx_act_sizes nx_engine_act_sizes(const struct nx_engine *e, const struct nx_shape *shape);
 
@@ -183,6 +238,21 @@ struct nx_act_sizes nx_engine_act_sizes(const struct nx_engine *e, const struct 
 int nx_hooks_create(struct nx_engine *e, struct nx_err *err);
 void nx_hooks_destroy(struct nx_engine *e);
 void nx_hooks_event(struct nx_engine *e, enum nx_event_kind kind, int32_t seq, int32_t arg);
+
+/* weights.c: how a matrix is read for packing; src is the context of out->rows. */
+struct nx_weight_source {
+	const struct nx_model *model;
+	enum nx_weight_id id;
+	int32_t layer;
+};
+void nx_weights_desc(const struct nx_weights *w, enum nx_weight_role role, int32_t layer,
+                     struct nx_weight_source *src, struct nx_weight_desc *out);
+
+/* packed.c: a weights technique packs what it wants; products go to whoever packed the matrix. */
+int nx_pack_create(struct nx_engine *e, struct nx_err *err);
+void nx_pack_destroy(struct nx_engine *e);
+int nx_product(struct nx_engine *e, enum nx_weight_role role, int32_t layer,
+               const struct nx_weight *native, struct nx_linear *a, struct nx_err *err);
 
 /* schedule_static.c: the default of the schedule slot: padded, runs to completion. */
 int nx_schedule_static(const struct nx_sched_view *view, struct nx_schedule *out,
@@ -197,12 +267,22 @@ int32_t nx_kv_rows(const struct nx_engine *e, const struct nx_seq *s, int32_t ro
 int nx_admit(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
 void nx_seq_leave(struct nx_engine *e, int32_t i); /* gives back place and KV */
 
+/* prefix.c */
+int nx_prefix_start(struct nx_engine *e, struct nx_seq *s, struct nx_err *err); /* match and share */
+int32_t nx_prefix_hint(struct nx_engine *e, const struct nx_seq *s);
+void nx_prefix_publish(struct nx_engine *e, struct nx_seq *s);
+bool nx_prefix_evict(struct nx_engine *e, int64_t rows); /* true when something was freed */
+
+/* propose.c: rows the sequence drafts in this step, at most cap; writes a host drafter's rows. */
+int32_t nx_propose(struct nx_engine *e, struct nx_step *st, struct nx_seq *s, int32_t cap);
+int32_t nx_draft_cap(const struct nx_engine *e, const struct nx_seq *s);
+
 /* plan.c */
-size_t nx_plan_layout_for(int32_t rows, int32_t segs, int32_t emits, int32_t seqs,
-                          struct nx_plan_layout *out);
+void nx_plan_layout_for(const struct nx_engine *e, int32_t rows, struct nx_plan_layout *out);
+void nx_plan_drop(struct nx_engine *e, struct nx_step *st, int32_t place, int32_t rows);
 int nx_plan_build(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
-void nx_plan_init_place(struct nx_engine *e, struct nx_step *st,
-                        int32_t i); /* length, last token, sampler */
+/* Length, last token, sampler. swapped: the drafter's length comes back with the rows. */
+void nx_plan_init_place(struct nx_engine *e, struct nx_step *st, int32_t i, bool swapped);
 
 /* forward.c */
 int nx_forward(struct nx_engine *e, struct nx_step *st, struct nx_err *err);

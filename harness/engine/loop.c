@@ -36,6 +36,8 @@ static int arrive(struct nx_engine *e, struct nx_err *err)
 		                     .place = -1,
 		                     .phase = NX_SEQ_WAITING,
 		                     .parent = -1,
+		                     .last_drafted = -1,
+		                     .last_accepted = -1,
 		                     .tokens = tokens,
 		                     .n_tokens = r->n_prompt,
 		                     .max_out = r->max_out < room + 1 ? r->max_out : room + 1,
@@ -55,6 +57,7 @@ static void retire(struct nx_engine *e, bool release_held)
 		int32_t i = e->run[k];
 		struct nx_seq *s = &e->seqs[i];
 		if (s->ended && s->phase != NX_SEQ_HELD) {
+			nx_prefix_publish(e, s);
 			nx_hooks_event(e, NX_EVENT_RETIRE, i, 0);
 			s->phase = NX_SEQ_HELD;
 		}
@@ -99,23 +102,82 @@ static void finish(struct nx_engine *e, int32_t i, enum nx_finish why, uint64_t 
 	}
 }
 
-static int send_logits(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
+/* Logits that output k of a flight was drawn from: of its root, then of the accepted rows. */
+static int send_logits(struct nx_engine *e, const struct nx_step *st, int32_t flight, int32_t k,
+                       int32_t index, struct nx_err *err)
+{
+	const struct nx_flight *f = &st->flights[flight];
+	const struct nx_emit *em =
+		(const struct nx_emit *)(const void *)(st->host + e->lay.emits) + flight;
+	const struct nx_seq *s = &e->seqs[f->seq];
+	int32_t vocab = e->w->shape.vocab, row = em->logit_row;
+	if (k > 0)
+		row += 1 + st->path[(size_t)f->place * (size_t)e->verdict.stride + (size_t)k - 1];
+	int rc = e->dev->ops->copy(e->dev->dev, e->stream, e->logits_host,
+	                           e->logits + (size_t)row * (size_t)vocab,
+	                           (size_t)vocab * sizeof(float), NX_D2H, err);
+	if (!rc)
+		rc = e->dev->ops->stream_sync(e->dev->dev, e->stream, err);
+	if (!rc)
+		e->sink->logits(e->sink->ctx, s->req->id, s->sample, index, e->logits_host, vocab);
+	return rc;
+}
+
+/* What drafts were not accepted is taken back from the counts that were planned. */
+static void settle(struct nx_engine *e, struct nx_seq *s, const struct nx_flight *f,
+                   int32_t accepted)
+{
+	int32_t rejected = f->n_draft - accepted;
+	s->n_out -= rejected;
+	if (s->lives != f->lives)
+		return; /* its rows went with a preemption */
+	s->slack -= f->n_draft;
+	s->len -= rejected;
+	if (f->n_draft) {
+		s->last_drafted = f->n_draft;
+		s->last_accepted = accepted;
+	}
+	if (rejected && s->place >= 0 && e->store.geo.blocks)
+		nx_store_trim(&e->store, s->place, nx_kv_rows(e, s, s->len));
+}
+
+/* The outputs of one sequence in a step that is done. */
+static int take_outputs(struct nx_engine *e, struct nx_step *st, int32_t flight, uint64_t now,
+                        struct nx_err *err)
 {
 	const struct nx_sink *k = e->sink;
-	int32_t vocab = e->w->shape.vocab;
-	for (int32_t j = 0; j < st->n_flights; j++) {
-		const struct nx_emit *em =
-			(const struct nx_emit *)(const void *)(st->host + e->lay.emits) + j;
-		const struct nx_seq *s = &e->seqs[st->flights[j].seq];
-		int rc = e->dev->ops->copy(e->dev->dev, e->stream, e->logits_host,
-		                           e->logits + (size_t)em->logit_row * (size_t)vocab,
-		                           (size_t)vocab * sizeof(float), NX_D2H, err);
-		if (!rc)
-			rc = e->dev->ops->stream_sync(e->dev->dev, e->stream, err);
+	const struct nx_flight *f = &st->flights[flight];
+	struct nx_seq *s = &e->seqs[f->seq];
+	int32_t accepted = f->n_draft ? st->accepted[f->place] : 0;
+	const int32_t *tokens = st->tokens + (size_t)f->place * (size_t)e->verdict.stride;
+	if (s->gen != f->gen)
+		return 0; /* ended one step ago */
+	if (accepted < 0 || accepted > f->n_draft)
+		return nx_fail(err, NX_EBUG, "%d of %d drafted rows were accepted", accepted,
+		               f->n_draft);
+	settle(e, s, f, accepted);
+	st->info.n_accepted += accepted;
+	st->info.n_emit += accepted;
+	for (int32_t i = 0; i <= accepted; i++) {
+		int32_t token = tokens[i], index = s->n_seen++;
+		int rc = k->logits ? send_logits(e, st, flight, i, index, err) : 0;
 		if (rc)
 			return rc;
-		k->logits(k->ctx, s->req->id, s->sample, st->flights[j].index, e->logits_host,
-		          vocab);
+		if (!s->req->force)
+			s->tokens[s->n_tokens++] = token;
+		else if (i > 0) /* the first was put there when it was planned */
+			s->tokens[s->n_tokens++] = s->req->force[index];
+		if (k->token)
+			k->token(k->ctx, s->req->id, s->sample, index, token, now);
+		bool eog = !s->req->ignore_eos && nx_tokenizer_is_eog(e->w->tokenizer, token);
+		if (!eog && s->n_seen < s->max_out)
+			continue;
+		finish(e, f->seq,
+		       eog                               ? NX_FINISH_EOS
+		       : s->max_out < s->req->max_out ? NX_FINISH_CONTEXT
+		                                      : NX_FINISH_LENGTH,
+		       now);
+		break; /* what was accepted beyond its end is dropped */
 	}
 	return 0;
 }
@@ -130,26 +192,10 @@ static int reconcile(struct nx_engine *e, struct nx_step *st, struct nx_err *err
 	uint64_t now = nx_now_ns();
 	st->in_flight = false;
 	st->info.end_ns = now;
-	if (k->logits)
-		rc = send_logits(e, st, err);
-	for (int32_t j = 0; j < st->n_flights && !rc; j++) {
-		const struct nx_flight *f = &st->flights[j];
-		struct nx_seq *s = &e->seqs[f->seq];
-		int32_t token = st->tokens[f->place];
-		if (s->gen != f->gen)
-			continue; /* ended one step ago */
-		s->n_seen++;
-		if (!s->req->force)
-			s->tokens[s->n_tokens++] = token;
-		if (k->token)
-			k->token(k->ctx, s->req->id, s->sample, f->index, token, now);
-		if (!s->req->ignore_eos && nx_tokenizer_is_eog(e->w->tokenizer, token))
-			finish(e, f->seq, NX_FINISH_EOS, now);
-		else if (s->n_seen == s->max_out)
-			finish(e, f->seq,
-			       s->max_out < s->req->max_out ? NX_FINISH_CONTEXT : NX_FINISH_LENGTH,
-			       now);
-	}
+	for (int32_t j = 0; j < st->n_flights && !rc; j++)
+		rc = take_outputs(e, st, j, now, err);
+	if (!rc && e->late_err.code)
+		rc = nx_fail(err, e->late_err.code, "%s", e->late_err.msg);
 	if (k->step)
 		k->step(k->ctx, &st->info);
 	return rc;
@@ -172,6 +218,37 @@ static int64_t used_rows(const struct nx_engine *e)
 	return used;
 }
 
+/* A layout that drops rows says which, before anything is planned for this step. */
+static int drop_rows(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
+{
+	const struct nx_technique *t = e->layout ? e->layout->t : NULL;
+	for (int32_t k = 0; t && t->kv_drop && k < e->n_run; k++) {
+		struct nx_seq *s = &e->seqs[e->run[k]];
+		int32_t bs = e->store.geo.blocks ? e->store.geo.block_size : 1, first = 0;
+		if (s->phase == NX_SEQ_HELD || s->parent >= 0 || !s->n_out)
+			continue;
+		const struct nx_kv_held held = {.seq = s->place,
+		                                .len = s->len,
+		                                .n_dropped = s->n_dropped,
+		                                .block_size = bs};
+		int32_t n = t->kv_drop(e->layout->self, &held, &first);
+		if (n == 0)
+			continue;
+		if (n < 0 || first < 0 || first % bs || n % bs || first + n > s->len)
+			return nx_fail(
+				err, NX_EBUG,
+				"%s drops %d rows from %d on, of %d; legal: whole blocks of %d", t->name,
+				n, first, s->len, bs);
+		int rc = nx_store_drop(&e->store, s->place, first, n, s->len, err);
+		if (rc)
+			return rc;
+		s->len -= n;
+		s->n_dropped += n;
+		nx_plan_drop(e, st, s->place, n);
+	}
+	return 0;
+}
+
 /* Nothing is kept between steps: every sequence starts over with its whole text (no cache). */
 static void drop_all(struct nx_engine *e)
 {
@@ -187,16 +264,20 @@ static void restart_places(struct nx_engine *e, struct nx_step *st)
 {
 	for (int32_t k = 0; k < e->n_run; k++)
 		if (e->seqs[e->run[k]].parent < 0)
-			nx_plan_init_place(e, st, e->run[k]);
+			nx_plan_init_place(e, st, e->run[k], false);
 }
 
 static int plan(struct nx_engine *e, struct nx_step *st, bool *any, struct nx_err *err)
 {
 	st->info = (struct nx_step_info){.begin_ns = nx_now_ns()};
 	st->n_flights = 0;
-	e->n_inits = 0;
+	e->n_inits = 0; /* commits of dropped rows wait for the next step that runs */
+	for (int32_t k = 0; k < e->n_run; k++)
+		nx_prefix_publish(e, &e->seqs[e->run[k]]);
 	retire(e, false);
 	int rc = arrive(e, err);
+	if (!rc)
+		rc = drop_rows(e, st, err);
 	if (rc)
 		return rc;
 	if (!e->store.geo.keep)
@@ -349,6 +430,9 @@ int nx_engine_run(struct nx_engine *e, const struct nx_request *reqs, size_t n,
 	bool ahead = e->plan_ahead;
 	if (e->sink->logits)
 		e->plan_ahead = false; /* logits are overwritten by the next step */
+	for (size_t i = 0; i < n && e->draft.stride; i++)
+		if (reqs[i].force)
+			e->plan_ahead = false; /* which tokens come next depends on the verdict */
 
 	while (!rc && e->n_done_reqs < n) {
 		if (e->sink->stop && e->sink->stop(e->sink->ctx))

@@ -75,56 +75,66 @@ static int check_counters(const char *path, const struct nx_technique *t, int32_
 	return 0;
 }
 
-/* A row a slot: hooks that come together or not at all, how many of them are there, and one that makes no sense
- * without them. */
-struct slot_hooks {
-	uint32_t slots;
-	const char *names;
-	int n_all, n_there;
-	const char *lone; /* NULL = none is there */
-};
+/* Hooks that belong together must come together. have and need are bit masks over the names. */
+static int check_group(const char *path, const char *const *names, uint32_t have, uint32_t need,
+                       struct nx_err *err)
+{
+	uint32_t missing = need & ~have;
+	if (!have || !missing)
+		return 0;
+	int32_t there = 0, gone = 0;
+	while (!(have >> there & 1u))
+		there++;
+	while (!(missing >> gone & 1u))
+		gone++;
+	return nx_fail(err, NX_EABI, "%s: hook %s needs hook %s beside it", path, names[there],
+	               names[gone]);
+}
 
 /* The slots, read off the hooks. */
-
 static int read_slots(const char *path, const struct nx_technique *t, uint32_t *out,
                       struct nx_err *err)
 {
-	bool draft = (t->flags & NX_TECH_NEEDS_TOKENS) != 0 || t->draft;
-	const struct slot_hooks table[] = {
-		{1u << NX_SLOT_SCHEDULE, "schedule", 1, !!t->schedule, t->victim ? "victim" : NULL},
-		{1u << NX_SLOT_KV_LAYOUT, "kv_geometry and kv_target", 2,
-	         !!t->kv_geometry + !!t->kv_target, t->kv_drop ? "kv_drop" : NULL},
-		/* A codec reads its own bytes: it brings the attention along. */
-		{1u << NX_SLOT_KV_CODEC | 1u << NX_SLOT_ATTENTION, "codec_layout and codec_attend",
-	         2, !!t->codec_layout + !!t->codec_attend, t->codec_commit ? "codec_commit" : NULL},
-		{1u << NX_SLOT_PREFIX,
-	         "prefix_geometry, prefix_match, prefix_publish and prefix_evict", 4,
-	         !!t->prefix_geometry + !!t->prefix_match + !!t->prefix_publish + !!t->prefix_evict,
-	         NULL},
-		{1u << NX_SLOT_DRAFT,
-	         draft ? "draft_needs and propose"
-	               : "draft_needs, propose and draft (or flag NEEDS_TOKENS)",
-	         draft ? 2 : 3, !!t->draft_needs + !!t->propose,
-	         t->draft     ? "draft"
-	         : t->observe ? "observe"
-	         : t->judged  ? "judged"
-	                      : NULL},
-		{1u << NX_SLOT_WEIGHTS, "weight_pack, weight_drop, weight_bytes and weight_linear",
-	         4, !!t->weight_pack + !!t->weight_drop + !!t->weight_bytes + !!t->weight_linear,
-	         NULL},
-		{1u << NX_SLOT_ATTENTION, "attention_plan", 1, !!t->attention_plan, NULL},
+	static const char *const schedule[] = {"schedule", "victim"},
+				 *const layout[] = {"kv_geometry", "kv_target", "kv_drop"},
+				 *const codec[] = {"codec_layout", "codec_attend", "codec_commit"},
+				 *const prefix[] = {"prefix_geometry", "prefix_match",
+	                                            "prefix_publish", "prefix_evict"},
+				 *const draft[] = {"draft_needs", "propose", "draft", "observe",
+	                                           "judged"},
+				 *const weights[] = {"weight_pack", "weight_drop", "weight_bytes",
+	                                             "weight_linear"};
+#define HAS(hook, bit) (t->hook ? 1u << (bit) : 0u)
+	const struct {
+		const char *const *names;
+		uint32_t have, need, slots;
+	} groups[] = {
+		{schedule, HAS(schedule, 0) | HAS(victim, 1), 1, 1u << NX_SLOT_SCHEDULE},
+		{layout, HAS(kv_geometry, 0) | HAS(kv_target, 1) | HAS(kv_drop, 2), 3,
+	         1u << NX_SLOT_KV_LAYOUT},
+		{codec, HAS(codec_layout, 0) | HAS(codec_attend, 1) | HAS(codec_commit, 2), 3,
+	         1u << NX_SLOT_KV_CODEC | 1u << NX_SLOT_ATTENTION},
+		{prefix,
+	         HAS(prefix_geometry, 0) | HAS(prefix_match, 1) | HAS(prefix_publish, 2) |
+	                 HAS(prefix_evict, 3),
+	         15, 1u << NX_SLOT_PREFIX},
+		{draft,
+	         HAS(draft_needs, 0) | HAS(propose, 1) | HAS(draft, 2) | HAS(observe, 3) |
+	                 HAS(judged, 4),
+	         t->flags & NX_TECH_NEEDS_TOKENS ? 3 : 7, 1u << NX_SLOT_DRAFT},
+		{weights,
+	         HAS(weight_pack, 0) | HAS(weight_drop, 1) | HAS(weight_bytes, 2) |
+	                 HAS(weight_linear, 3),
+	         15, 1u << NX_SLOT_WEIGHTS},
 	};
-	uint32_t slots = 0;
-	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
-		const struct slot_hooks *h = &table[i];
-		if (h->n_there == h->n_all)
-			slots |= h->slots;
-		else if (h->n_there)
-			return nx_fail(err, NX_EABI, "%s: hooks %s come together or not at all",
-			               path, h->names);
-		else if (h->lone)
-			return nx_fail(err, NX_EABI, "%s: hook %s needs %s beside it", path,
-			               h->lone, h->names);
+#undef HAS
+	uint32_t slots = t->attention_plan ? 1u << NX_SLOT_ATTENTION : 0;
+	for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
+		int rc = check_group(path, groups[i].names, groups[i].have, groups[i].need, err);
+		if (rc)
+			return rc;
+		if (groups[i].have)
+			slots |= groups[i].slots;
 	}
 	if (!slots)
 		return nx_fail(err, NX_EABI, "%s: it fills in no hook of any slot", path);

@@ -7,6 +7,19 @@
 /* Rows of one forward: enough for full speed of the products, few enough for small buffers. */
 #define CHUNK_ROWS 1024
 
+/* What follows from max_rows and the drafter's needs. */
+static void size_buffers(struct nx_engine *e)
+{
+	int32_t each = 1 + e->draft.stride; /* of a decoding sequence: all may draft at once */
+	if (e->max_rows < e->max_seqs * each)
+		e->max_rows = e->max_seqs * each;
+	e->row_cap = e->max_rows + (e->needs.wants_feature ? e->max_seqs : 0);
+	e->max_chunk_rows = e->row_cap < CHUNK_ROWS ? e->row_cap : CHUNK_ROWS;
+	e->max_chunks = (e->row_cap + e->max_chunk_rows - 1) / e->max_chunk_rows;
+	e->max_segs = e->max_seqs + e->max_chunks;
+	e->max_logits = e->max_seqs * each;
+}
+
 int nx_engine_sizes(struct nx_engine *e, const struct nx_shape *shape, struct nx_err *err)
 {
 	const struct nx_engine_config *c = &e->cfg;
@@ -31,28 +44,187 @@ int nx_engine_sizes(struct nx_engine *e, const struct nx_shape *shape, struct nx
 		               "%d sequences of %d tokens are more rows than a step can carry",
 		               e->max_seqs, e->longest);
 	e->max_rows = (int32_t)rows;
-	e->max_chunk_rows = e->max_rows < CHUNK_ROWS ? e->max_rows : CHUNK_ROWS;
-	e->max_chunks = (e->max_rows + e->max_chunk_rows - 1) / e->max_chunk_rows;
-	e->max_segs = e->max_seqs + e->max_chunks;
 	e->plan_ahead = c->plan_ahead;
+	e->codec_layout.window = 1;
+	size_buffers(e);
 	return 0;
 }
 
-struct nx_group_shape nx_engine_group(const struct nx_shape *shape, enum nx_dtype dtype)
+static struct nx_group_shape target_group(const struct nx_engine *e, const struct nx_shape *shape,
+                                          enum nx_dtype dtype)
 {
-	return (struct nx_group_shape){
+	struct nx_group_shape g = {
 		.n_layers = shape->n_layers,
 		.n_kv_heads = shape->n_kv_heads,
 		.head_dim = shape->head_dim,
 		.codec = dtype == NX_F32 ? NX_KV_F32 : NX_KV_BF16,
+		.plain = dtype,
+		.window = 1,
+		.scratch_cap = e->draft.stride,
 	};
+	if (e->codec) {
+		g.codec = NX_KV_OWN;
+		g.row_bytes = e->codec_layout.row_bytes;
+		g.window = e->codec_layout.window;
+	}
+	return g;
+}
+
+int32_t nx_engine_groups(const struct nx_engine *e, const struct nx_shape *shape,
+                         enum nx_dtype dtype, struct nx_group_shape out[NX_STORE_GROUPS])
+{
+	const struct nx_draft_needs *n = &e->needs;
+	out[0] = target_group(e, shape, dtype);
+	if (!n->n_layers)
+		return 1;
+	out[1] = (struct nx_group_shape){
+		.n_layers = n->n_layers,
+		.n_kv_heads = n->n_kv_heads,
+		.head_dim = n->head_dim,
+		.codec = dtype == NX_F32 ? NX_KV_F32 : NX_KV_BF16,
+		.plain = dtype,
+		.window = 1,
+		.scratch_cap = n->scratch_rows,
+	};
+	return 2;
+}
+
+int nx_engine_draft_needs(struct nx_engine *e, const struct nx_shape *shape, enum nx_dtype dtype,
+                          struct nx_err *err)
+{
+	struct nx_draft_needs *n = &e->needs;
+	struct nx_device_info info;
+	if (!e->drafter)
+		return 0;
+	const char *who = e->drafter->t->name;
+	e->dev->ops->info(e->dev->dev, &info);
+	struct nx_draft_limits l = {.max_seqs = e->max_seqs,
+	                            .max_len = e->max_len,
+	                            .max_chunk_rows = CHUNK_ROWS,
+	                            .act_dtype = info.act_dtype,
+	                            .plain = dtype,
+	                            .invariant = e->cfg.invariant};
+	int rc = e->drafter->t->draft_needs(e->drafter->self, &l, n, err);
+	if (rc)
+		return rc;
+	if (n->max_rows < 1 || n->max_rows > 1024 || n->n_taps < 0 || n->n_taps > NX_TAP_MAX ||
+	    n->lag < 0 || n->n_layers < 0 ||
+	    (n->n_layers && (n->n_kv_heads < 1 || n->head_dim < 1 || n->scratch_rows < 0)))
+		return nx_fail(
+			err, NX_EINVAL,
+			"%s wants %d drafted rows, %d taps and %d layers; legal: 1 to 1024, 0 to %d, at least 0",
+			who, n->max_rows, n->n_taps, n->n_layers, NX_TAP_MAX);
+	for (int32_t i = 0; i < n->n_taps; i++)
+		if (n->taps[i].layer < 0 || n->taps[i].layer > shape->n_layers)
+			return nx_fail(err, NX_EINVAL, "%s taps layer %d; the model has 0 to %d",
+			               who, n->taps[i].layer, shape->n_layers);
+	if (n->q && n->q_cols < 1)
+		return nx_fail(err, NX_EINVAL, "%s draws from %d tokens; at least 1 is needed", who,
+		               n->q_cols);
+	e->draft.stride = n->max_rows;
+	e->draft.q = n->q;
+	e->draft.q_cols = n->q_cols;
+	e->draft.q_token = n->q_token;
+	size_buffers(e);
+	return 0;
+}
+
+int nx_engine_codec(struct nx_engine *e, const struct nx_shape *shape, enum nx_dtype dtype,
+                    const struct nx_kv_geometry *geo, struct nx_err *err)
+{
+	struct nx_codec_layout *o = &e->codec_layout;
+	if (!e->codec)
+		return 0;
+	const char *who = e->codec->t->name;
+	struct nx_codec_limits l = {
+		.n_layers = shape->n_layers,
+		.n_heads = shape->n_heads,
+		.n_kv_heads = shape->n_kv_heads,
+		.head_dim = shape->head_dim,
+		.block_size = geo && geo->blocks ? geo->block_size : 0,
+		.max_seqs = e->max_seqs,
+		.max_rows = e->max_chunk_rows,
+		.max_len = e->max_len,
+		.plain = dtype,
+		.invariant = e->cfg.invariant,
+	};
+	int rc = e->codec->t->codec_layout(e->codec->self, &l, o, err);
+	if (rc)
+		return rc;
+	if (o->row_bytes < 1 || o->window < 1 || o->window > 4096)
+		return nx_fail(
+			err, NX_EINVAL,
+			"%s encodes %d tokens at a time in %d bytes each; legal: 1 to 4096, at least 1",
+			who, o->window, o->row_bytes);
+	if (o->window > 1 && !e->codec->t->codec_commit)
+		return nx_fail(err, NX_EABI,
+		               "%s encodes groups of %d tokens and lacks the hook codec_commit",
+		               who, o->window);
+	if (geo && geo->blocks && geo->block_size % o->window)
+		return nx_fail(
+			err, NX_ECONFLICT,
+			"%s encodes groups of %d tokens, of which blocks of %d are no multiple: choose a "
+			"block_size that is",
+			who, o->window, geo->block_size);
+	return 0;
+}
+
+int nx_engine_prefix(struct nx_engine *e, const struct nx_kv_geometry *geo, int64_t row_bytes,
+                     struct nx_err *err)
+{
+	struct nx_prefix_geometry *g = &e->prefix_geo;
+	if (!e->prefix)
+		return 0;
+	const char *who = e->prefix->t->name;
+	uint64_t left = e->cfg.kv_budget_bytes;
+	if (left)
+		left -= (uint64_t)(geo->n_rows * row_bytes) < left
+		                ? (uint64_t)(geo->n_rows * row_bytes)
+		                : left;
+	/* What entries depend on. One engine has one model and one stack, so within it the key is constant. */
+	uint64_t key = 0xcbf29ce484222325ull;
+	for (int32_t i = 0; i < e->n_hooks; i++)
+		for (const char *c = e->hooks[i].t->name; *c; c++)
+			key = (key ^ (uint8_t)*c) * 0x100000001b3ull;
+	struct nx_prefix_limits l = {
+		.block_size = geo->blocks ? geo->block_size : 0,
+		.align = e->codec_layout.window,
+		.max_len = e->max_len,
+		.budget_rows = e->cfg.kv_budget_bytes ? (int64_t)(left / (uint64_t)row_bytes)
+	                                              : INT64_MAX,
+		.key = key,
+	};
+	int rc = e->prefix->t->prefix_geometry(e->prefix->self, &l, g, err);
+	if (rc)
+		return rc;
+	if (geo->blocks) {
+		g->block_size = geo->block_size;
+		g->n_rows = 0;
+	}
+	if (g->block_size < 1 || g->block_size > e->max_len || g->n_rows < 0 ||
+	    (!geo->blocks && g->n_rows < g->block_size) || g->n_rows > l.budget_rows ||
+	    g->n_rows + geo->n_rows > INT32_MAX - 1 || g->block_size % l.align)
+		return nx_fail(
+			err, NX_EINVAL,
+			"%s asks for %lld rows in blocks of %d; legal: whole blocks of a multiple of %d tokens, "
+			"at most %lld rows",
+			who, (long long)g->n_rows, g->block_size, l.align,
+			(long long)(l.budget_rows == INT64_MAX ? INT32_MAX - 1 - geo->n_rows
+		                                               : l.budget_rows));
+	return 0;
 }
 
 int nx_engine_geometry(struct nx_engine *e, const struct nx_shape *shape, enum nx_dtype dtype,
                        struct nx_kv_geometry *out, struct nx_err *err)
 {
-	int64_t row = 2 * (int64_t)shape->n_layers * shape->n_kv_heads * shape->head_dim *
-	              (int64_t)nx_dtype_bytes(dtype);
+	struct nx_group_shape groups[NX_STORE_GROUPS];
+	/* A codec says its bytes first, then sees the blocks. */
+	int rc = nx_engine_codec(e, shape, dtype, NULL, err);
+	if (rc)
+		return rc;
+	int64_t row = 0;
+	for (int32_t i = 0, n = nx_engine_groups(e, shape, dtype, groups); i < n; i++)
+		row += 2 * (int64_t)groups[i].n_layers * nx_group_row_bytes(&groups[i]);
 	struct nx_kv_demand d = {
 		.max_seqs = e->max_seqs,
 		.max_len = e->max_len,
@@ -69,7 +241,7 @@ int nx_engine_geometry(struct nx_engine *e, const struct nx_shape *shape, enum n
 	if (g.n_rows > d.budget_rows)
 		g.n_rows = d.budget_rows;
 	if (e->layout) {
-		int rc = e->layout->t->kv_geometry(e->layout->self, &d, &g, err);
+		rc = e->layout->t->kv_geometry(e->layout->self, &d, &g, err);
 		if (rc)
 			return rc;
 	}
@@ -107,7 +279,8 @@ int nx_engine_geometry(struct nx_engine *e, const struct nx_shape *shape, enum n
 	if (!g.keep)
 		e->plan_ahead = false; /* each step needs every token on the host */
 	*out = g;
-	return 0;
+	rc = nx_engine_codec(e, shape, dtype, out, err);
+	return rc ? rc : nx_engine_prefix(e, out, row, err);
 }
 
 int nx_engine_attention(struct nx_engine *e, const struct nx_shape *shape, struct nx_err *err)
@@ -139,7 +312,7 @@ int nx_engine_attention(struct nx_engine *e, const struct nx_shape *shape, struc
 
 struct nx_act_sizes nx_engine_act_sizes(const struct nx_engine *e, const struct nx_shape *shape)
 {
-	size_t m = (size_t)e->max_chunk_rows, a = e->act_bytes, emits = (size_t)e->max_seqs;
+	size_t m = (size_t)e->max_chunk_rows, a = e->act_bytes, emits = (size_t)e->max_logits;
 	size_t d = (size_t)shape->d_model, hd = (size_t)shape->head_dim;
 	return (struct nx_act_sizes){
 		.x = m * d * a,
@@ -150,5 +323,6 @@ struct nx_act_sizes nx_engine_act_sizes(const struct nx_engine *e, const struct 
 		.lx = emits * d * a,
 		.lh = emits * d * a,
 		.logits = emits * (size_t)shape->vocab * sizeof(float),
+		.taps = m * d * a,
 	};
 }

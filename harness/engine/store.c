@@ -7,68 +7,142 @@
 
 #include "engine/store.h"
 
-static int64_t group_row_bytes(const struct nx_group_shape *g)
+int64_t nx_group_row_bytes(const struct nx_group_shape *g)
 {
-	int64_t elem = g->codec == NX_KV_F32 ? 4 : 2;
-	return (int64_t)g->n_kv_heads * g->head_dim * elem;
+	if (g->codec == NX_KV_OWN)
+		return g->row_bytes;
+	return (int64_t)g->n_kv_heads * g->head_dim * (g->codec == NX_KV_F32 ? 4 : 2);
 }
 
-uint64_t nx_store_forecast(const struct nx_kv_geometry *geo, const struct nx_group_shape *groups,
-                           int32_t n_groups, int32_t max_seqs)
+static int64_t plain_row_bytes(const struct nx_group_shape *g)
 {
-	uint64_t sum = 0;
+	return (int64_t)g->n_kv_heads * g->head_dim * (int64_t)nx_dtype_bytes(g->plain);
+}
+
+/* Drafted rows are encoded where the codec works row by row. */
+static int64_t scratch_row_bytes(const struct nx_group_shape *g)
+{
+	return g->window > 1 ? plain_row_bytes(g) : nx_group_row_bytes(g);
+}
+
+static int64_t window_rows(const struct nx_group_shape *g, int32_t max_seqs)
+{
+	return g->window > 1 ? (int64_t)g->window * max_seqs : 0;
+}
+
+uint64_t nx_store_forecast(const struct nx_kv_geometry *geo,
+                           const struct nx_prefix_geometry *prefix,
+                           const struct nx_group_shape *groups, int32_t n_groups, int32_t max_seqs)
+{
+	int64_t sum = 0, rows = geo->n_rows + (geo->blocks ? 0 : prefix->n_rows);
 	for (int32_t i = 0; i < n_groups; i++) {
-		uint64_t rows = (uint64_t)geo->n_rows +
-		                (uint64_t)max_seqs * (uint64_t)groups[i].scratch_cap;
-		sum += rows * 2u * (uint64_t)groups[i].n_layers *
-		       (uint64_t)group_row_bytes(&groups[i]);
+		const struct nx_group_shape *g = &groups[i];
+		int64_t side = (int64_t)max_seqs * g->scratch_cap + window_rows(g, max_seqs);
+		sum += 2 * (int64_t)g->n_layers *
+		       (rows * nx_group_row_bytes(g) + side * scratch_row_bytes(g));
 	}
-	return sum;
+	return (uint64_t)sum;
+}
+
+/* Rows kept by place beside the blocks: drafted ones, or the window of a grouped codec. */
+static int side_init(struct nx_store *s, const struct nx_kv *kv, int64_t rows, uint8_t **base,
+                     int64_t *layer_bytes, int64_t *v_offset, size_t *bytes, struct nx_err *err)
+{
+	if (rows == 0)
+		return 0;
+	*v_offset = rows * kv->scratch_row_bytes;
+	*layer_bytes = 2 * *v_offset;
+	*bytes = (size_t)*layer_bytes * (size_t)kv->n_layers;
+	*base = s->dev->ops->alloc(s->dev->dev, *bytes);
+	return *base ? 0
+	             : nx_fail(err, NX_ENOMEM, "the device has no %zu MiB for KV rows of drafts",
+	                       *bytes >> 20);
 }
 
 static int group_init(struct nx_store *s, int32_t i, const struct nx_group_shape *g,
                       struct nx_err *err)
 {
 	struct nx_kv *kv = &s->kv[i];
+	int64_t rows = s->prefix_row0 + s->prefix_pool.n_rows;
 	*kv = (struct nx_kv){
 		.codec = g->codec,
-		.plain = g->codec == NX_KV_F32 ? NX_F32 : NX_BF16,
-		.window = 1,
+		.plain = g->plain,
 		.n_layers = g->n_layers,
 		.n_kv_heads = g->n_kv_heads,
 		.head_dim = g->head_dim,
 		.block_size = s->geo.block_size,
 		.table_stride = s->table_stride,
 		.table = s->table_dev,
-		.row_bytes = group_row_bytes(g),
-		.scratch_row_bytes = group_row_bytes(g),
+		.row_bytes = nx_group_row_bytes(g),
+		.scratch_row_bytes = scratch_row_bytes(g),
 		.scratch_cap = g->scratch_cap,
+		.window = g->window > 1 ? g->window : 1,
 	};
-	kv->v_offset = s->pool.n_rows * kv->row_bytes;
+	kv->v_offset = rows * kv->row_bytes;
 	kv->layer_bytes = 2 * kv->v_offset;
 	s->kv_bytes[i] = (size_t)kv->layer_bytes * (size_t)g->n_layers;
 	kv->base = s->dev->ops->alloc(s->dev->dev, s->kv_bytes[i]);
 	if (!kv->base)
 		return nx_fail(err, NX_ENOMEM,
 		               "the device has no %zu MiB for the KV pool (%lld rows)",
-		               s->kv_bytes[i] >> 20, (long long)s->pool.n_rows);
-	if (g->scratch_cap > 0) {
-		kv->scratch_v_offset =
-			(int64_t)s->max_seqs * g->scratch_cap * kv->scratch_row_bytes;
-		kv->scratch_layer_bytes = 2 * kv->scratch_v_offset;
-		s->scratch_bytes[i] = (size_t)kv->scratch_layer_bytes * (size_t)g->n_layers;
-		kv->scratch = s->dev->ops->alloc(s->dev->dev, s->scratch_bytes[i]);
-		if (!kv->scratch)
-			return nx_fail(err, NX_ENOMEM,
-			               "the device has no room for KV scratch rows");
-	}
+		               s->kv_bytes[i] >> 20, (long long)rows);
+	int rc = side_init(s, kv, (int64_t)s->max_seqs * g->scratch_cap, &kv->scratch,
+	                   &kv->scratch_layer_bytes, &kv->scratch_v_offset, &s->scratch_bytes[i],
+	                   err);
+	if (!rc)
+		rc = side_init(s, kv, window_rows(g, s->max_seqs), &kv->win, &kv->win_layer_bytes,
+		               &kv->win_v_offset, &s->win_bytes[i], err);
 	s->row_bytes_all += 2 * (int64_t)g->n_layers * kv->row_bytes;
-	return 0;
+	return rc;
+}
+
+/* What a swapped sequence has beside its rows: windows, and the drafter's valid length. */
+static int64_t extra_bytes(const struct nx_store *s)
+{
+	int64_t n = s->group_len ? (int64_t)sizeof(*s->group_len) : 0;
+	for (int32_t g = 0; g < s->n_groups; g++)
+		if (s->kv[g].win)
+			n += 2 * (int64_t)s->kv[g].n_layers * s->kv[g].window *
+			     s->kv[g].scratch_row_bytes;
+	return n;
+}
+
+static int swap_init(struct nx_store *s, struct nx_err *err)
+{
+	int64_t row = s->row_bytes_all;
+	s->swap_extra = (int32_t)((extra_bytes(s) + row - 1) / row);
+	int64_t rows = s->geo.swap_rows + (int64_t)s->max_seqs * s->swap_extra;
+	int rc = nx_pool_init(&s->swap_pool, false, 1, rows, s->max_seqs, err);
+	if (rc)
+		return rc;
+	s->swap_bytes = (size_t)rows * (size_t)row;
+	s->swap = s->dev->ops->host_alloc(s->dev->dev, s->swap_bytes);
+	return s->swap ? 0
+	               : nx_fail(err, NX_ENOMEM, "no %zu MiB of host memory for swapped sequences",
+	                         s->swap_bytes >> 20);
+}
+
+/* The pool that a prefix cache holds blocks of. */
+static int prefix_init(struct nx_store *s, const struct nx_prefix_geometry *p, struct nx_err *err)
+{
+	int rc = 0;
+	s->prefix_row0 = s->pool.n_rows;
+	if (!p->block_size)
+		return 0;
+	s->hold_pool = &s->pool;
+	if (!s->geo.blocks) {
+		rc = nx_pool_init(&s->prefix_pool, true, p->block_size, p->n_rows, 1, err);
+		s->hold_pool = &s->prefix_pool;
+	}
+	s->holds = rc ? NULL : calloc((size_t)s->hold_pool->n_blocks, sizeof(*s->holds));
+	if (!rc && !s->holds)
+		rc = nx_fail(err, NX_ENOMEM, "out of memory for the holds of a prefix cache");
+	return rc;
 }
 
 int nx_store_init(struct nx_store *s, struct nx_device *dev, const struct nx_kv_geometry *geo,
-                  const struct nx_group_shape *groups, int32_t n_groups, int32_t max_seqs,
-                  int32_t max_len, struct nx_err *err)
+                  const struct nx_prefix_geometry *prefix, const struct nx_group_shape *groups,
+                  int32_t n_groups, int32_t max_seqs, int32_t max_len, struct nx_err *err)
 {
 	memset(s, 0, sizeof(*s));
 	s->dev = dev;
@@ -77,23 +151,32 @@ int nx_store_init(struct nx_store *s, struct nx_device *dev, const struct nx_kv_
 	s->max_len = max_len;
 	s->table_stride = geo->blocks ? (max_len + geo->block_size - 1) / geo->block_size : 1;
 	int rc = nx_pool_init(&s->pool, geo->blocks, geo->block_size, geo->n_rows, max_seqs, err);
+	if (!rc)
+		rc = prefix_init(s, prefix, err);
 	if (rc)
 		goto fail;
 
 	size_t n = (size_t)max_seqs * (size_t)s->table_stride;
-	/* One copy per block of every place (copy-on-write), and one per fork. */
-	s->max_copies = (int32_t)(geo->blocks ? 2 * max_seqs + 16 : 2 * max_seqs);
+	/* One copy per block of every place (copy-on-write), and one per fork; over runs, a prefix cache copies
+	 * each of its blocks in and out. */
+	s->max_copies = 2 * max_seqs + 16;
+	if (s->hold_pool && !geo->blocks)
+		s->max_copies += 2 * max_seqs * (max_len / prefix->block_size + 1);
 	s->blocks = calloc(n, sizeof(*s->blocks));
 	s->table = calloc(n, sizeof(*s->table));
 	s->dirty_lo = calloc((size_t)max_seqs, sizeof(*s->dirty_lo));
 	s->dirty_hi = calloc((size_t)max_seqs, sizeof(*s->dirty_hi));
 	s->places = calloc((size_t)max_seqs, sizeof(*s->places));
 	s->copies = calloc((size_t)s->max_copies, sizeof(*s->copies));
+	s->forks = calloc((size_t)max_seqs, sizeof(*s->forks));
+	if (n_groups > 1)
+		s->group_len = dev->ops->alloc(dev->dev, (size_t)max_seqs * sizeof(*s->group_len));
 	s->table_dev = dev->ops->alloc(dev->dev, n * sizeof(*s->table));
 	s->stage[0] = dev->ops->host_alloc(dev->dev, n * sizeof(*s->table));
 	s->stage[1] = dev->ops->host_alloc(dev->dev, n * sizeof(*s->table));
 	if (!s->stage[0] || !s->stage[1] || !s->blocks || !s->table || !s->dirty_lo ||
-	    !s->dirty_hi || !s->places || !s->copies || !s->table_dev) {
+	    !s->dirty_hi || !s->places || !s->copies || !s->table_dev || !s->forks ||
+	    (n_groups > 1 && !s->group_len)) {
 		rc = nx_fail(err, NX_ENOMEM, "out of memory for the block tables of %d sequences",
 		             max_seqs);
 		goto fail;
@@ -105,17 +188,9 @@ int nx_store_init(struct nx_store *s, struct nx_device *dev, const struct nx_kv_
 			goto fail;
 	}
 	if (geo->preempt == NX_PREEMPT_SWAP && geo->swap_rows > 0) {
-		rc = nx_pool_init(&s->swap_pool, false, 1, geo->swap_rows, max_seqs, err);
+		rc = swap_init(s, err);
 		if (rc)
 			goto fail;
-		s->swap_bytes = (size_t)geo->swap_rows * (size_t)s->row_bytes_all;
-		s->swap = dev->ops->host_alloc(dev->dev, s->swap_bytes);
-		if (!s->swap) {
-			rc = nx_fail(err, NX_ENOMEM,
-			             "no %zu MiB of host memory for swapped sequences",
-			             s->swap_bytes >> 20);
-			goto fail;
-		}
 	}
 	nx_store_reset(s);
 	return 0;
@@ -135,7 +210,11 @@ void nx_store_release(struct nx_store *s)
 			ops->free(dev, s->kv[i].base, s->kv_bytes[i]);
 		if (s->kv[i].scratch)
 			ops->free(dev, s->kv[i].scratch, s->scratch_bytes[i]);
+		if (s->kv[i].win)
+			ops->free(dev, s->kv[i].win, s->win_bytes[i]);
 	}
+	if (s->group_len)
+		ops->free(dev, s->group_len, (size_t)s->max_seqs * sizeof(*s->group_len));
 	if (s->table_dev)
 		ops->free(dev, s->table_dev,
 		          (size_t)s->max_seqs * (size_t)s->table_stride * sizeof(*s->table));
@@ -148,6 +227,9 @@ void nx_store_release(struct nx_store *s)
 		ops->host_free(dev, s->swap, s->swap_bytes);
 	nx_pool_release(&s->pool);
 	nx_pool_release(&s->swap_pool);
+	nx_pool_release(&s->prefix_pool);
+	free(s->holds);
+	free(s->forks);
 	free(s->blocks);
 	free(s->table);
 	free(s->dirty_lo);
@@ -162,6 +244,12 @@ void nx_store_reset(struct nx_store *s)
 	nx_pool_reset(&s->pool);
 	if (s->swap)
 		nx_pool_reset(&s->swap_pool);
+	if (s->hold_pool) {
+		if (s->hold_pool == &s->prefix_pool)
+			nx_pool_reset(&s->prefix_pool);
+		memset(s->holds, 0, (size_t)s->hold_pool->n_blocks * sizeof(*s->holds));
+	}
+	s->n_held = s->n_idle_held = 0;
 	for (int32_t p = 0; p < s->max_seqs; p++) {
 		s->places[p] = (struct nx_place){.run = -1};
 		s->dirty_lo[p] = 0;
@@ -169,7 +257,7 @@ void nx_store_reset(struct nx_store *s)
 	}
 	for (size_t i = 0; i < (size_t)s->max_seqs * (size_t)s->table_stride; i++)
 		s->table[i] = s->blocks[i] = -1;
-	s->n_copies = 0;
+	s->n_copies = s->n_forks = 0;
 	s->n_cow_blocks = s->n_shared_blocks = s->n_swapped_rows = 0;
 }
 
@@ -201,12 +289,36 @@ static int swap_rows(struct nx_store *s, struct nx_stream *st, int32_t place, in
 	return 0;
 }
 
+/* Windows and the drafter's length of a place, to or from host memory. */
+static int swap_side(struct nx_store *s, struct nx_stream *st, int32_t place, uint8_t *host,
+                     enum nx_copy_dir dir, struct nx_err *err)
+{
+	const struct nx_device_ops *ops = s->dev->ops;
+	int rc = 0;
+	for (int32_t g = 0; g < s->n_groups; g++) {
+		const struct nx_kv *kv = &s->kv[g];
+		size_t bytes = (size_t)kv->window * (size_t)kv->scratch_row_bytes;
+		for (int32_t part = 0; kv->win && part < 2 * kv->n_layers && !rc; part++) {
+			uint8_t *at = nx_store_window(kv, part / 2, place) +
+			              (part & 1) * kv->win_v_offset;
+			rc = ops->copy(s->dev->dev, st, dir == NX_D2H ? host : at,
+			               dir == NX_D2H ? at : host, bytes, dir, err);
+			host += bytes;
+		}
+	}
+	if (rc || !s->group_len)
+		return rc;
+	void *len = s->group_len + place;
+	return ops->copy(s->dev->dev, st, dir == NX_D2H ? (void *)host : len,
+	                 dir == NX_D2H ? len : (void *)host, sizeof(*s->group_len), dir, err);
+}
+
 int nx_store_swap_out(struct nx_store *s, struct nx_stream *st, int32_t place, int32_t len,
                       struct nx_swapped *out, struct nx_err *err)
 {
 	if (!s->swap)
 		return nx_fail(err, NX_ENOSPC, "no swap space is configured");
-	int64_t first = nx_pool_take_run(&s->swap_pool, len);
+	int64_t first = nx_pool_take_run(&s->swap_pool, len + s->swap_extra);
 	if (first < 0)
 		return nx_fail(err, NX_ENOSPC, "the swap space of %lld rows is full",
 		               (long long)s->swap_pool.n_rows);
@@ -215,6 +327,9 @@ int nx_store_swap_out(struct nx_store *s, struct nx_stream *st, int32_t place, i
 	int rc = nx_store_flush_copies(s, st, err);
 	if (!rc)
 		rc = swap_rows(s, st, place, len, host, NX_D2H, err);
+	if (!rc)
+		rc = swap_side(s, st, place, host + (size_t)len * (size_t)s->row_bytes_all, NX_D2H,
+		               err);
 	if (rc) {
 		nx_pool_drop_run(&s->swap_pool, first);
 		return rc;
@@ -231,6 +346,11 @@ int nx_store_swap_in(struct nx_store *s, struct nx_stream *st, int32_t place, st
 	int rc = nx_store_reserve(s, place, 0, in->n_rows, err);
 	if (!rc)
 		rc = swap_rows(s, st, place, in->n_rows, in->rows, NX_H2D, err);
+	if (!rc)
+		rc = swap_side(s, st, place,
+		               (uint8_t *)in->rows +
+		                       (size_t)in->n_rows * (size_t)s->row_bytes_all,
+		               NX_H2D, err);
 	if (rc)
 		return rc;
 	s->n_swapped_rows += (uint64_t)in->n_rows;

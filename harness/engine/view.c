@@ -6,7 +6,7 @@
 
 int32_t nx_seq_pending(const struct nx_seq *s)
 {
-	return s->req->n_prompt + s->n_out - s->len;
+	return s->req->n_prompt + s->n_out - s->len - s->n_dropped;
 }
 
 /* Rows the layout wants the sequence to hold so that `rows` of them are writable. */
@@ -23,7 +23,7 @@ int32_t nx_kv_rows(const struct nx_engine *e, const struct nx_seq *s, int32_t ro
 }
 
 /* Free rows that starting the sequence takes, all its samples included. */
-static int32_t kv_need(const struct nx_engine *e, const struct nx_seq *s)
+static int32_t kv_need(const struct nx_engine *e, const struct nx_seq *s, int32_t matched)
 {
 	int32_t rows = s->swapped.rows ? s->swapped.n_rows : s->len;
 	int64_t one = nx_store_round(&e->store, nx_kv_rows(e, s, rows + nx_seq_pending(s)));
@@ -31,6 +31,8 @@ static int32_t kv_need(const struct nx_engine *e, const struct nx_seq *s)
 	/* Shared blocks: a further sample takes the block that it will write first. */
 	int64_t further = e->store.geo.blocks ? e->store.geo.block_size : one;
 	int64_t need = one + (samples - 1) * further;
+	if (e->store.geo.blocks)
+		need -= matched;
 	return need < INT32_MAX ? (int32_t)need : INT32_MAX;
 }
 
@@ -49,6 +51,7 @@ static struct nx_sched_seq describe(const struct nx_engine *e, const struct nx_s
 		.max_out = s->max_out,
 		.pending = s->phase == NX_SEQ_HELD ? 0 : nx_seq_pending(s),
 		.kv_held = s->place >= 0 ? (int32_t)e->store.places[s->place].held : 0,
+		.draft = s->place >= 0 ? nx_draft_cap(e, s) : 0,
 		.n_preempted = s->n_preempted,
 	};
 }
@@ -62,7 +65,7 @@ void nx_view_build(struct nx_engine *e)
 		.batch_size = e->cfg.batch_size,
 		.free_seqs = e->n_free_places,
 		.max_rows = e->max_rows,
-		.kv_free = e->store.pool.free_rows,
+		.kv_free = e->store.pool.free_rows + nx_store_evictable(&e->store),
 		.kv_total = e->store.pool.n_rows,
 		.split_prompt = !(e->broken & NX_TRAIT_SPLIT_PROMPT),
 	};
@@ -83,6 +86,9 @@ void nx_view_build(struct nx_engine *e)
 			continue;
 		e->view_wait_seq[v->n_waiting] = e->wait[k];
 		e->view_wait[v->n_waiting] = describe(e, s);
-		e->view_wait[v->n_waiting++].kv_need = kv_need(e, s);
+		e->view_wait[v->n_waiting].matched = nx_prefix_hint(e, s);
+		e->view_wait[v->n_waiting].kv_need =
+			kv_need(e, s, e->view_wait[v->n_waiting].matched);
+		v->n_waiting++;
 	}
 }

@@ -9,22 +9,16 @@
 
 #include "engine/impl.h"
 
-struct source {
-	const struct nx_model *model;
-	enum nx_weight_id id;
-	int32_t layer;
-};
-
 static int rows_one(void *ctx, int64_t row0, int64_t n, float *dst, struct nx_err *err)
 {
-	const struct source *s = ctx;
+	const struct nx_weight_source *s = ctx;
 	return nx_model_rows(s->model, s->id, s->layer, row0, n, dst, err);
 }
 
 static int rows_qkv(void *ctx, int64_t row0, int64_t n, float *dst, struct nx_err *err)
 {
 	static const enum nx_weight_id parts[] = {NX_W_Q, NX_W_K, NX_W_V};
-	const struct source *s = ctx;
+	const struct nx_weight_source *s = ctx;
 	const struct nx_shape *shape = nx_model_shape(s->model);
 	int64_t begin = 0, cols = shape->d_model;
 	for (int i = 0; i < 3; i++) {
@@ -45,7 +39,7 @@ static int rows_qkv(void *ctx, int64_t row0, int64_t n, float *dst, struct nx_er
 /* Rows gate_0, up_0, gate_1, up_1, ... */
 static int rows_gate_up(void *ctx, int64_t row0, int64_t n, float *dst, struct nx_err *err)
 {
-	const struct source *s = ctx;
+	const struct nx_weight_source *s = ctx;
 	int64_t cols = nx_model_shape(s->model)->d_model;
 	for (int64_t i = 0; i < n; i++) {
 		int64_t r = row0 + i;
@@ -57,15 +51,40 @@ static int rows_gate_up(void *ctx, int64_t row0, int64_t n, float *dst, struct n
 	return 0;
 }
 
-static int pack(struct nx_weights *w, struct nx_weight **out, nx_row_source rows,
-                const struct source *src, int64_t n, int64_t k, bool lookup, struct nx_err *err)
+void nx_weights_desc(const struct nx_weights *w, enum nx_weight_role role, int32_t layer,
+                     struct nx_weight_source *src, struct nx_weight_desc *out)
 {
-	struct nx_weight_desc d = {.n = n,
-	                           .k = k,
-	                           .dtype = w->dtype,
-	                           .rows = rows,
-	                           .ctx = (void *)(uintptr_t)src,
-	                           .lookup = lookup};
+	const struct nx_shape *s = &w->shape;
+	int64_t heads = (int64_t)s->n_heads * s->head_dim, d = s->d_model,
+		kv = (int64_t)s->n_kv_heads * s->head_dim;
+	const struct {
+		nx_row_source rows;
+		enum nx_weight_id id;
+		int64_t n, k;
+	} matrices[] = {
+		[NX_WEIGHT_EMBED] = {rows_one, NX_W_EMBED, s->vocab, d},
+		[NX_WEIGHT_OUTPUT] = {rows_one, s->tied ? NX_W_EMBED : NX_W_OUTPUT, s->vocab, d},
+		[NX_WEIGHT_QKV] = {rows_qkv, NX_W_Q, heads + 2 * kv, d},
+		[NX_WEIGHT_O] = {rows_one, NX_W_O, d, heads},
+		[NX_WEIGHT_GATE_UP] = {rows_gate_up, NX_W_GATE, 2 * (int64_t)s->d_ff, d},
+		[NX_WEIGHT_DOWN] = {rows_one, NX_W_DOWN, d, s->d_ff},
+	};
+	*src = (struct nx_weight_source){
+		.model = w->model, .id = matrices[role].id, .layer = layer};
+	*out = (struct nx_weight_desc){.n = matrices[role].n,
+	                               .k = matrices[role].k,
+	                               .dtype = w->dtype,
+	                               .rows = matrices[role].rows,
+	                               .ctx = src,
+	                               .lookup = role == NX_WEIGHT_EMBED};
+}
+
+static int pack(struct nx_weights *w, struct nx_weight **out, enum nx_weight_role role,
+                int32_t layer, struct nx_err *err)
+{
+	struct nx_weight_source src;
+	struct nx_weight_desc d;
+	nx_weights_desc(w, role, layer, &src, &d);
 	int rc = w->dev->ops->weight_create(w->dev->dev, &d, out, err);
 	if (!rc)
 		w->bytes += w->dev->ops->weight_bytes(*out);
@@ -81,7 +100,9 @@ static int vector(struct nx_weights *w, float **out, const float *host, int64_t 
 		return nx_fail(err, NX_ENOMEM, "the device has no room for a norm of %lld elements",
 		               (long long)n);
 	w->bytes += bytes;
-	return w->dev->ops->copy(w->dev->dev, NULL, *out, host, bytes, NX_H2D, err);
+	int rc = w->dev->ops->copy(w->dev->dev, NULL, *out, host, bytes, NX_H2D, err);
+	/* The next vector goes through the same host memory. */
+	return rc ? rc : w->dev->ops->stream_sync(w->dev->dev, NULL, err);
 }
 
 static int norm(struct nx_weights *w, float **out, const struct nx_model *m, enum nx_weight_id id,
@@ -94,21 +115,14 @@ static int norm(struct nx_weights *w, float **out, const struct nx_model *m, enu
 static int load_layer(struct nx_weights *w, const struct nx_model *m, int32_t l, float *tmp,
                       struct nx_err *err)
 {
-	const struct nx_shape *s = &w->shape;
 	struct nx_layer_weights *lw = &w->layers[l];
-	struct source src = {.model = m, .layer = l};
-	int64_t heads = (int64_t)s->n_heads * s->head_dim,
-		kv = (int64_t)s->n_kv_heads * s->head_dim;
-	int rc = pack(w, &lw->qkv, rows_qkv, &src, heads + 2 * kv, s->d_model, false, err);
-	src.id = NX_W_O;
+	int rc = pack(w, &lw->qkv, NX_WEIGHT_QKV, l, err);
 	if (!rc)
-		rc = pack(w, &lw->o, rows_one, &src, s->d_model, heads, false, err);
+		rc = pack(w, &lw->o, NX_WEIGHT_O, l, err);
 	if (!rc)
-		rc = pack(w, &lw->gate_up, rows_gate_up, &src, 2 * (int64_t)s->d_ff, s->d_model,
-		          false, err);
-	src.id = NX_W_DOWN;
+		rc = pack(w, &lw->gate_up, NX_WEIGHT_GATE_UP, l, err);
 	if (!rc)
-		rc = pack(w, &lw->down, rows_one, &src, s->d_model, s->d_ff, false, err);
+		rc = pack(w, &lw->down, NX_WEIGHT_DOWN, l, err);
 	if (!rc)
 		rc = norm(w, &lw->attn_norm, m, NX_W_ATTN_NORM, l, tmp, err);
 	if (!rc)
@@ -119,13 +133,11 @@ static int load_layer(struct nx_weights *w, const struct nx_model *m, int32_t l,
 static int load(struct nx_weights *w, const struct nx_model *m, float *tmp, struct nx_err *err)
 {
 	const struct nx_shape *s = &w->shape;
-	struct source src = {.model = m, .id = NX_W_EMBED};
-	int rc = pack(w, &w->embed, rows_one, &src, s->vocab, s->d_model, true, err);
-	src.id = NX_W_OUTPUT;
+	int rc = pack(w, &w->embed, NX_WEIGHT_EMBED, 0, err);
 	if (!rc && s->tied)
 		w->output = w->embed;
 	else if (!rc)
-		rc = pack(w, &w->output, rows_one, &src, s->vocab, s->d_model, false, err);
+		rc = pack(w, &w->output, NX_WEIGHT_OUTPUT, 0, err);
 	if (!rc)
 		rc = norm(w, &w->out_norm, m, NX_W_OUT_NORM, 0, tmp, err);
 	for (int32_t l = 0; l < s->n_layers && !rc; l++)
@@ -142,21 +154,25 @@ int nx_weights_create(struct nx_weights **out, const struct nx_model *model, str
 {
 	const struct nx_shape *s = nx_model_shape(model);
 	struct nx_weights *w = calloc(1, sizeof(*w));
-	float *tmp = NULL;
+	size_t bytes =
+		(size_t)(s->d_model > s->rope_dim ? s->d_model : s->rope_dim) * sizeof(float);
+	float *tmp;
 	int rc;
 	if (!w)
 		return nx_fail(err, NX_ENOMEM, "out of memory for the weights of %s",
 		               nx_model_name(model));
 	w->dev = dev;
+	w->model = model;
 	w->shape = *s;
 	w->dtype = dtype;
 	w->tokenizer = nx_model_tokenizer(model);
 	w->layers = calloc((size_t)s->n_layers, sizeof(*w->layers));
-	tmp = malloc((size_t)(s->d_model > s->rope_dim ? s->d_model : s->rope_dim) * sizeof(*tmp));
+	tmp = dev->ops->host_alloc(dev->dev, bytes); /* what copy() reads */
 	rc = w->layers && tmp ? load(w, model, tmp, err)
 	                      : nx_fail(err, NX_ENOMEM, "out of memory for the weights of %s",
 	                                nx_model_name(model));
-	free(tmp);
+	if (tmp)
+		dev->ops->host_free(dev->dev, tmp, bytes);
 	if (rc) {
 		nx_weights_destroy(w);
 		return rc;

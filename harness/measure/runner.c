@@ -237,7 +237,7 @@ static int start_state(struct nx_runner *r, struct nx_trial *t, struct nx_err *e
 {
 	nx_engine_reset(r->engine);
 	struct nx_err why = {0};
-	if (!nx_engine_idle_check(r->engine, &why))
+	if (!nx_engine_cold_check(r->engine, &why))
 		return 0;
 	t->status = NX_STATUS_INVALID;
 	return nx_fail(

@@ -20,6 +20,12 @@ static const char *build_dir(void)
 void fixture_open(struct fixture *f, enum nx_dtype dtype, const char *isa, bool invariant,
                   int32_t threads)
 {
+	fixture_open_on(f, "cpu", dtype, isa, invariant, threads);
+}
+
+void fixture_open_on(struct fixture *f, const char *device, enum nx_dtype dtype, const char *isa,
+                     bool invariant, int32_t threads)
+{
 	struct nx_err err = {0};
 	struct nx_shape shape = nx_test_tiny_shape();
 	struct nx_device_config cfg = {
@@ -30,7 +36,12 @@ void fixture_open(struct fixture *f, enum nx_dtype dtype, const char *isa, bool 
 	              err.msg);
 	ck_assert_msg(nx_model_open(&f->model, f->path, &err) == 0, "%s", err.msg);
 	unlink(f->path);
-	ck_assert_msg(nx_device_open(&f->dev, "cpu", &cfg, build_dir(), &err) == 0, "%s", err.msg);
+	if (strcmp(device, "cpu") != 0) {
+		char dir[512];
+		snprintf(dir, sizeof(dir), "%s/test-backends", build_dir());
+		setenv("NEXUS_BACKEND_PATH", dir, 1);
+	}
+	ck_assert_msg(nx_device_open(&f->dev, device, &cfg, build_dir(), &err) == 0, "%s", err.msg);
 	ck_assert_msg(nx_weights_create(&f->weights, f->model, &f->dev, dtype, &err) == 0, "%s",
 	              err.msg);
 	ck_assert_msg(nx_registry_open(&f->registry, NULL, 0, build_dir(), &err) == 0, "%s",

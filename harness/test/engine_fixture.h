@@ -18,6 +18,9 @@ struct fixture {
 /* Aborts the test on failure. isa: see nx_device_config. invariant: products in one order for every M. */
 void fixture_open(struct fixture *f, enum nx_dtype dtype, const char *isa, bool invariant,
                   int32_t threads);
+/* On a device by name: "cpu", or "late" of test/backends. */
+void fixture_open_on(struct fixture *f, const char *device, enum nx_dtype dtype, const char *isa,
+                     bool invariant, int32_t threads);
 void fixture_close(struct fixture *f);
 
 /* spec: "paged_attention:block_size=4:num_blocks=40,continuous_batching"; "" = the engine's defaults. */

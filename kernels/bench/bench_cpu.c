@@ -332,18 +332,25 @@ static void bench_sample(void *dev)
 	             {"min_p 0.05", {.temperature = 0.8f, .top_p = 1, .min_p = 0.05f}}};
 	enum { VOCAB = 128256 };
 	float *logits = noise_array(dev, VOCAB), logprob;
-	int32_t len = 0, last = 0, token;
+	int32_t len = 0, last = 0, token, accepted;
 	struct nx_seq_state st = {1, &len, &last};
+	struct nx_verdict v = {.stride = 1, .token = &token, .n_accepted = &accepted};
 	printf("\nsampling one row of %d logits, with its log-probability\n", VOCAB);
 	for (int i = 0; i < VOCAB; i++) /* about as peaked as a language model's */
 		logits[i] = 5 * (logits[i] + noise() + noise());
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct nx_emit e = {0, 0, 0, 0};
+		struct nx_emit e = {.logit_row = 0};
 		double each[MAX_TURNS];
 		int turns = quick ? 5 : 25;
 		for (int turn = 0; turn < turns; turn++) {
-			struct nx_sample a = {logits,      1,   VOCAB,  &e,
-			                      &cases[i].s, &st, &token, &logprob};
+			struct nx_sample a = {.logits = logits,
+			                      .n_emit = 1,
+			                      .vocab = VOCAB,
+			                      .emit = &e,
+			                      .samplers = &cases[i].s,
+			                      .state = &st,
+			                      .verdict = &v,
+			                      .logprob = &logprob};
 			struct nx_err err;
 			double t = now();
 			e.pos_off = turn;

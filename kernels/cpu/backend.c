@@ -311,6 +311,7 @@ static const struct nx_device_ops ops = {
 	.gather = op_gather,
 	.sample = op_sample,
 	.commit = op_commit,
+	.draft_rows = op_draft_rows,
 	.kv_copy = op_kv_copy,
 	.kv_swap = op_kv_swap,
 	.kv_compact = op_kv_compact,

@@ -34,11 +34,6 @@ struct nx_weight {
 
 struct cpu_dev;
 
-struct sample_entry {
-	float logit;
-	int32_t index;
-};
-
 /* Products read x through rows [row0, row0 + r) packed as [k_even][r]: see linear.c. */
 struct gemm_block {
 	const void *x; /* [k_even][r] f32, or [k_even / 2][r] bf16 pairs */
@@ -66,6 +61,11 @@ struct cpu_kernels {
 	/* Sum of exp((x[i] - max) * scale), in double over fixed lanes. */
 	double (*sum_exp)(const float *x, int64_t n, float max, float scale);
 	float (*max)(const float *x, int64_t n);
+	/* y[i] = exp((x[i] - max) * scale) */
+	void (*exp_to)(float *y, const float *x, int64_t n, float max, float scale);
+	/* p[i] = max(p[i] - by * q[i], 0) */
+	void (*subtract)(float *p, const float *q, float by, int64_t n);
+	double (*sum)(const float *x, int64_t n); /* as sum_exp adds */
 	float (*read)(const void *p,
 	              size_t bytes); /* calibrate: reads all of it, returns a number to keep */
 };
@@ -110,15 +110,10 @@ void ref_embed(const struct nx_rows *rows, const struct nx_seq_state *state,
 /* One row. cos_sin: [rope_dim] floats of scratch. */
 void ref_rope_store(const struct nx_rope_store *a, int32_t row, float *cos_sin);
 int ref_attention(struct cpu_dev *d, const struct nx_attention *a, struct nx_err *err);
-int32_t ref_sample(const float *logits, int32_t vocab, const struct nx_sampler *s, int32_t position,
-                   struct sample_entry *scratch, float *logprob);
 
 /* ---- the fast forms */
 int fast_linear(struct cpu_dev *d, const struct nx_linear *a, struct nx_err *err);
 int fast_attention(struct cpu_dev *d, const struct nx_attention *a, struct nx_err *err);
-int32_t fast_sample(const struct cpu_kernels *k, const float *logits, int32_t vocab,
-                    const struct nx_sampler *s, int32_t position, struct sample_entry *scratch,
-                    float *logprob);
 /* Scratch of all threads; freed by free(). */
 void *attention_scratch_create(struct cpu_dev *d, int n_threads);
 size_t attention_workspace_bytes(enum nx_attn_kernel kernel, int32_t kv_chunk, int32_t n_heads,

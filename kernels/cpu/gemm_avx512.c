@@ -13,5 +13,8 @@ const struct cpu_kernels kernels_avx512 = {
 	.attention = &attention_avx512,
 	.sum_exp = sum_exp,
 	.max = row_max,
+	.exp_to = exp_to,
+	.subtract = row_subtract,
+	.sum = row_sum,
 	.read = read_all,
 };

@@ -34,5 +34,8 @@ const struct cpu_kernels kernels_avx512bf16 = {
 	.attention = &attention_avx512,
 	.sum_exp = sum_exp,
 	.max = row_max,
+	.exp_to = exp_to,
+	.subtract = row_subtract,
+	.sum = row_sum,
 	.read = read_all,
 };

@@ -24,9 +24,25 @@ static inline uint8_t *kv_scratch(const struct nx_kv *kv, int32_t layer, int32_t
 	       ((int64_t)seq * kv->scratch_cap + index) * kv->scratch_row_bytes;
 }
 
+/* Of a codec that is plain. */
 static inline size_t kv_element_bytes(const struct nx_kv *kv)
 {
 	return kv->codec == NX_KV_BF16 ? 2 : 4;
+}
+
+/* K of the place in the window that belongs to a slot. V is at + kv->win_v_offset. */
+static inline uint8_t *kv_window(const struct nx_kv *kv, int32_t layer, int32_t seq, int64_t slot)
+{
+	return kv->win + layer * kv->win_layer_bytes +
+	       ((int64_t)seq * kv->window + slot % kv->window) * kv->scratch_row_bytes;
+}
+
+/* Bytes of K (or V) of a pool row. Those of a codec lie in planes of row_bytes. */
+static inline size_t kv_part_bytes(const struct nx_kv *kv)
+{
+	if (kv->codec == NX_KV_OWN)
+		return (size_t)kv->row_bytes;
+	return (size_t)kv->n_kv_heads * (size_t)kv->head_dim * kv_element_bytes(kv);
 }
 
 static inline float kv_get(const struct nx_kv *kv, const uint8_t *row, int64_t i)

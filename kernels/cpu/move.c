@@ -42,33 +42,39 @@ int op_gather(void *dev, struct nx_stream *s, void *y, const void *x, const int3
 }
 
 int op_commit(void *dev, struct nx_stream *s, const struct nx_commit *c, int32_t n,
-              const int32_t *token, const struct nx_seq_state *state, struct nx_err *err)
+              const struct nx_verdict *v, const struct nx_seq_state *state, struct nx_err *err)
 {
 	(void)dev;
 	(void)s;
 	for (int32_t i = 0; i < n; i++) {
-		if (c[i].seq < 0 || c[i].seq >= state->max_seqs || c[i].src_seq < 0 ||
+		int32_t seq = c[i].seq, accepted = 0;
+		if (seq < 0 || seq >= state->max_seqs || c[i].src_seq < 0 ||
 		    c[i].src_seq >= state->max_seqs)
 			return nx_fail(err, NX_EBUG, "commit %d names sequence %d from %d of %d", i,
-			               c[i].seq, c[i].src_seq, state->max_seqs);
-		state->len[c[i].seq] = state->len[c[i].src_seq] + c[i].n_rows;
-		if (c[i].emit >= 0)
-			state->last_token[c[i].seq] = token[c[i].emit];
+			               seq, c[i].src_seq, state->max_seqs);
+		if (c[i].emits) {
+			accepted = v->n_accepted[seq];
+			if (accepted < 0 || accepted >= v->stride)
+				return nx_fail(err, NX_EBUG,
+				               "sequence %d accepted %d rows, of %d at most", seq,
+				               accepted, v->stride - 1);
+		}
+		int64_t len = (int64_t)state->len[c[i].src_seq] + c[i].n_rows + accepted;
+		if (len < 0 || len > INT32_MAX)
+			return nx_fail(err, NX_EBUG, "commit %d leaves sequence %d with %lld rows",
+			               i, seq, (long long)len);
+		state->len[seq] = (int32_t)len;
+		if (c[i].emits)
+			state->last_token[seq] = v->token[(int64_t)seq * v->stride + accepted];
 	}
 	return 0;
-}
-
-/* Bytes of one part (K or V) of a row. */
-static size_t part_bytes(const struct nx_kv *kv)
-{
-	return (size_t)kv->n_kv_heads * (size_t)kv->head_dim * kv_element_bytes(kv);
 }
 
 int op_kv_copy(void *dev, struct nx_stream *s, const struct nx_kv *kv, const struct nx_kv_copy *c,
                int32_t n, struct nx_err *err)
 {
 	struct cpu_dev *d = dev;
-	size_t bytes = part_bytes(kv);
+	size_t bytes = kv_part_bytes(kv);
 	(void)s;
 	(void)err;
 	/* Row by row: K and V may lie apart or be interleaved, and v_offset does not say which. */
@@ -92,7 +98,7 @@ int op_kv_swap(void *dev, struct nx_stream *s, const struct nx_kv *kv, int32_t r
                void *host, enum nx_copy_dir dir, struct nx_err *err)
 {
 	struct cpu_dev *d = dev;
-	size_t bytes = part_bytes(kv);
+	size_t bytes = kv_part_bytes(kv);
 	uint8_t *h = host;
 	(void)s;
 	if (dir != NX_H2D && dir != NX_D2H)
@@ -111,32 +117,57 @@ int op_kv_swap(void *dev, struct nx_stream *s, const struct nx_kv *kv, int32_t r
 	return 0;
 }
 
+/* Bytes of K (or V) of a scratch row. */
+static size_t scratch_part_bytes(const struct nx_kv *kv)
+{
+	if (kv->window > 1)
+		return (size_t)kv->n_kv_heads * (size_t)kv->head_dim * nx_dtype_bytes(kv->plain);
+	return kv_part_bytes(kv);
+}
+
+/* Moves scratch row `from` to the place of a slot, in all layers. */
+static int keep_row(const struct nx_kv *kv, int32_t seq, int32_t from, int64_t slot,
+                    struct nx_err *err)
+{
+	bool windowed = kv->window > 1;
+	size_t bytes = scratch_part_bytes(kv);
+	if (from < 0 || from >= kv->scratch_cap)
+		return nx_fail(err, NX_EBUG, "sequence %d accepted scratch row %d of %d", seq, from,
+		               kv->scratch_cap);
+	if (slot < 0 || (!windowed &&
+	                 (slot / kv->block_size >= kv->table_stride || !kv_slot(kv, 0, seq, slot))))
+		return nx_fail(err, NX_EBUG, "slot %lld of sequence %d has no block",
+		               (long long)slot, seq);
+	for (int32_t layer = 0; layer < kv->n_layers; layer++) {
+		uint8_t *dst =
+			windowed ? kv_window(kv, layer, seq, slot) : kv_slot(kv, layer, seq, slot);
+		const uint8_t *src = kv_scratch(kv, layer, seq, from);
+		memcpy(dst, src, bytes);
+		memcpy(dst + (windowed ? kv->win_v_offset : kv->v_offset),
+		       src + kv->scratch_v_offset, bytes);
+	}
+	return 0;
+}
+
 int op_kv_compact(void *dev, struct nx_stream *s, const struct nx_kv *kv,
-                  const struct nx_seq_state *state, const int32_t *seq, const int32_t *n,
-                  const int32_t *path, int32_t stride, int32_t n_seqs, struct nx_err *err)
+                  const struct nx_seq_state *state, const struct nx_emit *emit, int32_t n_emit,
+                  const struct nx_verdict *v, struct nx_err *err)
 {
 	struct cpu_dev *d = dev;
-	size_t bytes = part_bytes(kv);
+	size_t bytes = scratch_part_bytes(kv);
 	(void)s;
-	for (int32_t e = 0; e < n_seqs; e++)
-		for (int32_t i = 0; i < n[e]; i++) {
-			int32_t from = path[(int64_t)e * stride + i];
-			int64_t slot = (int64_t)state->len[seq[e]] + 1 + i;
-			if (from < 0 || from >= kv->scratch_cap)
-				return nx_fail(err, NX_EBUG,
-				               "accepted row %d of sequence %d is scratch %d of %d",
-				               i, seq[e], from, kv->scratch_cap);
-			for (int32_t layer = 0; layer < kv->n_layers; layer++) {
-				uint8_t *dst = kv_slot(kv, layer, seq[e], slot);
-				const uint8_t *src = kv_scratch(kv, layer, seq[e], from);
-				if (!dst)
-					return nx_fail(err, NX_EBUG,
-					               "slot %lld of sequence %d has no block",
-					               (long long)slot, seq[e]);
-				memcpy(dst, src, bytes);
-				memcpy(dst + kv->v_offset, src + kv->scratch_v_offset, bytes);
-			}
+	for (int32_t e = 0; e < n_emit; e++) {
+		int32_t seq = emit[e].seq;
+		if (emit[e].n_draft < 1)
+			continue;
+		for (int32_t i = 0; i < v->n_accepted[seq]; i++) {
+			int64_t slot = (int64_t)state->len[seq] + emit[e].pos_off + i;
+			int rc =
+				keep_row(kv, seq, v->path[(int64_t)seq * v->stride + i], slot, err);
+			if (rc)
+				return rc;
 			d->counted.kv_bytes += 4u * bytes * (size_t)kv->n_layers;
 		}
+	}
 	return 0;
 }

@@ -153,15 +153,16 @@ int op_rope_store(void *dev, struct nx_stream *s, const struct nx_rope_store *a,
 	    a->rope_dim > MAX_ROPE_DIM)
 		return nx_fail(err, NX_EINVAL, "rope_dim must be even and at most %d, got %d",
 		               kv->head_dim, a->rope_dim);
-	int rc = check_places(a, err);
+	bool own = kv->codec == NX_KV_OWN; /* the codec's attention entry writes */
+	int rc = own ? 0 : check_places(a, err);
 	if (rc)
 		return rc;
 	int64_t width = (int64_t)(a->n_heads + 2 * kv->n_kv_heads) * kv->head_dim;
 	for_rows(d, a->rows->n_rows, width, rope_part, (void *)(uintptr_t)a);
 	uint64_t rows = (uint64_t)a->rows->n_rows;
 	d->counted.act_bytes += 2 * rows * (uint64_t)width * sizeof(float);
-	d->counted.kv_bytes += rows * 2u * (uint64_t)kv->n_kv_heads * (uint64_t)kv->head_dim *
-	                       kv_element_bytes(kv);
+	if (!own)
+		d->counted.kv_bytes += rows * 2u * kv_part_bytes(kv);
 	return 0;
 }
 
@@ -209,8 +210,7 @@ static int check_keys(struct cpu_dev *d, const struct nx_attention *a, struct nx
 	}
 	uint64_t rows = (uint64_t)a->rows->n_rows,
 		 q_width = (uint64_t)a->n_heads * (uint64_t)kv->head_dim;
-	d->counted.kv_bytes += read * 2u * (uint64_t)kv->n_kv_heads * (uint64_t)kv->head_dim *
-	                       kv_element_bytes(kv);
+	d->counted.kv_bytes += read * 2u * kv_part_bytes(kv);
 	d->counted.act_bytes += 2 * rows * q_width * sizeof(float);
 	/* Scores that are materialised are written, read and written by the softmax, and read again. */
 	if (a->kernel == NX_ATTN_MATERIALISED)
@@ -223,6 +223,10 @@ int op_attention(void *dev, struct nx_stream *s, const struct nx_attention *a, s
 {
 	struct cpu_dev *d = dev;
 	(void)s;
+	if (a->kv->codec == NX_KV_OWN)
+		return nx_fail(
+			err, NX_ENOTSUP,
+			"rows of a technique's codec are read by its own attention entry alone");
 	if (a->kv->n_kv_heads < 1 || a->n_heads % a->kv->n_kv_heads)
 		return nx_fail(err, NX_EINVAL, "%d heads cannot share %d kv heads", a->n_heads,
 		               a->kv->n_kv_heads);
@@ -239,48 +243,4 @@ int op_attention(void *dev, struct nx_stream *s, const struct nx_attention *a, s
 	if (!d->k->attention || a->kv->head_dim > ATTN_MAX_DIM)
 		return ref_attention(d, a, err);
 	return fast_attention(d, a, err);
-}
-
-/* ---- sample */
-
-struct sample_job {
-	struct cpu_dev *d;
-	const struct nx_sample *a;
-	struct sample_entry *scratch; /* [threads, vocab] */
-};
-
-static void sample_part(void *ctx, int64_t begin, int64_t end, int thread)
-{
-	const struct sample_job *j = ctx;
-	const struct nx_sample *a = j->a;
-	struct sample_entry *scratch = j->scratch + (int64_t)thread * a->vocab;
-	for (int64_t i = begin; i < end; i++) {
-		const struct nx_emit *e = &a->emit[i];
-		const float *logits = a->logits + (int64_t)e->logit_row * a->vocab;
-		const struct nx_sampler *s = &a->samplers[e->seq];
-		int32_t position = a->state->len[e->src_seq] + e->pos_off;
-		float *logprob = a->logprob ? a->logprob + i : NULL;
-		a->token[i] = j->d->k->sum_exp
-		                      ? fast_sample(j->d->k, logits, a->vocab, s, position, scratch,
-		                                    logprob)
-		                      : ref_sample(logits, a->vocab, s, position, scratch, logprob);
-	}
-}
-
-int op_sample(void *dev, struct nx_stream *s, const struct nx_sample *a, struct nx_err *err)
-{
-	struct cpu_dev *d = dev;
-	(void)s;
-	if (a->n_emit < 1)
-		return 0;
-	if (a->vocab < 1)
-		return nx_fail(err, NX_EINVAL, "a vocabulary of %d tokens cannot be sampled",
-		               a->vocab);
-	size_t bytes = (size_t)pool_size(d->pool) * (size_t)a->vocab * sizeof(struct sample_entry);
-	struct sample_job job = {d, a, cpu_scratch(d, bytes)};
-	if (!job.scratch)
-		return nx_fail(err, NX_ENOMEM, "no memory to sample from %d tokens", a->vocab);
-	for_rows(d, a->n_emit, a->vocab, sample_part, &job);
-	d->counted.act_bytes += (uint64_t)a->n_emit * (uint64_t)a->vocab * sizeof(float);
-	return 0;
 }

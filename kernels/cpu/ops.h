@@ -7,6 +7,10 @@
 
 #include "cpu/cpu.h"
 
+/* draft.c: drafted row i has an earlier parent, a token of the vocabulary or none, and a drafted row's kind. */
+int check_draft_row(const struct nx_draft *d, int32_t seq, int32_t i, int32_t vocab,
+                    struct nx_err *err);
+
 int op_copy(void *dev, struct nx_stream *s, void *dst, const void *src, size_t bytes,
             enum nx_copy_dir dir, struct nx_err *err);
 int op_fill(void *dev, struct nx_stream *s, void *dst, int byte, size_t bytes, struct nx_err *err);
@@ -25,13 +29,17 @@ int op_gather(void *dev, struct nx_stream *s, void *y, const void *x, const int3
               int32_t n, int32_t cols, struct nx_err *err);
 int op_sample(void *dev, struct nx_stream *s, const struct nx_sample *a, struct nx_err *err);
 int op_commit(void *dev, struct nx_stream *s, const struct nx_commit *c, int32_t n,
-              const int32_t *token, const struct nx_seq_state *state, struct nx_err *err);
+              const struct nx_verdict *v, const struct nx_seq_state *state, struct nx_err *err);
+int op_draft_rows(void *dev, struct nx_stream *s, const struct nx_draft *d,
+                  const struct nx_draft_span *spans, int32_t n_spans, int32_t vocab, int32_t window,
+                  const struct nx_seq_state *state, const struct nx_draft_rows *out,
+                  struct nx_err *err);
 int op_kv_copy(void *dev, struct nx_stream *s, const struct nx_kv *kv, const struct nx_kv_copy *c,
                int32_t n, struct nx_err *err);
 int op_kv_swap(void *dev, struct nx_stream *s, const struct nx_kv *kv, int32_t row, int32_t n,
                void *host, enum nx_copy_dir dir, struct nx_err *err);
 int op_kv_compact(void *dev, struct nx_stream *s, const struct nx_kv *kv,
-                  const struct nx_seq_state *state, const int32_t *seq, const int32_t *n,
-                  const int32_t *path, int32_t stride, int32_t n_seqs, struct nx_err *err);
+                  const struct nx_seq_state *state, const struct nx_emit *emit, int32_t n_emit,
+                  const struct nx_verdict *v, struct nx_err *err);
 
 #endif

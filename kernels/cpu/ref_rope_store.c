@@ -33,7 +33,7 @@ void ref_rope_store(const struct nx_rope_store *a, int32_t row, float *cos_sin)
 	for (int64_t h = 0; h < heads; h++)
 		rotate(q + h * kv->head_dim, a->rope_dim, cos_sin);
 
-	if (kind == NX_ROW_REDO)
+	if (kind == NX_ROW_REDO || kv->codec == NX_KV_OWN)
 		return;
 	uint8_t *to_k, *to_v;
 	if (nx_row_in_scratch(kind)) {

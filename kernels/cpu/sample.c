@@ -6,42 +6,27 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "cpu/cpu.h"
-#include "nexus_kernels/rng.h"
+#include "cpu/law.h"
 
 #define SLICE 4096 /* logits whose mass is added up at a time */
 
-struct draw {
-	const struct cpu_kernels *k;
-	const float *logits;
-	int32_t vocab;
-	const struct nx_sampler *s;
-	float max;
-	double u;
-};
-
-static double mass_of(const struct draw *d, float logit)
-{
-	return exp(((double)logit - d->max) / d->s->temperature);
-}
-
 /* No filter: walks slices, then the members of one. */
-static int32_t draw_any(const struct draw *d)
+static int32_t draw_any(const struct law *l, double u)
 {
-	float by = 1 / d->s->temperature;
-	double total = d->k->sum_exp(d->logits, d->vocab, d->max, by), mass = 0;
+	float by = 1 / l->s->temperature;
+	double mass = 0;
 	int32_t last = 0;
-	for (int32_t begin = 0; begin < d->vocab; begin += SLICE) {
-		int32_t n = d->vocab - begin < SLICE ? d->vocab - begin : SLICE;
-		double slice = d->k->sum_exp(d->logits + begin, n, d->max, by);
-		if (mass + slice <= d->u * total) {
+	for (int32_t begin = 0; begin < l->vocab; begin += SLICE) {
+		int32_t n = l->vocab - begin < SLICE ? l->vocab - begin : SLICE;
+		double slice = l->k->sum_exp(l->logits + begin, n, l->max, by);
+		if (mass + slice <= u * l->total) {
 			mass += slice;
 			continue;
 		}
 		for (int32_t i = begin; i < begin + n; i++) {
-			double m = mass_of(d, d->logits[i]);
+			double m = law_weight(l, l->logits[i]);
 			mass += m;
-			if (mass > d->u * total)
+			if (mass > u * l->total)
 				return i;
 			if (m > 0)
 				last = i;
@@ -53,17 +38,6 @@ static int32_t draw_any(const struct draw *d)
 static int before(const struct sample_entry *a, const struct sample_entry *b)
 {
 	return a->logit != b->logit ? a->logit > b->logit : a->index < b->index;
-}
-
-static int by_logit(const void *a, const void *b)
-{
-	return before(a, b) ? -1 : 1;
-}
-
-static int by_index(const void *pa, const void *pb)
-{
-	const struct sample_entry *a = pa, *b = pb;
-	return a->index < b->index ? -1 : 1;
 }
 
 /* Moves the first n in order to the front, in no order (Hoare's selection). */
@@ -94,38 +68,38 @@ static void select_first(struct sample_entry *e, int32_t count, int32_t n)
 }
 
 /* All entries with logit >= max - width, in order of index; *mass is theirs. */
-static int32_t collect(const struct draw *d, float width, struct sample_entry *e, double *mass)
+static int32_t collect(const struct law *l, float width, struct sample_entry *e, double *mass)
 {
-	float low = d->max - width;
+	float low = l->max - width;
 	int32_t n = 0;
 	*mass = 0;
-	for (int32_t i = 0; i < d->vocab; i++) {
-		e[n] = (struct sample_entry){d->logits[i], i};
-		n += d->logits[i] >= low;
+	for (int32_t i = 0; i < l->vocab; i++) {
+		e[n] = (struct sample_entry){l->logits[i], i};
+		n += l->logits[i] >= low;
 	}
 	for (int32_t i = 0; i < n; i++)
-		*mass += mass_of(d, e[i].logit);
+		*mass += law_weight(l, e[i].logit);
 	return n;
 }
 
 /* Keeps what the filters keep, in order of index. */
-static int32_t keep(const struct draw *d, struct sample_entry *e)
+static int32_t keep(const struct law *l, struct sample_entry *e)
 {
-	const struct nx_sampler *s = d->s;
-	bool top_k = s->top_k > 0 && s->top_k < d->vocab, top_p = s->top_p < 1;
+	const struct nx_sampler *s = l->s;
+	bool top_k = s->top_k > 0 && s->top_k < l->vocab, top_p = s->top_p < 1;
 	double all = top_k || !top_p
 	                     ? 0
-	                     : d->k->sum_exp(d->logits, d->vocab, d->max, 1 / s->temperature);
+	                     : l->k->sum_exp(l->logits, l->vocab, l->max, 1 / s->temperature);
 	double mass = 0;
 	float width = 8 * s->temperature;
 	if (!top_k && !top_p) /* min_p alone; a little more, the exact test follows */
 		width = s->temperature * (0.001f - logf(s->min_p));
-	int32_t n = collect(d, width, e, &mass);
+	int32_t n = collect(l, width, e, &mass);
 	/* One part in a million of slack: f32 sums decide here, double ones below. */
-	while (n < d->vocab &&
+	while (n < l->vocab &&
 	       ((top_k && n < s->top_k) || (!top_k && top_p && mass < (s->top_p + 1e-6) * all))) {
 		width *= 2;
-		n = collect(d, width, e, &mass);
+		n = collect(l, width, e, &mass);
 		if (width > 1e30f)
 			break;
 	}
@@ -136,54 +110,92 @@ static int32_t keep(const struct draw *d, struct sample_entry *e)
 	if (top_p) {
 		double total = all, run = 0;
 		int32_t kept = 0;
-		qsort(e, (size_t)n, sizeof(*e), by_logit);
+		qsort(e, (size_t)n, sizeof(*e), law_by_logit);
 		for (int32_t i = 0; top_k && i < n; i++)
-			total += mass_of(d, e[i].logit);
+			total += law_weight(l, e[i].logit);
 		while (kept < n && (kept == 0 || run < s->top_p * total))
-			run += mass_of(d, e[kept++].logit);
+			run += law_weight(l, e[kept++].logit);
 		n = kept;
 	}
 	int32_t kept = 0;
 	for (int32_t i = 0; i < n; i++)
-		if (e[i].logit == d->max || mass_of(d, e[i].logit) >= s->min_p)
+		if (e[i].logit == l->max || law_weight(l, e[i].logit) >= s->min_p)
 			e[kept++] = e[i];
 	if (top_k || top_p)
-		qsort(e, (size_t)kept, sizeof(*e), by_index);
+		qsort(e, (size_t)kept, sizeof(*e), law_by_index);
 	return kept;
 }
 
-static int32_t draw_kept(const struct draw *d, const struct sample_entry *e, int32_t n)
+static int32_t fast_best(struct law *l)
 {
-	double total = 0, mass = 0;
-	for (int32_t i = 0; i < n; i++)
-		total += mass_of(d, e[i].logit);
-	for (int32_t i = 0; i < n - 1; i++) {
-		mass += mass_of(d, e[i].logit);
-		if (mass > d->u * total)
-			return e[i].index;
-	}
-	return n ? e[n - 1].index : 0;
+	int32_t token = 0;
+	l->max = l->k->max(l->logits, l->vocab);
+	while (token < l->vocab && l->logits[token] != l->max)
+		token++;
+	return token < l->vocab ? token : 0; /* NaN among the logits */
 }
 
-int32_t fast_sample(const struct cpu_kernels *k, const float *logits, int32_t vocab,
-                    const struct nx_sampler *s, int32_t position, struct sample_entry *scratch,
-                    float *logprob)
+static void fast_open(struct law *l)
 {
-	struct draw d = {
-		.k = k, .logits = logits, .vocab = vocab, .s = s, .max = k->max(logits, vocab)};
-	int32_t token = 0;
-	if (s->temperature <= 0) {
-		while (token < vocab && logits[token] != d.max)
-			token++;
-		token = token < vocab ? token : 0; /* NaN among the logits */
-	} else {
-		d.u = nx_rng_uniform(s->seed, s->request, s->sample, (uint32_t)position,
-		                     NX_RNG_SAMPLE);
-		bool filtered = (s->top_k > 0 && s->top_k < vocab) || s->top_p < 1 || s->min_p > 0;
-		token = filtered ? draw_kept(&d, scratch, keep(&d, scratch)) : draw_any(&d);
+	const struct nx_sampler *s = l->s;
+	l->max = l->k->max(l->logits, l->vocab);
+	if (!((s->top_k > 0 && s->top_k < l->vocab) || s->top_p < 1 || s->min_p > 0)) {
+		l->n_kept = KEPT_ALL;
+		l->total = l->k->sum_exp(l->logits, l->vocab, l->max, 1 / s->temperature);
+		return;
 	}
-	if (logprob)
-		*logprob =
-			(float)(logits[token] - d.max - log(k->sum_exp(logits, vocab, d.max, 1)));
-	return token;
+	l->n_kept = keep(l, l->kept);
+	l->total = 0;
+	for (int32_t i = 0; i < l->n_kept; i++)
+		l->total += law_weight(l, l->kept[i].logit);
 }
+
+static int32_t fast_draw(const struct law *l, double u)
+{
+	double mass = 0;
+	if (l->n_kept == KEPT_ALL)
+		return draw_any(l, u);
+	for (int32_t i = 0; i < l->n_kept - 1; i++) {
+		mass += law_weight(l, l->kept[i].logit);
+		if (mass > u * l->total)
+			return l->kept[i].index;
+	}
+	return l->n_kept ? l->kept[l->n_kept - 1].index : 0;
+}
+
+static void fast_masses(const struct law *l, float *p)
+{
+	if (l->n_kept == KEPT_ALL) {
+		l->k->exp_to(p, l->logits, l->vocab, l->max, 1 / l->s->temperature);
+		return;
+	}
+	memset(p, 0, sizeof(*p) * (size_t)l->vocab);
+	for (int32_t i = 0; i < l->n_kept; i++)
+		p[l->kept[i].index] = (float)law_weight(l, l->kept[i].logit);
+}
+
+static void fast_subtract(const struct law *l, float *p, const float *q, float by, int32_t n)
+{
+	l->k->subtract(p, q, by, n);
+}
+
+static double fast_sum(const struct law *l, const float *p, int32_t n)
+{
+	return l->k->sum(p, n);
+}
+
+static float fast_logprob(const struct law *l, int32_t token)
+{
+	return (float)(l->logits[token] - l->max -
+	               log(l->k->sum_exp(l->logits, l->vocab, l->max, 1)));
+}
+
+const struct law_ops law_fast = {
+	.best = fast_best,
+	.open = fast_open,
+	.draw = fast_draw,
+	.masses = fast_masses,
+	.subtract = fast_subtract,
+	.sum = fast_sum,
+	.logprob = fast_logprob,
+};

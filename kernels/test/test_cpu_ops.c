@@ -216,10 +216,13 @@ START_TEST(kv_rows_move_whole)
 	r.ops->host_free(r.dev, host, bytes);
 	memcpy(s->pool, was->pool, sizeof(s->pool));
 
-	int32_t len[2] = {1, 6}, last[2] = {0, 0}, seq[2] = {1, 0}, n[2] = {2, 1},
-		path[2 * 3] = {0, 4, -1, 2, -1, -1};
+	int32_t len[2] = {1, 6}, last[2] = {0, 0}, n[2] = {1, 2},
+		path[2 * 3] = {2, -1, -1, 0, 4, -1};
 	struct nx_seq_state state = {2, len, last};
-	rig_ok(&r, r.ops->kv_compact(r.dev, NULL, &s->kv, &state, seq, n, path, 3, 2, &r.err));
+	struct nx_verdict v = {.stride = 3, .n_accepted = n, .path = path};
+	struct nx_emit emit[2] = {{.seq = 1, .src_seq = 1, .pos_off = 1, .n_draft = 5},
+	                          {.seq = 0, .src_seq = 0, .pos_off = 1, .n_draft = 3}};
+	rig_ok(&r, r.ops->kv_compact(r.dev, NULL, &s->kv, &state, emit, 2, &v, &r.err));
 	for (int l = 0; l < LAYERS; l++)
 		for (int part = 0; part < 2; part++) {
 			size_t row = sizeof(s->pool[0][0][0]);
@@ -239,19 +242,29 @@ START_TEST(commit_takes_effect_in_order)
 {
 	struct rig r;
 	ck_assert(rig_open(&r, 0, 1, false));
-	int32_t len[3] = {10, 0, 0}, last[3] = {1, 2, 3}, token[2] = {70, 71};
+	int32_t len[3] = {10, 0, 0}, last[3] = {1, 2, 3}, accepted[3] = {2, 9, 0},
+		token[3 * 4] = {70, 71, 72, 73, 80, 81, 82, 83, 90, 91, 92, 93};
 	struct nx_seq_state state = {3, len, last};
+	struct nx_verdict v = {.stride = 4, .token = token, .n_accepted = accepted};
 	/* Children of a fork come before their parent, whose old length they build on. */
-	struct nx_commit c[3] = {{2, 0, 4, 1}, {0, 0, 4, 0}, {1, 1, 3, -1}};
-	rig_ok(&r, r.ops->commit(r.dev, NULL, c, 3, token, &state, &r.err));
+	struct nx_commit c[3] = {{2, 0, 4, 1}, {0, 0, 4, 1}, {1, 1, 3, 0}};
+	rig_ok(&r, r.ops->commit(r.dev, NULL, c, 3, &v, &state, &r.err));
 	ck_assert_int_eq(len[2], 14);
-	ck_assert_int_eq(len[0], 14);
+	ck_assert_int_eq(len[0], 16); /* two drafted rows stay */
 	ck_assert_int_eq(len[1], 3);
-	ck_assert_int_eq(last[2], 71);
-	ck_assert_int_eq(last[0], 70);
+	ck_assert_int_eq(last[2], 90);
+	ck_assert_int_eq(last[0], 72);
 	ck_assert_int_eq(last[1], 2);
+	c[0] = (struct nx_commit){1, 1, -3, 0}; /* rows were dropped */
+	rig_ok(&r, r.ops->commit(r.dev, NULL, c, 1, NULL, &state, &r.err));
+	ck_assert_int_eq(len[1], 0);
+	c[0].n_rows = -1;
+	ck_assert_int_eq(r.ops->commit(r.dev, NULL, c, 1, NULL, &state, &r.err), NX_EBUG);
+	ck_assert_int_eq(len[1], 0);
+	c[0] = (struct nx_commit){1, 1, 1, 1}; /* 9 accepted of 3 */
+	ck_assert_int_eq(r.ops->commit(r.dev, NULL, c, 1, &v, &state, &r.err), NX_EBUG);
 	c[0].src_seq = 3;
-	ck_assert_int_eq(r.ops->commit(r.dev, NULL, c, 1, token, &state, &r.err), NX_EBUG);
+	ck_assert_int_eq(r.ops->commit(r.dev, NULL, c, 1, &v, &state, &r.err), NX_EBUG);
 	rig_close(&r);
 }
 END_TEST

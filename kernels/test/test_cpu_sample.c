@@ -7,22 +7,51 @@
 #include "kernel_test.h"
 #include "nexus_kernels/rng.h"
 
-/* Draws n tokens at positions 0..n-1 from one row of logits. */
+/* Draws n tokens at positions 0..n-1 from one row of logits, for sequences 1..n that fork from sequence 0. */
 static void draw(struct rig *r, const float *logits, int32_t vocab, struct nx_sampler s, int32_t n,
                  int32_t *token, float *logprob)
 {
+	enum { STRIDE = 2 };
+	size_t seqs = (size_t)n + 1;
 	struct nx_emit *emit = calloc((size_t)n, sizeof(*emit));
-	struct nx_sampler by_seq[3] = {s, s, s};
-	by_seq[0].seed = by_seq[1].seed =
-		~s.seed; /* not those of the sequence that receives the token */
-	int32_t len[3] = {5, 0, 100}, last[3] = {0, 0, 0};
-	struct nx_seq_state state = {3, len, last};
+	struct nx_sampler *by_seq = calloc(seqs, sizeof(*by_seq));
+	int32_t *len = calloc(seqs, sizeof(*len)), *accepted = malloc(seqs * sizeof(*accepted));
+	int32_t *out = malloc(seqs * STRIDE * sizeof(*out));
+	float *prob = malloc(seqs * STRIDE * sizeof(*prob));
+	struct nx_seq_state state = {n + 1, len, NULL};
+	struct nx_verdict v = {.stride = STRIDE, .token = out, .n_accepted = accepted};
+	memset(out, 0xff, seqs * STRIDE * sizeof(*out));
+	memset(accepted, 0xff, seqs * sizeof(*accepted));
+	for (int32_t i = 0; i <= n; i++) {
+		by_seq[i] = s;
+		len[i] = 100;
+	}
+	by_seq[0].seed = ~s.seed; /* not that of the sequence that receives the token */
+	len[0] = 5;
 	for (int32_t i = 0; i < n; i++)
-		emit[i] =
-			(struct nx_emit){.logit_row = 0, .seq = 2, .src_seq = 0, .pos_off = i - 5};
-	struct nx_sample a = {logits, n, vocab, emit, by_seq, &state, token, logprob};
+		emit[i] = (struct nx_emit){.seq = i + 1, .pos_off = i - 5};
+	struct nx_sample a = {.logits = logits,
+	                      .n_emit = n,
+	                      .vocab = vocab,
+	                      .emit = emit,
+	                      .samplers = by_seq,
+	                      .state = &state,
+	                      .verdict = &v,
+	                      .logprob = logprob ? prob : NULL};
 	rig_ok(r, r->ops->sample(r->dev, NULL, &a, &r->err));
+	ck_assert(out[0] == -1 && accepted[0] == -1);
+	for (int32_t i = 0; i < n; i++) {
+		ck_assert(accepted[i + 1] == 0 && out[STRIDE * (i + 1) + 1] == -1);
+		token[i] = out[STRIDE * (i + 1)];
+		if (logprob)
+			logprob[i] = prob[STRIDE * (i + 1)];
+	}
 	free(emit);
+	free(by_seq);
+	free(len);
+	free(accepted);
+	free(out);
+	free(prob);
 }
 
 START_TEST(philox_gives_the_published_numbers)

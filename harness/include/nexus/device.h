@@ -9,6 +9,9 @@
  *   Rows.     Every operation takes M rows: decode, verification and prefill are one call with other M.
  *   Enqueue.  Operations put work on a stream and return; arguments are fixed addresses in device
  *             memory and grids that depend on host-known bounds alone, so a step can be captured.
+ *             Structs and host arrays of a call are read within it; what copy() and kv_swap() read or
+ *             write on the host is, until the work has been waited for. NULL is the device's own
+ *             stream, ordered against no other.
  *   Offsets.  The host knows a sequence's length only within bounds. Rows carry offsets from the
  *             device-side length `len[seq]`; kernels add them.
  *   Memory.   "device" pointers come from alloc() and may be touched by the host only through copy()

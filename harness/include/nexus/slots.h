@@ -306,6 +306,7 @@ enum nx_weight_role {
 #define X(id, name) NX_WEIGHT_##id,
 	NX_WEIGHT_ROLES(X)
 #undef X
+		NX_WEIGHT_ROLE_COUNT
 };
 
 #define NX_WEIGHT_LEFT 1 /* weight_pack: leave this one to the device */

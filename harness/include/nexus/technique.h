@@ -143,7 +143,7 @@ struct nx_probe {
 enum nx_event_kind {
 	NX_EVENT_ADMIT,   /* arg = KV rows matched by a prefix */
 	NX_EVENT_FORK,    /* arg = sequence index of the parent */
-	NX_EVENT_COMMIT,  /* arg = rows committed */
+	NX_EVENT_COMMIT,  /* arg = rows planned, drafted ones included: no more are committed */
 	NX_EVENT_PREEMPT, /* arg = enum nx_preempt */
 	NX_EVENT_RESUME,
 	NX_EVENT_RETIRE,
@@ -216,7 +216,8 @@ struct nx_technique {
 	 * of them: whole blocks where the layout has blocks. Later rows move down; positions stay. */
 	int32_t (*kv_drop)(void *self, const struct nx_kv_held *held, int32_t *first);
 
-	/* kv_codec slot: codec_layout and codec_attend; codec_commit too when window > 1. */
+	/* kv_codec slot: codec_layout and codec_attend; codec_commit too when window > 1. codec_layout is asked
+	 * twice: before the layout is known (block_size 0) and after; bytes and window stay the same. */
 	int (*codec_layout)(void *self, const struct nx_codec_limits *l, struct nx_codec_layout *out,
 	                    struct nx_err *err);
 	/* ENQUEUE, once a layer of each forward, after rotation: encodes, attends, keeps (see nx_codec_step). */

@@ -4,14 +4,13 @@
  */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/conduct.h"
 #include "cli/output.h"
 
-#define CALIBRATE_S 2.0
 #define CALIBRATE_DRY_S 0.5
 
 struct run_args {
@@ -20,63 +19,7 @@ struct run_args {
 	bool dry_run, resume, force;
 };
 
-/* What is said of the order of cells beside the facts of the machine. */
-static int add_fact(struct nx_run_head *head, const char *key, const char *value,
-                    struct nx_err *err)
-{
-	struct nx_fact *f = realloc(head->facts, (head->n_facts + 1) * sizeof(*f));
-	if (!f)
-		return nx_fail(err, NX_ENOMEM, "no memory for the run's facts");
-	head->facts = f;
-	snprintf(f[head->n_facts].key, sizeof(f->key), "%s", key);
-	snprintf(f[head->n_facts].value, sizeof(f->value), "%s", value);
-	head->n_facts++;
-	return 0;
-}
-
-static int make_head(const struct nx_crew *crew, const struct nx_shape *shape, int argc,
-                     char **argv, struct nx_run_head *head, struct nx_err *err)
-{
-	const struct nx_experiment *x = crew->x;
-	*head = (struct nx_run_head){
-		.name = x->name,
-		.question = x->question,
-		.config_text = x->text,
-		.calibration = crew->calibration,
-		.device = crew->device,
-		.shape = *shape,
-		.min_effect = x->min_effect,
-		.reference = x->reference,
-	};
-	char order[128];
-	snprintf(order, sizeof(order),
-	         "each round: Fisher-Yates, SplitMix64, seed %llu ^ golden x (round + 1)",
-	         (unsigned long long)x->workload.seed);
-	int rc = nx_facts_collect(&head->facts, &head->n_facts, x, argc, argv, err);
-	return rc ? rc : add_fact(head, "cell_order", order, err);
-}
-
 /* The end of a sweep that did not reach its end: the shards stay. */
-/* Limits from the environment: a typo must not switch one off. */
-static int check_environment(struct nx_err *err)
-{
-	static const char *const numbers[] = {"NEXUS_CALIBRATE", "NEXUS_MAX_OTHER_LOAD"};
-	const char *limit = getenv("NEXUS_MEMORY_LIMIT");
-	uint64_t bytes;
-	if (limit && (nx_parse_size(limit, &bytes) || !bytes))
-		return nx_fail(err, NX_EINVAL,
-		               "NEXUS_MEMORY_LIMIT is \"%s\"; legal: a size such as 512MiB", limit);
-	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
-		const char *text = getenv(numbers[i]);
-		char *end = NULL;
-		double v = text ? strtod(text, &end) : 0;
-		if (text && (end == text || *end || !(v >= 0 && v < 1e6)))
-			return nx_fail(err, NX_EINVAL, "%s is \"%s\"; legal: a number from 0",
-			               numbers[i], text);
-	}
-	return 0;
-}
-
 static int interrupted(const struct run_args *a, const char *output,
                        const struct nx_sweep_result *r)
 {
@@ -85,41 +28,29 @@ static int interrupted(const struct run_args *a, const char *output,
 	return NX_EXIT_CELL_FAILED;
 }
 
-static int sweep(const struct run_args *a, struct nx_crew *crew, const struct nx_shape *shape,
-                 const char *output, int argc, char **argv)
+static int sweep(const struct run_args *a, const struct nx_conduct *conduct)
 {
 	struct nx_err err = {0};
-	struct nx_run_head head = {0};
-	struct nx_shards *shards = NULL;
 	struct nx_sweep_result result = {0};
+	const struct nx_experiment *x = conduct->crew->x;
 	size_t n_cells;
-	const struct nx_cell *cells = nx_experiment_cells(crew->x, &n_cells);
-	int status = NX_EXIT_DONE;
-	fprintf(stderr, "%s: %zu cells, up to %d rounds, %s\n", crew->x->name, n_cells,
-	        crew->x->trials.max, output);
-	int rc = nx_crew_start(crew, &err);
+	bool kept = false;
+	nx_experiment_cells(x, &n_cells);
+	fprintf(stderr, "%s: %zu cells, up to %d rounds, %s\n", x->name, n_cells, x->trials.max,
+	        conduct->output);
+	int rc = nx_conduct(conduct, &result, &kept, &err);
+	if (rc && nx_child_signal() && kept)
+		return interrupted(a, conduct->output, &result);
 	if (!rc)
-		rc = make_head(crew, shape, argc, argv, &head, &err);
-	if (!rc)
-		rc = nx_shards_open(&shards, output, &head, a->resume, a->force, &err);
-	if (!rc)
-		rc = nx_sweep_run(crew, shards, &result, &err);
-	nx_crew_stop(crew);
-	if (rc && nx_child_signal() && shards) {
-		status = interrupted(a, output, &result);
-		goto out;
-	}
-	if (!rc)
-		rc = nx_run_merge(shards, output, &head, cells, n_cells, &err);
-	if (!rc)
-		rc = nx_output_summary(output, &err);
+		rc = nx_output_summary(conduct->output, &err);
 	if (rc) {
-		status = nx_say_err(&err);
-		if (shards)
+		int status = nx_say_err(&err);
+		if (kept)
 			nx_say("finished trials are kept; when that is put right: nexus run %s --resume -o %s",
-			       a->files.v[0], output);
-		goto out;
+			       a->files.v[0], conduct->output);
+		return status;
 	}
+	int status = NX_EXIT_DONE;
 	if (result.n_failed) {
 		nx_say("%zu of %zu cells failed", result.n_failed, n_cells);
 		status = NX_EXIT_CELL_FAILED;
@@ -127,10 +58,7 @@ static int sweep(const struct run_args *a, struct nx_crew *crew, const struct nx
 		nx_say("no cell gave figures: all %zu were skipped, see above", n_cells);
 		status = NX_EXIT_CELL_FAILED;
 	}
-	printf("%s\n", output);
-out:
-	nx_shards_close(shards);
-	free(head.facts);
+	printf("%s\n", conduct->output);
 	return status;
 }
 
@@ -154,16 +82,14 @@ static int run(const struct run_args *a, int argc, char **argv)
 	if (!rc && !a->dry_run)
 		rc = nx_output_path(a->output, x->name, a->resume, output, sizeof(output), &err);
 	if (!rc)
-		rc = check_environment(&err);
-	const char *seconds = getenv("NEXUS_CALIBRATE");
+		rc = nx_conduct_check_environment(&err);
 	struct nx_crew crew = {
 		.x = x,
 		.path = a->files.v[0],
 		.sets = a->sets.v,
 		.n_sets = a->sets.n,
-		.calibrate_s = seconds      ? strtod(seconds, NULL)
-	                       : a->dry_run ? CALIBRATE_DRY_S
-	                                    : CALIBRATE_S,
+		.calibrate_s =
+			nx_conduct_calibrate_s(a->dry_run ? CALIBRATE_DRY_S : NX_CALIBRATE_S),
 		.child = {.fd = -1, .err_fd = -1},
 	};
 	if (rc) {
@@ -171,7 +97,16 @@ static int run(const struct run_args *a, int argc, char **argv)
 	} else {
 		nx_child_catch_signals();
 		if (!a->dry_run) {
-			status = sweep(a, &crew, nx_model_shape(model), output, argc, argv);
+			const struct nx_conduct conduct = {
+				.crew = &crew,
+				.shape = nx_model_shape(model),
+				.output = output,
+				.resume = a->resume,
+				.force = a->force,
+				.argc = argc,
+				.argv = argv,
+			};
+			status = sweep(a, &conduct);
 		} else {
 			rc = nx_crew_start(&crew, &err);
 			if (!rc)

@@ -25,6 +25,7 @@ enum nx_exit {
 #define NX_VERBS(X)                                                                                \
 	X(run, "run", "run an experiment file and write its run file")                             \
 	X(list, "list", "show techniques and their parameters")                                    \
+	X(profile, "profile", "where a load's time and memory go, and what bounds it")             \
 	X(report, "report", "tables of a run file")                                                \
 	X(plot, "plot", "charts of a run file")                                                    \
 	X(generate, "generate", "continue a prompt with a model")                                  \

@@ -77,6 +77,7 @@ static int op_start(struct worker *w, const json_t *msg, struct nx_err *err)
 	int rc = open_device(w, err);
 	if (rc)
 		return rc;
+	w->cfg.perf_by_phase = json_is_true(json_object_get(msg, "profile"));
 	double seconds = json_number_value(json_object_get(msg, "calibrate"));
 	nx_unwire_calibration(json_object_get(msg, "calibration"), &w->cfg.calibration);
 	if (seconds > 0)

@@ -223,6 +223,21 @@ static void add_emit(struct nx_engine *e, struct nx_step *st, int32_t i, int32_t
 	s->slack += draft;
 }
 
+static void add_commit(struct nx_engine *e, struct nx_step *st, int32_t place, int32_t src,
+                       int32_t rows, bool emits)
+{
+	struct nx_commit *c =
+		(struct nx_commit *)(void *)(st->host + e->lay.commits) + e->n_commits++;
+	*c = (struct nx_commit){.seq = place, .src_seq = src, .n_rows = rows, .emits = emits};
+}
+
+/* Rows of the sequence were dropped: its length is less before the forward. */
+void nx_plan_drop(struct nx_engine *e, struct nx_step *st, int32_t place, int32_t rows)
+{
+	add_commit(e, st, place, place, -rows, false);
+	e->n_before = e->n_commits;
+}
+
 /* The prompt is done: every child takes the parent's KV and draws its own first token from the same logits. */
 static int fork_children(struct nx_engine *e, struct nx_step *st, int32_t i, int32_t logit_row,
                          int32_t rows, struct nx_err *err)

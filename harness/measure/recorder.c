@@ -2,6 +2,7 @@
  *
  * recorder.c: see recorder.h.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,9 +74,62 @@ static void on_finish(void *ctx, uint32_t request, uint32_t sample, enum nx_fini
 	q->n_preempted = n_preempted;
 }
 
+static void add_count(double *to, int64_t before, int64_t after)
+{
+	int64_t n = nx_perf_delta(before, after);
+	if (n >= 0)
+		*to = (isnan(*to) ? 0 : *to) + (double)n;
+}
+
+static void add_work(struct nx_recorder *r, struct nx_phase_use *p)
+{
+	struct nx_counted now;
+	int64_t perf[NX_PERF_COUNT];
+	if (r->dev) {
+		r->dev->ops->counted(r->dev->dev, &now);
+		p->counted.weight_bytes += now.weight_bytes - r->last.weight_bytes;
+		p->counted.kv_bytes += now.kv_bytes - r->last.kv_bytes;
+		p->counted.act_bytes += now.act_bytes - r->last.act_bytes;
+		p->counted.flops += now.flops - r->last.flops;
+		r->last = now;
+	}
+	if (r->perf) {
+		nx_perf_read(r->perf, perf);
+		add_count(&p->perf_cycles, r->last_perf[NX_PERF_CYCLES], perf[NX_PERF_CYCLES]);
+		add_count(&p->perf_instructions, r->last_perf[NX_PERF_INSTRUCTIONS],
+		          perf[NX_PERF_INSTRUCTIONS]);
+		add_count(&p->perf_llc_misses, r->last_perf[NX_PERF_LLC_MISSES],
+		          perf[NX_PERF_LLC_MISSES]);
+		memcpy(r->last_perf, perf, sizeof(perf));
+	}
+}
+
+static void add_step(struct nx_recorder *r, const struct nx_step_info *s)
+{
+	if (s->phase < 0 || s->phase >= NX_PHASE_COUNT) {
+		r->n_lost++;
+		return;
+	}
+	struct nx_phase_use *p = &r->trial->phases[s->phase];
+	p->n_steps++;
+	p->n_preempted += s->n_preempted;
+	for (int k = 0; k < NX_ROW_KIND_COUNT; k++)
+		p->rows += s->rows[k];
+	p->rows_pad += s->rows[NX_ROW_PAD];
+	p->n_seqs += s->n_seqs;
+	p->n_waiting += s->n_waiting;
+	p->n_emit += s->n_emit;
+	p->kv_held = s->kv_held > p->kv_held ? s->kv_held : p->kv_held;
+	p->kv_total = s->kv_total > p->kv_total ? s->kv_total : p->kv_total;
+	p->time_ns += s->end_ns > s->begin_ns ? s->end_ns - s->begin_ns : 0;
+	p->plan_ns += s->plan_ns;
+	add_work(r, p);
+}
+
 static void on_step(void *ctx, const struct nx_step_info *s)
 {
 	struct nx_recorder *r = ctx;
+	add_step(r, s);
 	if (r->trial->n_steps == r->max_steps) {
 		r->n_lost++;
 		return;

@@ -5,10 +5,17 @@
  *
  * Times become nanoseconds since t0. What does not fit (it should: the bounds come from the requests) is
  * counted in n_lost and makes the trial invalid.
+ *
+ * Work by phase: with dev set, the device's counts are read at the end of each step and go to the step's
+ * phase: one call that copies 32 bytes, after the step's end and before the next one's begin, so no step's time
+ * has it. perf is read there too where it is set; that takes system calls, so it is for profiles. On a device
+ * that runs ahead of the host, counts that were made when the next step was enqueued fall to the step before
+ * it; sums over all phases hold.
  */
 #ifndef NEXUS_MEASURE_RECORDER_H
 #define NEXUS_MEASURE_RECORDER_H
 
+#include "measure/perf.h"
 #include "measure/trial.h"
 
 struct nx_recorder {
@@ -19,6 +26,11 @@ struct nx_recorder {
 	int32_t *first;   /* [max_id + 1] record of sample 0 of a request, -1 = unknown id */
 	int32_t *samples; /* [max_id + 1] */
 	uint32_t max_id;
+	/* Set after init, before the run; NULL = not wanted. Borrowed. Counts start at zero. */
+	const struct nx_device *dev;
+	const struct nx_perf *perf;
+	struct nx_counted last;
+	int64_t last_perf[NX_PERF_COUNT];
 };
 
 int nx_recorder_init(struct nx_recorder *r, struct nx_trial *t, const struct nx_request *reqs,

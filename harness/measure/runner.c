@@ -170,6 +170,9 @@ static int timed_run(struct nx_runner *r, const struct nx_runner_job *job, struc
 	nx_perf_read(perf, p0);
 	nx_cpu_sample(&before);
 	ops->counted_reset(r->cfg.dev->dev);
+	rec.dev = r->cfg.dev;
+	rec.perf = r->cfg.perf_by_phase ? perf : NULL;
+	memcpy(rec.last_perf, p0, sizeof(p0));
 
 	rec.t0_ns = nx_now_ns();
 	rc = nx_engine_run(r->engine, job->reqs, job->n_reqs, &sink, err);

@@ -33,6 +33,7 @@ struct nx_runner_config {
 	struct nx_calibration calibration;
 	double load_other_max;      /* cores; 0 = NX_LOAD_OTHER_MAX */
 	const struct nx_perf *perf; /* borrowed; NULL = none */
+	bool perf_by_phase; /* read it at every step, too: system calls between steps, for profiles */
 	/* Told before each part of a trial, never inside the timed region; NULL = nobody. */
 	void (*phase)(void *ctx, const char *name);
 	void *phase_ctx;

@@ -85,7 +85,7 @@ void nx_holm(double *p, size_t n);
 	X(SAME, "same")       /* the interval lies within 1 +- min_effect */                       \
 	X(UNCLEAR, "unclear") /* anything else: more rounds would tell */
 
-/* The values are those of enum nx_verdict in record/run.h. p_holm is corrected. */
+/* The values are those of enum nx_pair_verdict in record/run.h. p_holm is corrected. */
 enum nx_verdict_id {
 #define X(id, name) NX_VERDICT_ID_##id,
 	NX_VERDICTS(X)

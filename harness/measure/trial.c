@@ -16,6 +16,16 @@ const char *nx_status_name(int status)
 	return status >= 0 && status < NX_STATUS_COUNT ? names[status] : "unknown";
 }
 
+const char *nx_phase_name(int phase)
+{
+	static const char *const names[] = {
+#define X(id, name) name,
+		NX_PHASES(X)
+#undef X
+	};
+	return phase >= 0 && phase < NX_PHASE_COUNT ? names[phase] : "unknown";
+}
+
 static const struct nx_metric_desc descs[] = {
 #define X(id, name, unit, better, text) {name, unit, better, text},
 	NX_METRICS(X)
@@ -39,6 +49,11 @@ void nx_trial_init(struct nx_trial *t)
 {
 	*t = (struct nx_trial){.perf_cycles = -1, .perf_instructions = -1, .perf_llc_misses = -1};
 	t->gate.first_request = t->gate.first_index = -1;
+	for (int p = 0; p < NX_PHASE_COUNT; p++)
+		t->phases[p] = (struct nx_phase_use){.phase = p,
+		                                     .perf_cycles = NAN,
+		                                     .perf_instructions = NAN,
+		                                     .perf_llc_misses = NAN};
 	for (int m = 0; m < NX_METRIC_COUNT; m++)
 		t->metrics[m] = NAN;
 }

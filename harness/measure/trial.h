@@ -115,6 +115,20 @@ enum nx_util_source {
 #undef X
 };
 
+/* The steps of one phase, added up. */
+struct nx_phase_use {
+	int32_t phase; /* enum nx_phase */
+	int32_t n_preempted;
+	int64_t n_steps, rows, rows_pad; /* rows: of all kinds, padding included */
+	int64_t n_seqs, n_waiting;       /* sums over steps: divide by n_steps */
+	int64_t n_emit;                  /* tokens given out */
+	int64_t kv_held, kv_total;       /* rows, the most of a step */
+	uint64_t time_ns, plan_ns;
+	struct nx_counted counted;
+	double perf_cycles, perf_instructions, perf_llc_misses; /* NaN = not available */
+};
+const char *nx_phase_name(int phase);
+
 #define NX_TRIAL_MEM_MAX 32
 #define NX_TRIAL_COUNTER_MAX 64
 
@@ -142,6 +156,7 @@ struct nx_trial {
 	size_t n_tokens;
 	struct nx_step_info *steps;
 	size_t n_steps;
+	struct nx_phase_use phases[NX_PHASE_COUNT]; /* in order of the enum, n_steps 0 = none */
 	struct nx_mem_use mem[NX_TRIAL_MEM_MAX];
 	size_t n_mem;
 	struct nx_counter_value counters[NX_TRIAL_COUNTER_MAX];

@@ -81,8 +81,8 @@ static const struct {
 	const char *name;
 	enum nx_table_id id;
 } raw[] = {
-	{"requests", NX_TABLE_REQUEST}, {"tokens", NX_TABLE_TOKEN},     {"steps", NX_TABLE_STEP},
-	{"memory", NX_TABLE_MEM},       {"counters", NX_TABLE_COUNTER},
+	{"requests", NX_TABLE_REQUEST}, {"tokens", NX_TABLE_TOKEN}, {"steps", NX_TABLE_STEP},
+	{"phases", NX_TABLE_PHASE},     {"memory", NX_TABLE_MEM},   {"counters", NX_TABLE_COUNTER},
 };
 
 static int add_shard(hid_t group, hid_t shard, struct nx_trial_row *row, struct nx_err *err)

@@ -138,6 +138,54 @@ static int read_counters(hid_t g, struct nx_cell_row *c, const bool *use, int32_
 	return 0;
 }
 
+static void add_phase(struct nx_phase_use *to, const struct nx_phase_use *p)
+{
+	to->n_preempted += p->n_preempted;
+	to->n_steps += p->n_steps;
+	to->rows += p->rows;
+	to->rows_pad += p->rows_pad;
+	to->n_seqs += p->n_seqs;
+	to->n_waiting += p->n_waiting;
+	to->n_emit += p->n_emit;
+	to->kv_held = p->kv_held > to->kv_held ? p->kv_held : to->kv_held;
+	to->kv_total = p->kv_total > to->kv_total ? p->kv_total : to->kv_total;
+	to->time_ns += p->time_ns;
+	to->plan_ns += p->plan_ns;
+	to->counted.weight_bytes += p->counted.weight_bytes;
+	to->counted.kv_bytes += p->counted.kv_bytes;
+	to->counted.act_bytes += p->counted.act_bytes;
+	to->counted.flops += p->counted.flops;
+	/* NaN, not available, stays so. */
+	to->perf_cycles += p->perf_cycles;
+	to->perf_instructions += p->perf_instructions;
+	to->perf_llc_misses += p->perf_llc_misses;
+}
+
+static int read_phases(hid_t g, struct nx_cell_row *c, const bool *use, int32_t n_use,
+                       struct nx_err *err)
+{
+	void *data;
+	size_t n;
+	int rc;
+
+	for (int i = 0; i < NX_PHASE_COUNT; i++)
+		c->phases[i].phase = i;
+	if (H5Lexists(g, "phases", H5P_DEFAULT) <= 0)
+		return 0;
+	rc = nx_h5_read(g, "phases", nx_schema_table(NX_TABLE_PHASE), &data, &n, err);
+	if (rc)
+		return rc;
+	const struct nx_phase_row *rows = data;
+	for (size_t i = 0; i < n && !rc; i++)
+		if (rows[i].r.phase < 0 || rows[i].r.phase >= NX_PHASE_COUNT)
+			rc = nx_fail(err, NX_EFORMAT, "phases: row %zu has the unknown phase %d", i,
+			             rows[i].r.phase);
+		else if (counts(use, n_use, rows[i].round))
+			add_phase(&c->phases[rows[i].r.phase], &rows[i].r);
+	free(data);
+	return rc;
+}
+
 static int read_cell(hid_t cells, struct nx_cell_row *c, const struct rounds *u, char *units,
                      struct nx_err *err)
 {
@@ -153,6 +201,7 @@ static int read_cell(hid_t cells, struct nx_cell_row *c, const struct rounds *u,
 	int rc = nx_h5_open_group(cells, c->id, &g, &inner);
 	if (!rc) {
 		if (!(rc = read_requests(g, c, use, n_use, &inner)) &&
+		    !(rc = read_phases(g, c, use, n_use, &inner)) &&
 		    !(rc = read_memory(g, c, use, n_use, &inner)))
 			rc = read_counters(g, c, use, n_use, units, &inner);
 		H5Gclose(g);

@@ -82,7 +82,7 @@ struct nx_estimate {
 		hi; /* median over trials of the cell, 95 % bootstrap interval; NaN = missing */
 };
 
-enum nx_verdict {
+enum nx_pair_verdict {
 	NX_VERDICT_NONE,
 	NX_VERDICT_FASTER,
 	NX_VERDICT_SLOWER,
@@ -103,10 +103,13 @@ struct nx_cell_row {
 	/* Against the reference stack in the same batch size and lengths, paired by round. */
 	struct nx_estimate speedup; /* ratio of output throughput */
 	double p_value;             /* Holm-corrected */
-	int32_t verdict;            /* enum nx_verdict */
+	int32_t verdict;            /* enum nx_pair_verdict */
 	char speedup_note
 		[128];       /* "withheld: gate failed", "reference's largest batch that fits: 8" */
 	struct nx_gate gate; /* of the first trial that ran it */
+	struct nx_phase_use
+		phases[NX_PHASE_COUNT]; /* sums over ok trials, by phase; a file that was
+	                                              * written before there were phases has none */
 	struct nx_mem_use mem[NX_TRIAL_MEM_MAX];
 	size_t n_mem; /* of the last ok trial */
 	struct nx_counter_value counters[NX_TRIAL_COUNTER_MAX];

@@ -42,6 +42,11 @@ static const struct nx_h5_column columns_STEP[] = {
 	NX_STEP_COLUMNS(X)
 #undef X
 };
+static const struct nx_h5_column columns_PHASE[] = {
+#define X(kind, member, column, unit, text) COLUMN(nx_phase_row, kind, member, column, unit, text)
+	NX_PHASE_COLUMNS(X)
+#undef X
+};
 static const struct nx_h5_column columns_MEM[] = {
 #define X(kind, member, column, unit, text) COLUMN(nx_mem_row, kind, member, column, unit, text)
 	NX_MEM_COLUMNS(X)

@@ -31,6 +31,10 @@ struct nx_mem_row {
 	int32_t round;
 	struct nx_mem_use r;
 };
+struct nx_phase_row {
+	int32_t round;
+	struct nx_phase_use r;
+};
 struct nx_counter_row {
 	int32_t round;
 	char name[64], unit[32];
@@ -98,6 +102,29 @@ struct nx_summary_row {
 	X(I64, r.kv_used, "kv_used", "rows", "KV rows with a token in them")                       \
 	X(I64, r.kv_held, "kv_held", "rows", "KV rows reserved for sequences")                     \
 	X(I64, r.kv_total, "kv_total", "rows", "KV rows of the pool")
+
+#define NX_PHASE_COLUMNS(X)                                                                        \
+	X(I32, round, "round", "index", "round of the trial")                                      \
+	X(PHASE, r.phase, "phase", "enum", "what the steps mostly did")                            \
+	X(I64, r.n_steps, "n_steps", "count", "steps of the phase")                                \
+	X(U64, r.time_ns, "time", "ns", "sum of their times")                                      \
+	X(U64, r.plan_ns, "plan", "ns", "of it: host time of hooks and bookkeeping")               \
+	X(I64, r.rows, "rows", "rows", "rows computed, of all kinds")                              \
+	X(I64, r.rows_pad, "rows_pad", "rows", "of them: padding")                                 \
+	X(I64, r.n_seqs, "n_seqs", "count", "sequences, summed over steps")                        \
+	X(I64, r.n_waiting, "n_waiting", "count", "sequences that waited, summed over steps")      \
+	X(I64, r.n_emit, "n_emit", "tokens", "tokens given out")                                   \
+	X(I32, r.n_preempted, "n_preempted", "count", "sequences preempted")                       \
+	X(I64, r.kv_held, "kv_held", "rows", "KV rows reserved for sequences, most")               \
+	X(I64, r.kv_total, "kv_total", "rows", "KV rows of the pool")                              \
+	X(U64, r.counted.weight_bytes, "counted_weights", "bytes", "weights that had to be read")  \
+	X(U64, r.counted.kv_bytes, "counted_kv", "bytes", "KV that had to be read or written")     \
+	X(U64, r.counted.act_bytes, "counted_activations", "bytes", "activations, likewise")       \
+	X(U64, r.counted.flops, "counted_flops", "flop",                                           \
+	  "2 a multiply-add, products and attention")                                              \
+	X(F64, r.perf_cycles, "perf_cycles", "count", "user-mode cycles; NaN but in profiles")     \
+	X(F64, r.perf_instructions, "perf_instructions", "count", "user-mode instructions")        \
+	X(F64, r.perf_llc_misses, "perf_llc_misses", "count", "last-level-cache misses")
 
 #define NX_MEM_COLUMNS(X)                                                                          \
 	X(I32, round, "round", "index", "round of the trial")                                      \
@@ -225,6 +252,7 @@ struct nx_shape_row {
 	X(REQUEST, nx_request_row, "one row a sequence and round")                                 \
 	X(TOKEN, nx_token_row, "one row an output token and round")                                \
 	X(STEP, nx_step_row, "one row a step of the engine and round")                             \
+	X(PHASE, nx_phase_row, "one row a phase and round: the work of its steps")                 \
 	X(MEM, nx_mem_row, "one row an owner of memory and round")                                 \
 	X(COUNTER, nx_counter_row, "one row a counter of a technique and round")                   \
 	X(TRIAL, nx_trial_row, "one row a trial: a cell in a round")                               \

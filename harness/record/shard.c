@@ -64,6 +64,39 @@ static int get(hid_t file, const char *name, enum nx_table_id id, void **element
 	return out ? 0 : nx_fail(err, NX_ENOMEM, "out of memory for %zu rows of %s", *n, name);
 }
 
+/* Phases that had steps. */
+static int put_phases(hid_t file, const struct nx_trial *t, struct nx_err *err)
+{
+	struct nx_phase_use used[NX_PHASE_COUNT];
+	size_t n = 0;
+
+	for (int i = 0; i < NX_PHASE_COUNT; i++)
+		if (t->phases[i].n_steps)
+			used[n++] = t->phases[i];
+	return put(file, "phases", NX_TABLE_PHASE, used, n, sizeof(*used),
+	           offsetof(struct nx_phase_row, r), t->round, err);
+}
+
+static int get_phases(hid_t file, struct nx_trial *t, struct nx_err *err)
+{
+	void *data;
+	size_t n;
+	int rc = get(file, "phases", NX_TABLE_PHASE, &data, &n, sizeof(*t->phases),
+	             offsetof(struct nx_phase_row, r), err);
+
+	if (rc)
+		return rc;
+	const struct nx_phase_use *used = data;
+	for (size_t i = 0; i < n && !rc; i++)
+		if (used[i].phase < 0 || used[i].phase >= NX_PHASE_COUNT)
+			rc = nx_fail(err, NX_EFORMAT, "phases: row %zu has the unknown phase %d", i,
+			             used[i].phase);
+		else
+			t->phases[used[i].phase] = used[i];
+	free(data);
+	return rc;
+}
+
 static int put_counters(hid_t file, const struct nx_trial *t, struct nx_err *err)
 {
 	struct nx_counter_row *rows = calloc(t->n_counters + 1, sizeof(*rows));
@@ -133,7 +166,7 @@ int nx_shard_write_file(const char *dir, const struct nx_trial *t, struct nx_err
 	    (rc = nx_h5_append(f, "trial", nx_schema_table(NX_TABLE_TRIAL), &row, 1, err)) ||
 	    (rc = PUT("requests", REQUEST, requests, nx_request_row)) ||
 	    (rc = PUT("tokens", TOKEN, tokens, nx_token_row)) ||
-	    (rc = PUT("steps", STEP, steps, nx_step_row)) ||
+	    (rc = PUT("steps", STEP, steps, nx_step_row)) || (rc = put_phases(f, t, err)) ||
 	    (rc = PUT("memory", MEM, mem, nx_mem_row)) || (rc = put_counters(f, t, err))) {
 		nx_h5_close(f);
 		return rc;
@@ -176,6 +209,8 @@ static int read_raw(hid_t f, struct nx_trial *t, struct nx_err *err)
 	if (!rc && t->n_mem)
 		memcpy(t->mem, mem, t->n_mem * sizeof(*t->mem));
 	free(mem);
+	if (!rc)
+		rc = get_phases(f, t, err);
 	return rc ? rc : get_counters(f, t, err);
 }
 

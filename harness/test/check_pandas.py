@@ -20,6 +20,9 @@ with h5py.File(sys.argv[1], "r") as f:
     assert len(trials) == 20 and trials["round"].max() == 4
     tokens = pd.DataFrame(f["cells/00000000000000a1/tokens"][()])
     assert len(tokens) == 2500 and tokens["round"].nunique() == 5
+    phases = pd.DataFrame(f["cells/00000000000000a1/phases"][()])
+    assert list(phases["n_steps"]) == [2] * 5 and list(phases["counted_flops"]) == [8] * 5
+    assert phases["perf_instructions"].isna().all()
     finish = f["cells/00000000000000a1/requests"].dtype["finish"]
     assert h5py.check_enum_dtype(finish) == {"length": 0, "eos": 1, "context": 2}
     assert f["config/text"][()].decode().startswith("# Which is faster?")

@@ -137,6 +137,22 @@ void fixture_trial(const struct fixture *f, int cell, int round, struct nx_trial
 		                                    .kv_used = 10,
 		                                    .kv_held = 11,
 		                                    .kv_total = 12};
+	t->phases[NX_PHASE_DECODE] = (struct nx_phase_use){.phase = NX_PHASE_DECODE,
+	                                                   .n_preempted = 1,
+	                                                   .n_steps = 2,
+	                                                   .rows = 30,
+	                                                   .rows_pad = 8,
+	                                                   .n_seqs = 12,
+	                                                   .n_waiting = 16,
+	                                                   .n_emit = 14,
+	                                                   .kv_held = 11,
+	                                                   .kv_total = 12,
+	                                                   .time_ns = 18,
+	                                                   .plan_ns = 2,
+	                                                   .counted = {5, 6, 7, 8},
+	                                                   .perf_cycles = 99,
+	                                                   .perf_instructions = NAN,
+	                                                   .perf_llc_misses = 3};
 	t->n_mem = 2;
 	t->mem[0] = (struct nx_mem_use){"weights", 1000, 999};
 	t->mem[1] = (struct nx_mem_use){"kv", 2000u + (uint32_t)round, 1500};

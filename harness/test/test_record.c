@@ -143,6 +143,11 @@ START_TEST(a_run_comes_back_with_its_statistics)
 	          fast->n_tpot == 10); /* one request of three has one token */
 	ck_assert_double_eq_tol(fast->ttft_ms[0], 5, 1e-9);
 	ck_assert_double_eq_tol(fast->tpot_ms[0], 2, 1e-9);
+	const struct nx_phase_use *decode = &fast->phases[NX_PHASE_DECODE];
+	ck_assert(decode->n_steps == 10 && decode->time_ns == 90 && decode->kv_held == 11);
+	ck_assert(decode->counted.flops == 40 && decode->perf_llc_misses == 15 &&
+	          isnan(decode->perf_instructions));
+	ck_assert(fast->phases[NX_PHASE_PREFILL].n_steps == 0);
 	ck_assert(fast->n_mem == 2 && fast->mem[1].reserved_bytes == 2004); /* of the last trial */
 	ck_assert(fast->n_counters == 1 && fast->counters[0].value == 12);
 	ck_assert_str_eq(fast->counters[0].unit, "blocks");

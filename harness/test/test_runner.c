@@ -108,6 +108,18 @@ static void check_record(const struct nx_trial *t)
 	ck_assert_uint_gt(t->n_steps, 0);
 	for (size_t i = 0; i < t->n_steps; i++)
 		ck_assert_uint_le(t->steps[i].end_ns, t->duration_ns);
+	struct nx_counted sum = {0};
+	size_t n_steps = 0;
+	for (int i = 0; i < NX_PHASE_COUNT; i++) {
+		n_steps += (size_t)t->phases[i].n_steps;
+		sum.weight_bytes += t->phases[i].counted.weight_bytes;
+		sum.kv_bytes += t->phases[i].counted.kv_bytes;
+		sum.flops += t->phases[i].counted.flops;
+	}
+	ck_assert_uint_eq(n_steps, t->n_steps);
+	ck_assert_uint_eq(sum.flops, t->counted.flops);
+	ck_assert_uint_eq(sum.weight_bytes, t->counted.weight_bytes);
+	ck_assert_uint_eq(sum.kv_bytes, t->counted.kv_bytes);
 	ck_assert_uint_gt(t->n_mem, 1);
 	ck_assert_uint_gt(t->counted.flops, 0);
 	ck_assert_int_ge(t->n_warmup, 1);

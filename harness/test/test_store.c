@@ -41,7 +41,8 @@ static void world_open(struct world *w, bool blocks, int32_t block_size, int64_t
 	w->rng = 42;
 	ck_assert_msg(nx_device_open(&w->dev, "cpu", &cfg, getenv("NEXUS_BUILD"), &err) == 0, "%s",
 	              err.msg);
-	ck_assert_msg(nx_store_init(&w->s, &w->dev, &geo, groups, 2, PLACES, MAX_LEN, &err) == 0,
+	const struct nx_prefix_geometry none = {0};
+	ck_assert_msg(nx_store_init(&w->s, &w->dev, &geo, &none, groups, 2, PLACES, MAX_LEN, &err) == 0,
 	              "%s", err.msg);
 }
 

@@ -29,7 +29,8 @@ enum nx_exit {
 	X(report, "report", "tables of a run file")                                                \
 	X(plot, "plot", "charts of a run file")                                                    \
 	X(generate, "generate", "continue a prompt with a model")                                  \
-	X(bench, "bench", "speed of the whole engine against this device's measured peaks")
+	X(bench, "bench", "speed of the whole engine against this device's measured peaks")        \
+	X(new_technique, "new-technique", "write a folder with a technique of your own")
 
 #define X(fn, verb, summary) int nx_verb_##fn(int argc, char **argv);
 NX_VERBS(X)

@@ -38,7 +38,7 @@ static void expect(int status, const char *args, const char *on_stdout, const ch
 }
 
 static const char *const VERBS[] = {"run",  "list",     "profile", "report",
-                                    "plot", "generate", "bench"};
+                                    "plot", "generate", "bench",   "new-technique"};
 #define N_VERBS ((int)(sizeof(VERBS) / sizeof(VERBS[0])))
 
 START_TEST(usage_names_every_verb)

@@ -76,16 +76,14 @@ static inline bool nx_fake_store_init(struct nx_fake_store *s, const struct nx_c
 	kv->layer_bytes = 2 * kv->v_offset;
 	kv->window = l->window;
 	kv->scratch_cap = NX_FAKE_DRAFTS;
-	kv->scratch_row_bytes =
-		l->window == 1 ? l->row_bytes : NX_FAKE_KV_HEADS * NX_FAKE_DIM * 4;
+	kv->scratch_row_bytes = l->window == 1 ? l->row_bytes : NX_FAKE_KV_HEADS * NX_FAKE_DIM * 4;
 	kv->scratch_v_offset = NX_FAKE_SEQS * NX_FAKE_DRAFTS * kv->scratch_row_bytes;
 	kv->scratch_layer_bytes = 2 * kv->scratch_v_offset;
 	kv->win_v_offset = NX_FAKE_SEQS * l->window * kv->scratch_row_bytes;
 	kv->win_layer_bytes = 2 * kv->win_v_offset;
 	for (int32_t q = 0; q < NX_FAKE_SEQS; q++)
 		for (int32_t b = 0; b < blocks; b++) /* backwards, and sequences mixed */
-			s->table[q * blocks + b] =
-				((blocks - 1 - b) * NX_FAKE_SEQS + q) * bs;
+			s->table[q * blocks + b] = ((blocks - 1 - b) * NX_FAKE_SEQS + q) * bs;
 	s->state.max_seqs = NX_FAKE_SEQS;
 	s->state.len = s->len;
 	s->state.last_token = s->last;
@@ -321,7 +319,9 @@ static inline bool nx_fake_weight(struct nx_fake *f, enum nx_weight_role role, d
 					for (int32_t k = 0; k < K; k++)
 						p[h] += (double)x[r * K + k] *
 						        (double)nx_fake_number(
-								9, e == NX_EPI_SWIGLU ? 2 * c + h : c, k);
+								9,
+								e == NX_EPI_SWIGLU ? 2 * c + h : c,
+								k);
 				want = e == NX_EPI_STORE ? p[0]
 				       : e == NX_EPI_ADD ? p[0] + (double)was[r * N + c]
 				                         : p[0] / (1 + exp(-p[0])) * p[1];
@@ -329,8 +329,8 @@ static inline bool nx_fake_weight(struct nx_fake *f, enum nx_weight_role role, d
 				worst = err_abs > worst ? err_abs : worst;
 				largest = fabs(want) > largest ? fabs(want) : largest;
 			}
-		NX_CHECK(worst <= tolerance * largest, "epilogue %d: the error is %g of %g", e, worst,
-		         largest);
+		NX_CHECK(worst <= tolerance * largest, "epilogue %d: the error is %g of %g", e,
+		         worst, largest);
 	}
 	f->t->weight_drop(f->self, w);
 	return true;

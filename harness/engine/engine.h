@@ -103,7 +103,7 @@ struct nx_step_info {
 	int32_t rows[NX_ROW_KIND_COUNT];
 	int32_t n_seqs, n_emit, n_waiting;
 	int32_t n_accepted; /* drafted rows that were accepted */
-	bool replayed;      /* by a verdict that was given */
+	int32_t replayed;   /* 1 = by a verdict that was given */
 	uint64_t draft_ns;  /* host time of drafting; with a synchronous device all of it */
 	int32_t n_preempted;                /* in this step */
 	int64_t kv_used, kv_held, kv_total; /* rows with a token in them / reserved / pool */
@@ -143,6 +143,9 @@ struct nx_mem_use {
 	uint64_t reserved_bytes, peak_used_bytes;
 };
 size_t nx_engine_memory(const struct nx_engine *e, struct nx_mem_use *out, size_t max);
+
+/* Bytes of K and V of one token, over all layers and groups, as encoded. */
+uint64_t nx_engine_kv_row_bytes(const struct nx_engine *e);
 
 /* Counters of all layers: names are "technique.counter". Returns how many there are. */
 struct nx_counter_value {

@@ -51,6 +51,11 @@ size_t nx_engine_memory(const struct nx_engine *e, struct nx_mem_use *out, size_
 	return n;
 }
 
+uint64_t nx_engine_kv_row_bytes(const struct nx_engine *e)
+{
+	return (uint64_t)e->store.row_bytes_all;
+}
+
 size_t nx_engine_counters(const struct nx_engine *e, struct nx_counter_value *out, size_t max)
 {
 	size_t n = 0;

@@ -159,6 +159,7 @@ static void from_steps(struct nx_trial *t, const struct nx_metric_context *c, do
 	double rows = 0, pad = 0, preempted = 0, plan = 0, time = 0, prefill_rows = 0,
 	       prefill_ns = 0;
 	double waste = 0, held_ns = 0, *m = t->metrics;
+	double drafted = 0, accepted = 0, draft = 0;
 	int64_t held = 0, used = 0;
 	size_t n_decode = 0;
 
@@ -168,6 +169,9 @@ static void from_steps(struct nx_trial *t, const struct nx_metric_context *c, do
 		for (int k = 0; k < NX_ROW_KIND_COUNT; k++)
 			rows += s->rows[k];
 		pad += s->rows[NX_ROW_PAD];
+		drafted += s->rows[NX_ROW_CANDIDATE] + s->rows[NX_ROW_PROBE];
+		accepted += s->n_accepted;
+		draft += (double)s->draft_ns;
 		preempted += s->n_preempted;
 		plan += (double)s->plan_ns;
 		time += ns;
@@ -180,12 +184,15 @@ static void from_steps(struct nx_trial *t, const struct nx_metric_context *c, do
 		if (s->phase == NX_PHASE_PREFILL) {
 			prefill_rows += s->rows[NX_ROW_COMMIT];
 			prefill_ns += ns;
-		} else if (s->phase == NX_PHASE_DECODE) {
+		} else if (s->phase == NX_PHASE_DECODE || s->phase == NX_PHASE_VERIFY) {
 			v[n_decode++] = ns / ns_per_ms;
 		}
 	}
 	m[NX_METRIC_ROWS_PAD_SHARE] = ratio(pad, rows);
 	m[NX_METRIC_PREEMPTIONS] = preempted;
+	m[NX_METRIC_DRAFT_ACCEPTANCE] = ratio(accepted, drafted);
+	if (drafted > 0)
+		m[NX_METRIC_DRAFT_SHARE] = ratio(draft, time);
 	m[NX_METRIC_HOST_SHARE] = ratio(plan, time);
 	m[NX_METRIC_KV_WASTE] = ratio(waste, held_ns);
 	if (c->kv_row_bytes) {

@@ -198,7 +198,6 @@ static int timed_run(struct nx_runner *r, const struct nx_runner_job *job, struc
 
 static void compute(struct nx_runner *r, struct nx_trial *t)
 {
-	const struct nx_shape *s = r->cfg.shape;
 	struct nx_metric_context mc = {
 		.slo = r->cfg.slo,
 		.calibration = r->cfg.calibration,
@@ -206,8 +205,7 @@ static void compute(struct nx_runner *r, struct nx_trial *t)
 		.llc_bytes = r->info.llc_bytes,
 		.dtype = r->cfg.dtype,
 	};
-	mc.kv_row_bytes = 2ull * (uint64_t)s->n_layers * (uint64_t)s->n_kv_heads *
-	                  (uint64_t)s->head_dim * nx_dtype_bytes(r->cfg.dtype);
+	mc.kv_row_bytes = nx_engine_kv_row_bytes(r->engine);
 	mc.working_set_bytes = nx_weights_bytes(r->cfg.weights);
 	for (size_t i = 0; i < t->n_mem; i++)
 		if (!strcmp(t->mem[i].owner, "kv"))

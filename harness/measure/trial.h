@@ -69,6 +69,9 @@ struct nx_token_rec {
 	X(E2EL_P99, "e2el_p99", "ms", -1, "99th percentile")                                       \
 	X(DURATION, "duration", "s", -1, "first arrival to last token")                            \
 	X(TAU, "tau", "tok/step", +1, "tokens committed per sequence per target step")             \
+	X(DRAFT_ACCEPTANCE, "draft_acceptance", "fraction", +1,                                    \
+	  "drafted rows accepted / drafted rows computed")                                         \
+	X(DRAFT_SHARE, "draft_share", "fraction", -1, "time of drafting / step time")              \
 	X(ROWS_PAD_SHARE, "pad_share", "fraction", -1, "PAD rows / all rows computed")             \
 	X(PREEMPTIONS, "preemptions", "count", -1, "sequences preempted")                          \
 	X(KV_RESERVED_PEAK, "kv_reserved_peak", "bytes", -1, "most KV bytes held by sequences")    \

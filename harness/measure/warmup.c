@@ -19,7 +19,7 @@ struct watch {
 static void on_step(void *ctx, const struct nx_step_info *s)
 {
 	struct watch *w = ctx;
-	if (s->phase == NX_PHASE_DECODE && w->n < STEPS_MAX)
+	if ((s->phase == NX_PHASE_DECODE || s->phase == NX_PHASE_VERIFY) && w->n < STEPS_MAX)
 		w->step_ns[w->n++] = s->end_ns - s->begin_ns;
 }
 

@@ -96,6 +96,8 @@ const char *nx_missing_reason(const struct nx_cell_row *c, enum nx_metric m)
 	case NX_METRIC_TPOT_P99: return "outputs under 2 tokens";
 	case NX_METRIC_ITL_P50:
 	case NX_METRIC_ITL_P99: return "too few steps";
+	case NX_METRIC_DRAFT_ACCEPTANCE:
+	case NX_METRIC_DRAFT_SHARE: return "nothing was drafted";
 	case NX_METRIC_TAU: return "no steps logged";
 	case NX_METRIC_UTIL_MEM_CAPACITY: return "device memory unknown";
 	case NX_METRIC_UTIL_COMPUTE:

@@ -97,6 +97,9 @@ struct nx_summary_row {
 	X(I32, r.rows[NX_ROW_REDO], "rows_redo", "rows", "computed again")                         \
 	X(I32, r.n_seqs, "n_seqs", "count", "sequences in the step")                               \
 	X(I32, r.n_emit, "n_emit", "tokens", "tokens given out")                                   \
+	X(I32, r.n_accepted, "n_accepted", "rows", "drafted tokens that were accepted")            \
+	X(I32, r.replayed, "replayed", "flag", "1 = by verdicts that were given, not found")       \
+	X(U64, r.draft_ns, "draft", "ns", "time of drafting (asynchronous devices: host only)")    \
 	X(I32, r.n_waiting, "n_waiting", "count", "sequences that waited")                         \
 	X(I32, r.n_preempted, "n_preempted", "count", "sequences preempted in the step")           \
 	X(I64, r.kv_used, "kv_used", "rows", "KV rows with a token in them")                       \

@@ -44,7 +44,10 @@ void fixture_open_on(struct fixture *f, const char *device, enum nx_dtype dtype,
 	ck_assert_msg(nx_device_open(&f->dev, device, &cfg, build_dir(), &err) == 0, "%s", err.msg);
 	ck_assert_msg(nx_weights_create(&f->weights, f->model, &f->dev, dtype, &err) == 0, "%s",
 	              err.msg);
-	ck_assert_msg(nx_registry_open(&f->registry, NULL, 0, build_dir(), &err) == 0, "%s",
+	char plugins[512]; /* the test-only techniques */
+	const char *const dirs[] = {plugins};
+	snprintf(plugins, sizeof(plugins), "%s/test-plugins", build_dir());
+	ck_assert_msg(nx_registry_open(&f->registry, dirs, 1, build_dir(), &err) == 0, "%s",
 	              err.msg);
 }
 
@@ -201,6 +204,20 @@ void requests_make(struct request_set *s, const struct fixture *f, int32_t n, in
 			.ignore_eos = true,
 			.sampler = {.temperature = temperature, .top_p = 1, .seed = 99},
 		};
+	}
+}
+
+void requests_share(struct request_set *s, int32_t n)
+{
+	for (int32_t i = 1; i < s->n; i++) {
+		struct nx_request *r = &s->reqs[i];
+		int32_t *p = (int32_t *)(uintptr_t)r->prompt;
+		int32_t m = r->n_prompt < s->reqs[0].n_prompt ? r->n_prompt : s->reqs[0].n_prompt;
+		if (i % 2 == 0)
+			memcpy(p, s->reqs[0].prompt, (size_t)(m < n ? m : n) * sizeof(*p));
+		if (i % 3 == 0)
+			for (int32_t t = 5; t < r->n_prompt; t++)
+				p[t] = p[t - 5];
 	}
 }
 

@@ -56,6 +56,9 @@ struct request_set {
 void requests_make(struct request_set *s, const struct fixture *f, int32_t n, int32_t min_prompt,
                    int32_t max_prompt, int32_t min_out, int32_t max_out, int32_t samples,
                    float temperature, uint64_t seed);
+/* Every other request begins as the first one does, for up to n tokens: what prefix caches live on; every third
+ * repeats a piece of itself: what prompt lookup lives on. */
+void requests_share(struct request_set *s, int32_t n);
 void requests_release(struct request_set *s);
 
 struct run_options {

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test/stack_axes.c: see stack_axes.h.
+ */
+#include "stack_axes.h"
+
+#include <check.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Parameters force joins, sharing, preemption, chunks, groups that end in the middle of drafts. */
+static const char *const schedules[] = {
+	"",
+	"continuous_batching",
+	"continuous_batching:policy=priority",
+	"continuous_batching:policy=shortest:max_batch_size=3",
+	"schedule_random:chunk=9:skip=0.2",
+	"schedule_random:seed=7:chunk=40:victim=any",
+	NULL,
+};
+static const char *const layouts[] = {
+	"",
+	"no_cache",
+	"kv_cache:reserve=exact",
+	"paged_attention:block_size=16",
+	"paged_attention:block_size=8:num_blocks=40",
+	"paged_attention:block_size=4:num_blocks=60:preempt=swap",
+	"paged_attention:block_size=1:num_blocks=240:preempt=swap",
+	"paged_attention:block_size=7:num_blocks=34:preempt=swap:swap_blocks=12",
+	NULL,
+};
+static const char *const numerics[] = {
+	"", "flash_attention:kv_chunk=16", "flash_attention", "codec_row", "codec_group:window=4",
+	"codec_group:window=8:bits=4", NULL,
+};
+static const char *const prefixes[] = {"", NULL};
+static const char *const drafts[] = {"", "prompt_lookup:num_tokens=4:ngram_max=3",
+                                     "prompt_lookup:num_tokens=9:ngram_min=1:ngram_max=1", NULL};
+static const char *const weights[] = {"", NULL};
+
+static const char *const *const axes[] = {
+	[AXIS_SCHEDULE] = schedules, [AXIS_LAYOUT] = layouts, [AXIS_NUMERICS] = numerics,
+	[AXIS_PREFIX] = prefixes,    [AXIS_DRAFT] = drafts,   [AXIS_WEIGHTS] = weights};
+
+const char *axis_entry(enum axis a, int i)
+{
+	int n = 0;
+	while (axes[a][n])
+		n++;
+	return i < n ? axes[a][i] : NULL;
+}
+
+static int size_of(int a)
+{
+	int n = 0;
+	while (axes[a][n])
+		n++;
+	return n;
+}
+
+static bool next(struct stack_choice *c)
+{
+	for (int a = 0; a < AXIS_COUNT; a++) {
+		if (++c->at[a] < size_of(a))
+			return true;
+		c->at[a] = 0;
+	}
+	return false;
+}
+
+size_t stacks_all(struct stack_choice **out, stack_legal_fn legal, void *ctx)
+{
+	struct stack_choice c = {{0}};
+	size_t n = 0, most = 1;
+	for (int a = 0; a < AXIS_COUNT; a++)
+		most *= (size_t)size_of(a);
+	*out = malloc(most * sizeof(**out));
+	ck_assert_ptr_nonnull(*out);
+	do {
+		if (legal(ctx, &c))
+			(*out)[n++] = c;
+	} while (next(&c));
+	return n;
+}
+
+#define MOST 64 /* entries of an axis */
+static bool covered[AXIS_COUNT][AXIS_COUNT][MOST][MOST];
+
+static int gain(const struct stack_choice *c, bool mark)
+{
+	int n = 0;
+	for (int a = 0; a < AXIS_COUNT; a++)
+		for (int b = a + 1; b < AXIS_COUNT; b++) {
+			bool *done = &covered[a][b][c->at[a]][c->at[b]];
+			n += !*done;
+			if (mark)
+				*done = true;
+		}
+	return n;
+}
+
+/* Greedy: the stack that covers most new pairs comes next, until none is left that a legal stack has. */
+size_t stacks_pairwise(struct stack_choice **out, stack_legal_fn legal, void *ctx)
+{
+	struct stack_choice *all;
+	size_t n_all = stacks_all(&all, legal, ctx), n = 0;
+	memset(covered, 0, sizeof(covered));
+	*out = malloc(n_all * sizeof(**out));
+	ck_assert_ptr_nonnull(*out);
+	for (;;) {
+		size_t best = 0;
+		int most = 0;
+		for (size_t i = 0; i < n_all; i++) {
+			int g = gain(&all[i], false);
+			if (g > most) {
+				most = g;
+				best = i;
+			}
+		}
+		if (most == 0)
+			break;
+		gain(&all[best], true);
+		(*out)[n++] = all[best];
+	}
+	free(all);
+	return n;
+}
+
+void stack_spec(char *buf, size_t size, const struct stack_choice *c, unsigned mask)
+{
+	buf[0] = '\0';
+	for (int a = 0; a < AXIS_COUNT; a++) {
+		const char *e = axes[a][c->at[a]];
+		size_t at = strlen(buf);
+		if ((mask & 1u << a) && *e)
+			snprintf(buf + at, size - at, "%s%s", at ? "," : "", e);
+	}
+}
+
+unsigned stack_reference_mask(const struct stack_choice *c)
+{
+	unsigned mask = 1u << AXIS_NUMERICS | 1u << AXIS_WEIGHTS;
+	/* A layout that drops rows changes what a row sees. */
+	if (strncmp(layouts[c->at[AXIS_LAYOUT]], "kv_sinks", 8) == 0)
+		mask |= 1u << AXIS_LAYOUT;
+	return mask;
+}
+
+bool stack_draws_drafts(const struct stack_choice *c)
+{
+	const char *d = drafts[c->at[AXIS_DRAFT]];
+	return strncmp(d, "draft_tree", 10) == 0 ||
+	       (strncmp(d, "draft_noise", 11) == 0 && strstr(d, "sampled=true"));
+}

@@ -105,7 +105,8 @@ static void store(enum nx_dtype t, void *p, int64_t i, float f)
 static uint8_t *slot_row(const struct job *j, int32_t q, int32_t slot)
 {
 	const struct nx_kv *kv = &j->kv;
-	int64_t row = kv->table[q * kv->table_stride + slot / kv->block_size] + slot % kv->block_size;
+	int64_t row =
+		kv->table[q * kv->table_stride + slot / kv->block_size] + slot % kv->block_size;
 	return kv->base + j->a.layer * kv->layer_bytes + row * kv->row_bytes;
 }
 
@@ -159,10 +160,11 @@ static void attend_row(const struct job *j, int32_t r)
 			query[i] = load(j->s->act, j->a.q, r * j->a.q_stride + (int64_t)h * d + i);
 		for (int32_t k = 0; k < in_table + n_anc; k++) {
 			const uint8_t *row =
-				k < in_table ? slot_row(j, q, k)
-					     : scratch_row(j, q,
-			                                   j->rows.anc[(int64_t)r * j->rows.anc_stride +
-			                                               k - in_table]);
+				k < in_table
+					? slot_row(j, q, k)
+					: scratch_row(j, q,
+			                              j->rows.anc[(int64_t)r * j->rows.anc_stride +
+			                                          k - in_table]);
 			float dot = 0;
 			decode_head(x, row, kv_head, d);
 			for (int32_t i = 0; i < d; i++)
@@ -174,11 +176,12 @@ static void attend_row(const struct job *j, int32_t r)
 		memset(out, 0, sizeof(out));
 		for (int32_t k = 0; k < in_table + n_anc; k++) {
 			const uint8_t *row =
-				k < in_table ? slot_row(j, q, k) + kv->v_offset
-					     : scratch_row(j, q,
-			                                   j->rows.anc[(int64_t)r * j->rows.anc_stride +
-			                                               k - in_table]) +
-						       kv->scratch_v_offset;
+				k < in_table
+					? slot_row(j, q, k) + kv->v_offset
+					: scratch_row(j, q,
+			                              j->rows.anc[(int64_t)r * j->rows.anc_stride +
+			                                          k - in_table]) +
+						  kv->scratch_v_offset;
 			float w = expf(j->s->score[k] - largest);
 			sum += w;
 			decode_head(x, row, kv_head, d);

@@ -15,8 +15,8 @@ int main(int argc, char **argv)
 	nx_fake_life(so, "");
 	if (!nx_fake_open(&f, so, "", 2)) {
 		f.t->codec_layout(f.self, &l, &out, &err);
-		NX_CHECK(out.row_bytes == 2 * (16 + 4), "a head takes 16 codes and a scale: %d bytes",
-		         out.row_bytes);
+		NX_CHECK(out.row_bytes == 2 * (16 + 4),
+		         "a head takes 16 codes and a scale: %d bytes", out.row_bytes);
 		nx_fake_codec(&f, 0.02); /* numbers are below 1: a step of the grid is 1 / 127 */
 		nx_fake_close(&f);
 	}

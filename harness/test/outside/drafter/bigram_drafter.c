@@ -53,8 +53,7 @@ static void destroy(void *self)
 	if (b->cells)
 		h->free(h->ctx, NX_MEM_HOST, b->cells, cells_bytes(h->max_seqs, h->model.vocab));
 	if (b->places)
-		h->free(h->ctx, NX_MEM_HOST, b->places,
-		        (size_t)h->max_seqs * sizeof(*b->places));
+		h->free(h->ctx, NX_MEM_HOST, b->places, (size_t)h->max_seqs * sizeof(*b->places));
 	free(b);
 }
 
@@ -141,8 +140,9 @@ static int32_t propose(void *self, const struct nx_draft_seq *s, struct nx_draft
 		if (c->generation != b->places[s->seq].generation || c->votes < b->min_votes)
 			break;
 		token = c->next;
-		rows[n] = (struct nx_draft_row){
-			.token = token, .parent = n ? n - 1 : NX_DRAFT_ROOT, .kind = NX_ROW_CANDIDATE};
+		rows[n] = (struct nx_draft_row){.token = token,
+		                                .parent = n ? n - 1 : NX_DRAFT_ROOT,
+		                                .kind = NX_ROW_CANDIDATE};
 	}
 	b->n[C_ROUNDS]++;
 	b->n[C_PROPOSED] += n;

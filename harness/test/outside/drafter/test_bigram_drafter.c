@@ -15,7 +15,8 @@ int main(int argc, char **argv)
 	nx_fake_life(so, "");
 	nx_fake_life(so, "num_tokens=32,min_votes=100");
 	if (!nx_fake_open(&f, so, "num_tokens=4", 2)) {
-		NX_CHECK(nx_fake_propose(&f, 1, text, 1, 8, rows) == 0, "one token teaches nothing");
+		NX_CHECK(nx_fake_propose(&f, 1, text, 1, 8, rows) == 0,
+		         "one token teaches nothing");
 		NX_CHECK(nx_fake_propose(&f, 1, text, 10, 8, rows) == 4, "a chain is drafted");
 		NX_CHECK(rows[0].token == 2 && rows[1].token == 3 && rows[2].token == 1 &&
 		                 rows[3].token == 2,
@@ -27,7 +28,8 @@ int main(int argc, char **argv)
 		nx_fake_close(&f);
 	}
 	if (!nx_fake_open(&f, so, "min_votes=2", 2)) {
-		NX_CHECK(nx_fake_propose(&f, 1, text, 10, 8, rows) == 1, "2 leads after 1, nobody after 2");
+		NX_CHECK(nx_fake_propose(&f, 1, text, 10, 8, rows) == 1,
+		         "2 leads after 1, nobody after 2");
 		nx_fake_close(&f);
 	}
 	return nx_fake_done();

@@ -12,7 +12,8 @@ int main(int argc, char **argv)
 	struct nx_fake f;
 
 	nx_fake_life(so, "");
-	if (!nx_fake_open(&f, so, "budget=20", 1)) { /* one place: the order is that of the starts */
+	if (!nx_fake_open(&f, so, "budget=20",
+	                  1)) { /* one place: the order is that of the starts */
 		nx_fake_scene_init(&s, 1, 100, 1000);
 		nx_fake_arrive(&s, 50, 2, 0);
 		nx_fake_arrive(&s, 30, 2, 0);

@@ -219,6 +219,21 @@ static int choose(struct nx_profile_setup *s, const struct nx_profile_config *c,
 	return rc;
 }
 
+/* The file is ours and gone when its place is read: what it found stands alone. */
+static int load(struct nx_profile_setup *s, const char *const *sets, size_t n, struct nx_err *err)
+{
+	struct nx_err why = {0};
+	size_t len = strlen(s->path);
+	int rc = nx_experiment_load(&s->x, s->path, sets, n, nx_exe_dir(), &why);
+	const char *msg = why.msg;
+	if (rc && !strncmp(msg, s->path, len) && msg[len] == ':') {
+		const char *blank = strchr(msg + len, ' ');
+		msg = blank ? blank + 1 : msg;
+		return nx_fail(err, rc, "the options make no experiment: %s", msg);
+	}
+	return rc ? nx_fail(err, rc, "%s", msg) : 0;
+}
+
 int nx_profile_setup(struct nx_profile_setup *s, const struct nx_profile_config *c,
                      struct nx_err *err)
 {
@@ -230,14 +245,14 @@ int nx_profile_setup(struct nx_profile_setup *s, const struct nx_profile_config 
 	if (!rc)
 		rc = write_file(s, c, c->stack ? file : NULL, err);
 	if (!rc)
-		rc = nx_experiment_load(&s->x, s->path, NULL, 0, nx_exe_dir(), err);
+		rc = load(s, NULL, 0, err);
 	if (!rc)
 		rc = choose(s, c, name, err);
 	if (!rc) {
 		const char *set = s->set;
 		nx_experiment_destroy(s->x);
 		s->x = NULL;
-		rc = nx_experiment_load(&s->x, s->path, &set, 1, nx_exe_dir(), err);
+		rc = load(s, &set, 1, err);
 	}
 	return rc;
 }

@@ -213,7 +213,7 @@ static void why(const struct nx_bound_figures *f, struct nx_bottleneck *b)
 	if (b->above_bandwidth || b->above_compute)
 		nx_sentence_add(
 			b->why, sizeof(b->why),
-			"; the %s figure is above its calibrated peak, so the count or the peak is wrong",
+			"; the %s figure is above its calibrated peak, so the count, the peak or the level it was read from is wrong",
 			b->above_bandwidth ? "bandwidth" : "compute");
 	nx_sentence_add(b->why, sizeof(b->why), ".");
 }

@@ -111,7 +111,9 @@ static void mixed(const struct nx_bound_figures *f, struct nx_bottleneck *b)
 {
 	double sum = (isfinite(b->bandwidth) ? b->bandwidth : 0) +
 	             (isfinite(b->compute) ? b->compute : 0);
-	if (b->host >= NX_BOUND_LEAST / 2)
+	if (b->nearest == NX_BOUND_LAUNCH)
+		launch(f, b);
+	else if (b->host >= NX_BOUND_LEAST / 2)
 		host(f, b);
 	else if (sum < NX_BOUND_LEAST && !f->disturbed)
 		/* What is left of the time is neither bytes nor products: ends of short operations, waits. */
@@ -125,8 +127,6 @@ static void mixed(const struct nx_bound_figures *f, struct nx_bottleneck *b)
 		bandwidth(f, b);
 	else if (b->nearest == NX_BOUND_COMPUTE)
 		compute(f, b);
-	else if (b->nearest == NX_BOUND_LAUNCH)
-		launch(f, b);
 }
 
 void nx_bottleneck_help(const struct nx_bound_figures *f, struct nx_bottleneck *b)
@@ -150,6 +150,12 @@ void nx_bottleneck_help(const struct nx_bound_figures *f, struct nx_bottleneck *
 	case NX_BOUND_HOST: host(f, b); break;
 	case NX_BOUND_LAUNCH: launch(f, b); break;
 	default: mixed(f, b);
+	}
+	if (b->helps[strlen(b->helps) - 1] == ':') {
+		b->helps[0] = '\0';
+		nx_sentence_add(
+			b->helps, sizeof(b->helps),
+			"The stack has all that would help; what is left is another device, model or load");
 	}
 	nx_sentence_add(b->helps, sizeof(b->helps), ".");
 }

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "measure/runner.h"
 #include "present/number.h"
 #include "present/profile.h"
 
@@ -155,10 +156,14 @@ static void rates(const struct nx_profile *p, struct nx_text *out)
 }
 
 /* Of a disturbed cell: what disturbed it, without what is said of verdicts between stacks. */
-static const char *cause_text(const char *cause)
+static void put_cause(const struct nx_profile *p, enum nx_table_format format, struct nx_text *out)
 {
-	const char *first = strstr(cause, "; the first: ");
-	return first ? first + strlen("; the first: ") : cause;
+	static const char mark[] = "; the first: ";
+	const char *first = p->disturbed ? strstr(p->cell->cause, mark) : NULL;
+	char line[sizeof(p->cell->cause) + 32];
+	snprintf(line, sizeof(line), "%s%s", first ? "Disturbed: " : "",
+	         first ? first + sizeof(mark) - 1 : p->cell->cause);
+	put(out, format, line);
 }
 
 static void cell(const struct nx_profile *p, const struct nx_profile_options *o,
@@ -175,7 +180,11 @@ static void cell(const struct nx_profile *p, const struct nx_profile_options *o,
 	if (list[0])
 		nx_text_printf(out, "Not in this build yet: %s.\n", list);
 	if (p->cell->cause[0])
-		put(out, format, cause_text(p->cell->cause));
+		put_cause(p, format, out);
+	if (p->cell->n_ok > 0 && 1e9 * p->time_s / p->cell->n_ok < (double)NX_LOAD_MIN_NS)
+		nx_text_put(out,
+		            "The trial was too short to tell whether other processes disturbed it; "
+		            "more steps say more.\n");
 	nx_text_put(out, "\n");
 	phases(p, format, out);
 	rates(p, out);

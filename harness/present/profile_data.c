@@ -32,6 +32,12 @@ static void text(struct fields *s, const char *name, const char *v)
 		s->f[s->n++] = (struct field){name, v, 0};
 }
 
+/* Counts keep all their digits. */
+static void number(struct nx_text *out, double v)
+{
+	nx_text_printf(out, v == floor(v) && fabs(v) < 1e15 ? "%.0f" : "%.9g", v);
+}
+
 static void cell_fields(struct fields *s, const struct nx_cell_row *c)
 {
 	text(s, "stack", c->stack);
@@ -98,7 +104,7 @@ void nx_profile_csv(const struct nx_run *run, struct nx_text *out)
 				if (s.f[j].text)
 					nx_text_csv(out, s.f[j].text);
 				else if (isfinite(s.f[j].number))
-					nx_text_printf(out, "%.9g", s.f[j].number);
+					number(out, s.f[j].number);
 				nx_text_put(out, j + 1 < s.n ? "," : "\n");
 			}
 		}
@@ -114,7 +120,7 @@ static void json_fields(const struct fields *s, struct nx_text *out)
 		if (s->f[j].text)
 			nx_text_json(out, s->f[j].text);
 		else if (isfinite(s->f[j].number))
-			nx_text_printf(out, "%.9g", s->f[j].number);
+			number(out, s->f[j].number);
 		else
 			nx_text_put(out, "null");
 	}

@@ -169,6 +169,7 @@ static void on_step(void *ctx, const struct nx_step_info *s)
 		o->rows[k] += s->rows[k];
 	o->n_steps++;
 	o->n_preempted += s->n_preempted;
+	o->n_accepted += s->n_accepted;
 	if (s->kv_held > o->kv_held_peak)
 		o->kv_held_peak = s->kv_held;
 	ck_assert_int_le(s->kv_used, s->kv_held);
@@ -228,6 +229,28 @@ void requests_release(struct request_set *s)
 	memset(s, 0, sizeof(*s));
 }
 
+static struct nx_counter_value counters[64];
+static size_t n_counters;
+
+double last_counter(const char *name)
+{
+	for (size_t i = 0; i < n_counters; i++)
+		if (strcmp(counters[i].name, name) == 0)
+			return counters[i].value;
+	ck_abort_msg("no counter %s", name);
+	return 0;
+}
+
+static void check_counters(const struct nx_engine *e, const char *spec)
+{
+	n_counters = nx_engine_counters(e, counters, 64);
+	for (size_t i = 0; i < n_counters; i++) {
+		const char *dot = strrchr(counters[i].name, '.');
+		ck_assert_msg(!dot || strcmp(dot, ".bad") != 0 || counters[i].value == 0,
+		              "%s: %s is %g", spec, counters[i].name, counters[i].value);
+	}
+}
+
 int run_stack(const struct fixture *f, const char *spec, const struct request_set *reqs,
               const struct run_options *o, struct outcome *out, struct nx_err *err)
 {
@@ -250,7 +273,8 @@ int run_stack(const struct fixture *f, const char *spec, const struct request_se
 	                               .longest_request = longest,
 	                               .invariant = o->invariant,
 	                               .plan_ahead = o->plan_ahead,
-	                               .check = true};
+	                               .check = true,
+	                               .replay = o->replay};
 	int rc = nx_engine_create(&e, &cfg, err);
 	if (rc)
 		return rc;
@@ -261,6 +285,7 @@ int run_stack(const struct fixture *f, const char *spec, const struct request_se
 	if (!rc) {
 		struct nx_err idle = {0};
 		ck_assert_msg(nx_engine_idle_check(e, &idle) == 0, "%s: %s", spec, idle.msg);
+		check_counters(e, spec);
 	}
 	nx_engine_destroy(e);
 	return rc;

@@ -39,7 +39,7 @@ struct outcome {
 	float *logits;   /* [n_requests, samples, max_out, vocab] when wanted, else NULL */
 	int32_t vocab;
 	int64_t rows[NX_ROW_KIND_COUNT];
-	int64_t n_steps, n_preempted;
+	int64_t n_steps, n_preempted, n_accepted;
 	int32_t n_finished;
 	int64_t kv_held_peak;
 };
@@ -65,8 +65,12 @@ struct run_options {
 	int32_t batch_size;
 	bool plan_ahead, invariant;
 	int32_t max_len;
+	const struct nx_replay *replay;
 };
-/* Runs and checks that the store is whole after every step and empty at the end. Returns the run's code. */
+/* The counter "technique.counter" of the latest run_stack(); aborts the test when there is none. */
+double last_counter(const char *name);
+/* Runs and checks that the store is whole after every step and empty at the end, and that no counter
+ * called `bad` has counted. Returns the run's code. */
 int run_stack(const struct fixture *f, const char *spec, const struct request_set *reqs,
               const struct run_options *o, struct outcome *out, struct nx_err *err);
 

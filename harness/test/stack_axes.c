@@ -37,7 +37,10 @@ static const char *const numerics[] = {
 };
 static const char *const prefixes[] = {"", NULL};
 static const char *const drafts[] = {"", "prompt_lookup:num_tokens=4:ngram_max=3",
-                                     "prompt_lookup:num_tokens=9:ngram_min=1:ngram_max=1", NULL};
+                                     "prompt_lookup:num_tokens=9:ngram_min=1:ngram_max=1",
+                                     "draft_tree",
+                                     "draft_tree:width=2:probes=0:pause=0:quit=6",
+                                     NULL};
 static const char *const weights[] = {"", NULL};
 
 static const char *const *const axes[] = {

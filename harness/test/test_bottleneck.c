@@ -179,6 +179,16 @@ START_TEST(low_figures_are_no_single_bound)
 }
 END_TEST
 
+START_TEST(launches_that_are_nearest_get_their_advice)
+{
+	f.launch_s = 0.38;
+	f.bytes[NX_TRAFFIC_WEIGHTS] = 2e9;
+	expect(NX_BOUND_MIXED, "38 % of the time between launches");
+	ck_assert_int_eq(b.nearest, NX_BOUND_LAUNCH);
+	ck_assert(names("cuda_graph"));
+}
+END_TEST
+
 START_TEST(above_a_peak_is_flagged_and_kept)
 {
 	f.bytes[NX_TRAFFIC_WEIGHTS] = 13e9;
@@ -220,6 +230,11 @@ START_TEST(what_the_stack_has_is_not_advised)
 	nx_bottleneck_find(&f, &b);
 	ck_assert(!names("paged_attention") && names("quantized_kv"));
 	ck_assert_ptr_nonnull(strstr(b.helps, "larger KV pool"));
+	f.mem_bytes = 60e9;
+	f.stack = "paged_attention{} quantized_kv{} prefix_cache{} weight_quant{}";
+	nx_bottleneck_find(&f, &b);
+	ck_assert_uint_eq(b.n_techniques, 0);
+	ck_assert_ptr_nonnull(strstr(b.helps, "another device"));
 }
 END_TEST
 
@@ -253,6 +268,7 @@ int main(void)
 	tcase_add_test(t, waiting_alone_is_not_capacity);
 	tcase_add_test(t, two_that_are_close_are_no_single_bound);
 	tcase_add_test(t, low_figures_are_no_single_bound);
+	tcase_add_test(t, launches_that_are_nearest_get_their_advice);
 	tcase_add_test(t, above_a_peak_is_flagged_and_kept);
 	tcase_add_test(t, without_peaks_or_steps_nothing_is_claimed);
 	tcase_add_test(t, measured_bytes_stand_before_counted_ones);

@@ -163,7 +163,7 @@ START_TEST(a_bad_name_writes_nothing)
 }
 END_TEST
 
-/* Real ones, as an outsider keeps them. claim: what the report's table of the gate says. */
+/* Real ones, as an outsider keeps them. */
 static const struct {
 	const char *folder, *name, *stack;
 } OUTSIDE[] = {
@@ -196,7 +196,8 @@ START_TEST(techniques_from_elsewhere_build_and_keep_their_word)
 	        strcmp(name, "int8_kv") ? "true" : "false", OUTSIDE[_i].stack);
 	ck_assert_int_eq(fclose(f), 0);
 	RUN("nexus run e.yaml -o e.h5 && nexus report e.h5 --format md");
-	says("| mine | exact |");
+	if (strcmp(name, "int8_kv")) /* it claims nothing, so the gate has nothing to hold it to */
+		says("| mine | exact |");
 	RUN("nexus list %s --path its", name);
 	says(strcmp(name, "int8_kv") ? "the gate checks it" : "not claimed");
 }

@@ -152,7 +152,7 @@ START_TEST(machines_get_clean_output)
 	ck_assert_str_eq(json_string_value(json_object_get(cell, "bound")), "unknown");
 	const json_t *phase = json_array_get(json_object_get(cell, "phases"), 1);
 	ck_assert_str_eq(json_string_value(json_object_get(phase, "phase")), "decode");
-	ck_assert(json_number_value(json_object_get(phase, "counted_flops")) > 0);
+	ck_assert(json_integer_value(json_object_get(phase, "counted_flops")) > 0);
 	ck_assert(json_is_null(json_object_get(phase, "util_compute")));
 	expect(0, SMALL "--steps 3 --format csv -o q.h5", NULL);
 	ck_assert_ptr_eq(strstr(c.out, "stack,batch_size,"), c.out);

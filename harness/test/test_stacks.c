@@ -97,6 +97,11 @@ static void compare(const struct stack_choice *c, const struct setting *s)
 	ck_assert_msg(run_stack(&fx, spec, &reqs, &many, &got, &err) == 0, "%s: %s", spec, err.msg);
 	assert_same(&want, &got, spec);
 	ck_assert_int_eq(got.n_finished, n * s->samples);
+	if (getenv("NEXUS_TEST_STACK"))
+		printf("%s, batch %d x %d: %lld steps, %lld candidates, %lld accepted, %lld preempted\n",
+		       spec, s->batch, s->samples, (long long)got.n_steps,
+		       (long long)got.rows[NX_ROW_CANDIDATE], (long long)got.n_accepted,
+		       (long long)got.n_preempted);
 	outcome_release(&want);
 	outcome_release(&got);
 	requests_release(&reqs);

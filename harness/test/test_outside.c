@@ -137,6 +137,40 @@ START_TEST(a_new_technique_builds_passes_its_test_and_runs)
 }
 END_TEST
 
+/* The fake host must find what it is there for: one mistake in each template. */
+static const struct {
+	const char *slot, *sed, *says;
+} MISTAKES[] = {
+	{"draft", "s/q->cap < s->num_tokens ? q->cap : s->num_tokens/s->num_tokens/",
+         "the cap is 1"},
+	{"draft", "s/.name = .mine./.name = \\\"Mine\\\"/", "the table has a name"},
+	{"draft", "s/s->n.i. = 0;/s->n[i] = 1;/", "is 0 after reset"},
+	{"schedule", "s/q->samples > places/false/", "no more start than there are places"},
+	{"schedule", "s/, .rows = q->pending}/, .rows = 0}/", "something is granted"},
+	{"kv_layout", "s/return whole > want->rows .*/return want->n_prompt;/",
+         "a sequence that needs"},
+	{"kv_codec", "s/+ kv->v_offset/+ 0/", "the largest error"},
+	{"kv_codec", "s/off + 1 - n_anc : 0/off + 1 : 0/", "drafted rows of layer"},
+	{"kv_codec", "s/^\t\tencode_row\\|^\t\t\tencode_row/(void)v; if (j->rows.n_rows < 9) &/",
+         "does not\\|do not depend on how"},
+	{"prefix", "s/alike(s, tokens, n - 1)/alike(s, tokens, n)/", "one token at least"},
+	{"prefix", "s/^\trelease(s, 0);//", "blocks it holds"},
+	{"weights", "s/y += load/y -= load/", "epilogue 1"},
+	{"weights", "s/, .a = .a, /, .a = {0}, /", "epilogue 0"},
+};
+#define N_MISTAKES ((int)(sizeof(MISTAKES) / sizeof(MISTAKES[0])))
+
+START_TEST(the_fake_host_finds_mistakes)
+{
+	RUN("nexus new-technique mine --slot %s", MISTAKES[_i].slot);
+	RUN("cp mine/mine.c was.c && sed -i \"%s\" mine/mine.c && ! cmp -s mine/mine.c was.c",
+	    MISTAKES[_i].sed);
+	int rc = sh("make -s -C mine test NEXUS=none 2>&1 | grep \"failed: \" | grep \"%s\"",
+	            MISTAKES[_i].says);
+	ck_assert_msg(rc == 0, "'%s' was not found", MISTAKES[_i].says);
+}
+END_TEST
+
 START_TEST(a_bad_name_writes_nothing)
 {
 	static const struct {
@@ -213,6 +247,7 @@ int main(void)
 	tcase_add_test(t, an_installed_copy_works_in_an_empty_folder);
 	tcase_add_test(t, plugins_are_searched_in_the_documented_order);
 	tcase_add_loop_test(t, a_new_technique_builds_passes_its_test_and_runs, 0, N_SLOTS);
+	tcase_add_loop_test(t, the_fake_host_finds_mistakes, 0, N_MISTAKES);
 	tcase_add_test(t, a_bad_name_writes_nothing);
 	tcase_add_loop_test(t, techniques_from_elsewhere_build_and_keep_their_word, 0, N_OUTSIDE);
 	suite_add_tcase(s, t);

@@ -55,7 +55,10 @@ static int preempt(struct nx_engine *e, struct nx_step *st, int32_t i, struct nx
 			s->live = false;
 		return 0;
 	}
-	bool swap = e->store.geo.preempt == NX_PREEMPT_SWAP && s->len > 0;
+	/* A drafter's group may trail: after a swap the rows it lacks are done again (REDO), and with a grouped
+	 * codec their groups are no longer there in full precision, so that the sequence is computed again. */
+	bool swap = e->store.geo.preempt == NX_PREEMPT_SWAP && s->len > 0 &&
+	            !(e->needs.wants_feature && e->codec_layout.window > 1);
 	/* Children that wait for this prompt lose it: they are made again when it is admitted again. */
 	for (int32_t k = 0; k < e->n_entries; k++) {
 		struct nx_seq *c = &e->seqs[k];
@@ -74,7 +77,7 @@ static int preempt(struct nx_engine *e, struct nx_step *st, int32_t i, struct nx
 			return nx_fail(err, rc, "%s", full.msg);
 	}
 	if (!swap) {
-		s->len = s->slack = s->n_dropped = 0;
+		s->len = s->slack = s->n_dropped = s->redo = 0;
 		s->lives++;
 	}
 	s->n_published = 0;
@@ -194,7 +197,8 @@ static int fill_place(struct nx_engine *e, struct nx_step *st, struct nx_seq *s,
 		rc = nx_prefix_start(e, s, err);
 	if (!rc && swapped) {
 		rc = nx_store_swap_in(&e->store, e->stream, s->place, &s->swapped, err);
-		s->redo = e->needs.wants_feature;
+		if (e->needs.wants_feature)
+			s->redo = e->needs.lag + 1 < s->len ? e->needs.lag + 1 : s->len;
 	}
 	if (!rc)
 		nx_plan_init_place(e, st, (int32_t)(s - e->seqs), swapped);

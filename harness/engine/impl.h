@@ -59,7 +59,7 @@ struct nx_seq {
 	int32_t last_drafted, last_accepted; /* of the latest round read; -1 = none */
 	int32_t lives;    /* tells apart what was computed before and after a recomputing preemption */
 	bool undraftable; /* said so by the drafter */
-	bool redo;        /* the drafter lacks the feature of its last row */
+	int32_t redo;     /* rows at its end whose features the drafter lacks */
 	int32_t n_preempted;
 	enum nx_finish why;
 	uint64_t arrival_ns;
@@ -140,7 +140,7 @@ struct nx_engine {
 	int32_t n_entries; /* entries of seqs: places twice, since held ones and new ones overlap */
 	int32_t max_len, longest;
 	int32_t max_rows, max_chunk_rows, max_chunks, max_segs;
-	int32_t row_cap;    /* max_rows and a REDO row for each sequence */
+	int32_t row_cap;    /* max_rows and the REDO rows of each sequence */
 	int32_t max_logits; /* rows of logits */
 	size_t act_bytes; /* of one activation element */
 

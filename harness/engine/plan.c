@@ -79,6 +79,7 @@ struct part {
 	struct nx_seq *s;
 	int32_t row0;
 	int32_t redo, rows, pad, draft;
+	bool decodes;
 };
 
 static void set_row(struct nx_engine *e, struct nx_step *st, int32_t r, const struct nx_seq *s,
@@ -98,8 +99,8 @@ static void add_rows(struct nx_engine *e, struct nx_step *st, const struct part 
 {
 	const struct nx_seq *s = p->s;
 	int32_t at = p->row0, t = s->len + s->n_dropped;
-	if (p->redo)
-		set_row(e, st, at++, s, s->tokens[t - 1], -1, NX_ROW_REDO);
+	for (int32_t r = p->redo; r > 0; r--)
+		set_row(e, st, at++, s, s->tokens[t - r], -r, NX_ROW_REDO);
 	for (int32_t r = 0; r < p->rows; r++, t++)
 		set_row(e, st, at++, s, t < s->n_tokens ? s->tokens[t] : NX_TOKEN_LAST, r,
 		        NX_ROW_COMMIT);
@@ -132,8 +133,8 @@ static void add_observed(struct nx_engine *e, struct nx_chunk *chunk, const stru
 		.n_rows = kept,
 		.n_draft = drafted,
 		.draft0 = done > draft_at ? done - draft_at : 0,
-		.redo = p->redo && done == 0,
-		.prompt = p->s->n_out == 0 || p->rows > 1,
+		.n_redo = overlap(done, n, 0, p->redo),
+		.prompt = !p->decodes,
 	};
 	chunk->n_observed++;
 }
@@ -271,10 +272,10 @@ static int plan_grant(struct nx_engine *e, struct nx_step *st, const struct nx_g
 	struct nx_seq *s = &e->seqs[g->index];
 	struct part p = {.s = s, .row0 = e->n_rows, .rows = g->rows, .pad = g->pad};
 	bool draws = g->rows > 0 && g->rows == nx_seq_pending(s);
-	bool decodes = draws && g->rows == 1 && s->n_out > 0;
+	bool decodes = p.decodes = draws && g->rows == 1 && s->n_out > 0;
 	if (s->redo && g->rows > 0) {
-		p.redo = s->len > 0;
-		s->redo = false;
+		p.redo = s->redo < s->len ? s->redo : s->len;
+		s->redo = 0;
 	}
 	if (decodes && e->draft.stride) /* drafted rows follow their root at once: no padding between */
 		p.draft = nx_propose(e, st, s, g->pad ? 0 : g->draft);

@@ -13,7 +13,7 @@ static void size_buffers(struct nx_engine *e)
 	int32_t each = 1 + e->draft.stride; /* of a decoding sequence: all may draft at once */
 	if (e->max_rows < e->max_seqs * each)
 		e->max_rows = e->max_seqs * each;
-	e->row_cap = e->max_rows + (e->needs.wants_feature ? e->max_seqs : 0);
+	e->row_cap = e->max_rows + (e->needs.wants_feature ? e->max_seqs * (e->needs.lag + 1) : 0);
 	e->max_chunk_rows = e->row_cap < CHUNK_ROWS ? e->row_cap : CHUNK_ROWS;
 	e->max_chunks = (e->row_cap + e->max_chunk_rows - 1) / e->max_chunk_rows;
 	e->max_segs = e->max_seqs + e->max_chunks;

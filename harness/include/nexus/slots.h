@@ -209,8 +209,9 @@ struct nx_draft_needs {
 	int32_t n_layers, n_kv_heads, head_dim; /* n_layers 0 = none */
 	int32_t scratch_rows; /* of a sequence in that group */
 	int32_t lag;          /* rows by which the group may trail the committed length when a step ends */
-	bool wants_feature;   /* needs the taps of the last committed row before it can draft: after a prefix hit,
-	                         a fork or a swap-in the engine computes that row again (REDO) */
+	bool wants_feature;   /* needs the taps of the last committed rows before it can draft: after a prefix hit
+	                         or a fork the engine computes the last row again (REDO), after a swap-in the
+	                         last lag + 1 rows */
 	/* Sampled drafts: see nx_draft. Device memory of the technique, alive until destroy. */
 	const float *q;
 	int32_t q_cols;
@@ -261,10 +262,10 @@ struct nx_draft_step {
 /* Rows of one sequence in a forward, as observe sees them. */
 struct nx_observed {
 	int32_t seq;
-	int32_t row0, n_rows; /* COMMIT rows, after a REDO row when redo is set */
+	int32_t row0, n_rows; /* n_redo REDO rows, then COMMIT rows */
 	int32_t n_draft;      /* drafted rows that follow them */
 	int32_t draft0;       /* index of the first of them (a long step is cut into several forwards) */
-	bool redo;
+	int32_t n_redo;
 	bool prompt; /* rows of a prompt, or of a sequence that is computed again */
 };
 

@@ -385,7 +385,8 @@ static int draft(void *self, struct nx_stream *s, const struct nx_draft_step *st
 	return rc ? rc : call(d, s, tree_level2, &c, sizeof(c), err);
 }
 
-/* Rows of prompts go into the group in one forward; of the others only the taps are kept. */
+/* Rows of prompts, and of what is done again, go into the group in one forward; of the others only the taps are
+ * kept. */
 static int observe(void *self, struct nx_stream *s, const struct nx_observe *o, struct nx_err *err)
 {
 	struct drafter *d = self;
@@ -398,9 +399,9 @@ static int observe(void *self, struct nx_stream *s, const struct nx_observe *o, 
 	                              .tap = {o->taps[0], o->taps[1]}};
 	int rc = forget(d, s, err);
 	for (int32_t i = 0; i < o->n_seqs && !rc; i++) {
-		int32_t n = o->seqs_host[i].n_rows - o->seqs_host[i].redo;
 		c.seq = o->seqs_host[i];
-		c.row = c.seq.prompt && n > 0 ? m : -1;
+		int32_t n = c.seq.n_rows - (c.seq.n_redo > 0);
+		c.row = (c.seq.prompt || c.seq.n_redo) && n > 0 ? m : -1;
 		c.segment = n_segments;
 		rc = call(d, s, tree_save, &c, sizeof(c), err);
 		m += c.row >= 0 ? n : 0;
@@ -414,7 +415,7 @@ static int observe(void *self, struct nx_stream *s, const struct nx_observe *o, 
 		rc = forward(d, s, &f, o->kv, o->group, o->target, n_segments, 0, err);
 	for (int32_t i = 0; i < o->n_seqs && !rc; i++) {
 		c.seq = o->seqs_host[i];
-		if (c.seq.prompt && c.seq.n_rows > c.seq.redo)
+		if ((c.seq.prompt || c.seq.n_redo) && c.seq.n_rows > (c.seq.n_redo > 0))
 			rc = call(d, s, tree_prompt_done, &c, sizeof(c), err);
 	}
 	return rc;

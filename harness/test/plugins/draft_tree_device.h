@@ -83,41 +83,37 @@ static void tree_save(void *args)
 {
 	struct tree_observe_call *c = args;
 	struct tree *t = c->t;
-	int32_t q = c->seq.seq, r = c->seq.row0, n = c->seq.n_rows - c->seq.redo;
+	int32_t q = c->seq.seq, r = c->seq.row0, n = c->seq.n_rows, skip = c->seq.n_redo > 0;
+	size_t bytes = sizeof(float) * 2 * (size_t)t->d_model;
 	struct tree_place *p = &t->place[q];
-	if (c->seq.redo) {
-		tree_get_taps(t, c->tap, r, tree_before(t, q));
-		r++;
-	}
-	if (n > 0) {
-		int32_t L = c->state.len[q], first = L + c->rows.slot_off[r];
-		/* The row before the first: tapped again, or the last that was seen here, or none. */
-		if (!c->seq.redo && first == 0)
-			memset(tree_before(t, q), 0, sizeof(float) * 2 * (size_t)t->d_model);
-		else if (!c->seq.redo && c->seq.prompt)
-			memcpy(tree_before(t, q), tree_feature(t, q, 0),
-			       sizeof(float) * 2 * (size_t)t->d_model);
-		else if (!c->seq.redo && p->valid)
-			/* The root's predecessor is the last accepted row of the round before: see tree_ingest. */
-			*t->bad += p->root_slot != first - 1;
-		else
-			*t->bad += !c->seq.redo;
+	float *before = tree_before(t, q), *root = tree_feature(t, q, 0);
+	if (n > 0 && !skip) {
+		/* The row before the first: the last that was seen here, or none. A decoding root's was kept by
+		 * tree_ingest. */
+		int32_t first = c->state.len[q] + c->rows.slot_off[r];
+		if (first == 0)
+			memset(before, 0, bytes);
+		else if (c->seq.prompt)
+			memcpy(before, root, bytes);
+		*t->bad += first > 0 && !c->seq.prompt && (!p->valid || p->root_slot != first - 1);
 	}
 	if (c->row >= 0)
 		t->segments[c->segment] = (struct nx_segment){
-			.seq = q, .row0 = c->row, .n_rows = n, .max_keys = t->max_len};
+			.seq = q, .row0 = c->row, .n_rows = n - skip, .max_keys = t->max_len};
 	for (int32_t i = 0; i < n; i++, r++) {
 		int32_t token = c->rows.token[r], slot = c->state.len[q] + c->rows.slot_off[r];
 		if (token == NX_TOKEN_LAST)
 			token = c->state.last_token[q];
-		if (c->row >= 0) { /* a prompt: its row goes into the forward that follows */
-			tree_row(t, c->row + i, q, token, slot - c->group.len[q], slot,
+		/* Of a first row that is done again only the feature counts. */
+		if (c->row >= 0 && i >= skip) {
+			tree_row(t, c->row + i - skip, q, token, slot - c->group.len[q], slot,
 			         NX_ROW_COMMIT);
-			tree_put_feature(t, c->row + i, i ? tree_feature(t, q, 0) : tree_before(t, q));
+			tree_put_feature(t, c->row + i - skip, i ? root : before);
 		}
-		if (c->row >= 0 || i == n - 1)
-			tree_get_taps(t, c->tap, r, tree_feature(t, q, 0));
-		if (p->valid)
+		if (i == n - 1 && i > 0)
+			memcpy(before, root, bytes);
+		tree_get_taps(t, c->tap, r, root);
+		if (p->valid && i > 0)
 			tree_next(t, q)[p->root_token] = token;
 		p->root_slot = slot;
 		p->root_token = token;

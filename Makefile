@@ -225,7 +225,7 @@ cuda: ## The CUDA backend (comes with a later release)
 models: ## Download SmolLM2-135M-Instruct (98 MB) into experiments/models
 	@harness/build/models.sh
 
-install: all ## Install under $(DESTDIR)$(PREFIX)
+install: all ## Install under $(DESTDIR)$(PREFIX): program, techniques, headers, a model, templates
 	@BUILD=$(BUILD) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) VERSION=$(VERSION) harness/build/install.sh
 
 check-deps: ## Check that no file includes a floor above its own

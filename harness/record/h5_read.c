@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/engine.h"
 #include "record/h5.h"
 
 /* Deflate expands at most 1032-fold; the rest is for headers of tiny datasets. */
@@ -226,7 +227,9 @@ static int sanitise(const char *name, const struct nx_h5_table *t, char *rows, s
 				at[col->bytes - 1] = '\0';
 			} else if (col->kind == NX_COL_FINISH || col->kind == NX_COL_PHASE) {
 				memcpy(&value, at, sizeof(value));
-				if (value < 0 || value > 2)
+				if (value < 0 ||
+				    value >= (col->kind == NX_COL_PHASE ? NX_PHASE_COUNT
+				                                        : NX_FINISH_COUNT))
 					return nx_fail(err, NX_EFORMAT,
 					               "%s row %zu has an unknown %s", name, i,
 					               col->name);

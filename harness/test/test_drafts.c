@@ -122,10 +122,6 @@ static int index_of(const int32_t *tokens, int32_t token)
 	return -1;
 }
 
-/* In standard deviations above its mean; chi-square is skewed, but with 6 degrees of freedom and more fewer than one
- * honest run in a million gets there. */
-#define CRITICAL 10.0
-
 /* Adds one prompt's chi-square: sequence i has prompt i % PROMPTS. Cells that expect fewer than five sequences are
  * taken together. */
 static void add_chi_square(const struct law *l, const struct outcome *o, int which, double *x, int *df)

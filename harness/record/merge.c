@@ -248,7 +248,7 @@ int nx_run_merge(struct nx_shards *s, const char *output, const struct nx_run_he
 		if ((rc = fill(file, s, &all, cells, n_cells, &trials, err)))
 			nx_h5_close(file);
 		else
-			rc = nx_h5_save(file, output, err);
+			rc = nx_h5_save(file, output, s->dir, err);
 	}
 	if (!rc)
 		nx_shards_remove(s);

@@ -219,7 +219,7 @@ static int store_head(const struct nx_shards *s, const struct nx_run_head *head,
 		    (rc = nx_head_write(f, &all, err)))
 			nx_h5_close(f);
 		else
-			rc = nx_h5_save(f, path, err);
+			rc = nx_h5_save(f, path, NULL, err);
 	}
 	free(all.facts);
 	return rc;

@@ -42,8 +42,6 @@ static int make_head(const struct nx_crew *crew, const struct nx_shape *shape, i
 		.name = x->name,
 		.question = x->question,
 		.config_text = x->text,
-		.calibration = crew->calibration,
-		.device = crew->device,
 		.shape = *shape,
 		.min_effect = x->min_effect,
 		.reference = x->reference,
@@ -56,7 +54,6 @@ static int make_head(const struct nx_crew *crew, const struct nx_shape *shape, i
 	return rc ? rc : add_fact(head, "cell_order", order, err);
 }
 
-/* The end of a sweep that did not reach its end: the shards stay. */
 /* Limits from the environment: a typo must not switch one off. */
 static int check_environment(struct nx_err *err)
 {
@@ -77,12 +74,34 @@ static int check_environment(struct nx_err *err)
 	return 0;
 }
 
-static int interrupted(const struct run_args *a, const char *output,
-                       const struct nx_sweep_result *r)
+/* The end of a sweep that did not reach its end: the shards stay. */
+static int interrupted(const struct run_args *a, const char *output, const struct nx_shards *shards)
 {
-	nx_say("interrupted after %zu trials; go on with: nexus run %s --resume -o %s",
-	       r->n_run + r->n_kept, a->files.v[0], output);
+	size_t n = nx_shards_count(shards);
+	if (n)
+		nx_say("interrupted after %zu trials; go on with: nexus run %s --resume -o %s", n,
+		       a->files.v[0], output);
+	else
+		nx_say("interrupted before the first trial was done");
 	return NX_EXIT_CELL_FAILED;
+}
+
+/* Under the lock: every visit, then the run file. */
+static int measure(const struct run_args *a, struct nx_crew *crew, struct nx_shards *shards,
+                   const char *output, struct nx_run_head *head, struct nx_err *err)
+{
+	size_t n_cells;
+	const struct nx_cell *cells = nx_experiment_cells(crew->x, &n_cells);
+	int rc = nx_crew_start(crew, err);
+	if (!rc) {
+		head->calibration = crew->calibration;
+		head->device = crew->device;
+		rc = nx_shards_update(shards, head, a->force, err);
+	}
+	if (!rc)
+		rc = nx_sweep_run(crew, shards, err);
+	nx_crew_stop(crew);
+	return rc ? rc : nx_run_merge(shards, output, head, cells, n_cells, err);
 }
 
 static int sweep(const struct run_args *a, struct nx_crew *crew, const struct nx_shape *shape,
@@ -91,41 +110,41 @@ static int sweep(const struct run_args *a, struct nx_crew *crew, const struct nx
 	struct nx_err err = {0};
 	struct nx_run_head head = {0};
 	struct nx_shards *shards = NULL;
-	struct nx_sweep_result result = {0};
 	size_t n_cells;
-	const struct nx_cell *cells = nx_experiment_cells(crew->x, &n_cells);
+	(void)nx_experiment_cells(crew->x, &n_cells);
 	int status = NX_EXIT_DONE;
 	fprintf(stderr, "%s: %zu cells, up to %d rounds, %s\n", crew->x->name, n_cells,
 	        crew->x->trials.max, output);
-	int rc = nx_crew_start(crew, &err);
-	if (!rc)
-		rc = make_head(crew, shape, argc, argv, &head, &err);
+	int rc = make_head(crew, shape, argc, argv, &head, &err);
+	/* Before a worker loads anything: one run must not disturb another to learn that it is refused. */
 	if (!rc)
 		rc = nx_shards_open(&shards, output, &head, a->resume, a->force, &err);
-	if (!rc)
-		rc = nx_sweep_run(crew, shards, &result, &err);
-	nx_crew_stop(crew);
-	if (rc && nx_child_signal() && shards) {
-		status = interrupted(a, output, &result);
-		goto out;
+	bool merged = !rc && nx_shards_merged(shards);
+	if (!rc && !merged) {
+		const char *note = nx_shards_note(shards);
+		if (note)
+			nx_say("%s", note);
+		rc = measure(a, crew, shards, output, &head, &err);
+		if (rc && nx_child_signal()) {
+			status = interrupted(a, output, shards);
+			goto out;
+		}
+		note = nx_shards_note(shards);
+		if (!rc && note)
+			nx_say("%s", note);
 	}
 	if (!rc)
-		rc = nx_run_merge(shards, output, &head, cells, n_cells, &err);
-	if (!rc)
-		rc = nx_output_summary(output, &err);
+		rc = nx_output_summary(output, &status, &err);
+	if (!rc && merged) {
+		nx_say("%s was whole already: only its shards had to be removed", output);
+		rc = nx_shards_remove(shards, &err);
+	}
 	if (rc) {
 		status = nx_say_err(&err);
-		if (shards)
+		if (shards && nx_shards_count(shards))
 			nx_say("finished trials are kept; when that is put right: nexus run %s --resume -o %s",
 			       a->files.v[0], output);
 		goto out;
-	}
-	if (result.n_failed) {
-		nx_say("%zu of %zu cells failed", result.n_failed, n_cells);
-		status = NX_EXIT_CELL_FAILED;
-	} else if (!result.n_figures) {
-		nx_say("no cell gave figures: all %zu were skipped, see above", n_cells);
-		status = NX_EXIT_CELL_FAILED;
 	}
 	printf("%s\n", output);
 out:

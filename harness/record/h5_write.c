@@ -146,9 +146,9 @@ static int save_image(const char *path, const char *folder, const char *image, s
 	const char *slash = strrchr(path, '/');
 	int dir = slash ? (int)(slash - path) + 1 : 0;
 
-	if (snprintf(tmp, sizeof(tmp), "%.*s%s.tmp-%ld-%s",
-	             folder ? (int)strlen(folder) : dir, folder ? folder : path,
-	             folder ? "/" : "", (long)getpid(), path + dir) >= (int)sizeof(tmp))
+	if (snprintf(tmp, sizeof(tmp), "%.*s%s.tmp-%ld-%s", folder ? (int)strlen(folder) : dir,
+	             folder ? folder : path, folder ? "/" : "", (long)getpid(),
+	             path + dir) >= (int)sizeof(tmp))
 		return nx_fail(err, NX_EINVAL, "%.80s...: the path is too long", path);
 	int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	if (fd < 0)

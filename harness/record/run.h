@@ -105,7 +105,8 @@ struct nx_cell_row {
 	int32_t stack_index, batch_size;
 	double seq_len, output_len; /* means */
 	int32_t num_requests, n_trials, n_ok;
-	int32_t status; /* worst that matters: OK if any trial is ok */
+	int32_t n_failed; /* trials that are final but not skipped: failed, crashed, inexact, ... */
+	int32_t status;   /* worst that matters: OK if any trial is ok */
 	char cause[NX_ERR_MAX];
 	struct nx_estimate metrics[NX_METRIC_COUNT];
 	/* Against the reference stack in the same batch size and lengths, paired by round. */

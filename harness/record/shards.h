@@ -10,8 +10,8 @@
 struct nx_shards {
 	char dir[1200];
 	int lock_fd;
-	bool locked; /* by us */
-	bool merged; /* see nx_shards_merged */
+	bool locked;            /* by us */
+	bool merged;            /* see nx_shards_merged */
 	struct nx_fact *forced; /* changes that --force let through */
 	size_t n_forced;
 	char note[1600], first_damaged[64];

@@ -143,7 +143,8 @@ static void check_faulty(const char *stack, int status, const char *words, const
 	char stacks[256], list[64];
 	snprintf(stacks, sizeof(stacks), "  %s: [%s]\n", stack, stack);
 	snprintf(list, sizeof(list), "baseline, %s", stack);
-	cli_experiment(&c, list, stacks, "trials: 2\ntimeout: 2s\n");
+	cli_experiment(&c, list, stacks,
+	               status == NX_STATUS_TIMEOUT ? "trials: 2\ntimeout: 2s\n" : "trials: 2\n");
 	ck_assert_msg(cli_run(&c, env, "run t.yaml -o o.h5") == 1, "%s", c.err);
 	struct nx_run *r = read_run("o.h5");
 	for (int32_t batch = 1; batch <= 3; batch += 2) {

@@ -70,13 +70,16 @@ static int account(struct sweep *s, const struct nx_cell *c, int32_t round, stru
 	return 0;
 }
 
-/* The row of a trial whose worker did not live to write it. */
+/* The row of a trial whose worker did not live to write it. One that it did write is whole, whatever
+ * became of the worker then. */
 static int write_row(struct sweep *s, const struct nx_cell *c, int32_t round, int status,
                      const char *what, struct nx_err *err)
 {
 	struct nx_trial t;
 	struct timespec now;
 	char where[256];
+	if (nx_shards_has(s->shards, c->id, round))
+		return 0;
 	nx_trial_init(&t);
 	memcpy(t.cell, c->id, sizeof(t.cell));
 	t.cell_index = (int32_t)c->index;

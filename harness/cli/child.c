@@ -226,24 +226,31 @@ static bool receive(struct nx_child *c)
 	return n > 0 || (n < 0 && errno == EINTR);
 }
 
+/* Longest wait in one piece. What a wait takes beyond what was asked for is not the child's time: we were
+ * stopped (Ctrl-Z), and so was the child, most likely. */
+#define SLICE_S 1.0
+
 enum nx_heard nx_child_hear(struct nx_child *c, double timeout_s, json_t **out)
 {
-	double end_s = now_s() + timeout_s;
+	double left_s = timeout_s;
 	sigset_t none;
 	sigemptyset(&none);
 	while (c->fd >= 0) {
 		int got = take_line(c, out);
 		if (got)
 			return got > 0 ? NX_HEARD_MESSAGE : NX_HEARD_GARBAGE;
-		double left_s = end_s - now_s();
 		if (left_s <= 0)
 			return NX_HEARD_TIMEOUT;
+		double slice_s = left_s < SLICE_S ? left_s : SLICE_S, begin_s = now_s();
 		struct pollfd p[2] = {{.fd = c->fd, .events = POLLIN},
 		                      {.fd = c->err_fd, .events = POLLIN}};
-		struct timespec t = {.tv_sec = (time_t)left_s,
-		                     .tv_nsec = (long)(1e9 * (left_s - (double)(time_t)left_s))};
+		struct timespec t = {
+			.tv_sec = (time_t)slice_s,
+			.tv_nsec = (long)(1e9 * (slice_s - (double)(time_t)slice_s))};
 		/* Signals are let in only here, so none is missed between a check and the wait. */
 		int n = ppoll(p, 2, &t, &none);
+		double spent_s = now_s() - begin_s;
+		left_s -= spent_s < slice_s ? spent_s : slice_s;
 		if (noticed)
 			return NX_HEARD_SIGNAL;
 		if (n <= 0)

@@ -46,7 +46,8 @@ int nx_child_start(struct nx_child *c, const char *path, const char *const *sets
 bool nx_child_alive(const struct nx_child *c);
 /* Steals msg. A dead child is no error here: the next nx_child_hear says so. */
 int nx_child_say(struct nx_child *c, json_t *msg, struct nx_err *err);
-/* The next line. *out is the caller's (MESSAGE only). After DEATH the child is buried. */
+/* The next line. *out is the caller's (MESSAGE only). After DEATH the child is buried. Time in which this
+ * process itself was stopped does not count. */
 enum nx_heard nx_child_hear(struct nx_child *c, double timeout_s, json_t **out);
 /* Kills it if it lives, and buries it. Fine for one that was never started. */
 void nx_child_stop(struct nx_child *c);

@@ -19,6 +19,7 @@
 
 #include "cli/child.h"
 #include "cli/cli.h"
+#include "cli/limit.h"
 #include "cli/wire.h"
 
 #define LINE_MAX_BYTES (1u << 20)
@@ -82,7 +83,7 @@ int nx_child_start(struct nx_child *c, const char *path, const char *const *sets
                    struct nx_err *err)
 {
 	int sock[2] = {-1, -1}, pipe_fd[2] = {-1, -1};
-	*c = (struct nx_child){.fd = -1, .err_fd = -1};
+	*c = (struct nx_child){.fd = -1, .err_fd = -1, .oom_kills = nx_oom_kills()};
 	char **argv = calloc(n_sets + 5, sizeof(*argv));
 	if (!argv)
 		return nx_fail(err, NX_ENOMEM, "no memory to start a worker");
@@ -244,9 +245,8 @@ enum nx_heard nx_child_hear(struct nx_child *c, double timeout_s, json_t **out)
 		double slice_s = left_s < SLICE_S ? left_s : SLICE_S, begin_s = now_s();
 		struct pollfd p[2] = {{.fd = c->fd, .events = POLLIN},
 		                      {.fd = c->err_fd, .events = POLLIN}};
-		struct timespec t = {
-			.tv_sec = (time_t)slice_s,
-			.tv_nsec = (long)(1e9 * (slice_s - (double)(time_t)slice_s))};
+		struct timespec t = {.tv_sec = (time_t)slice_s,
+		                     .tv_nsec = (long)(1e9 * (slice_s - (double)(time_t)slice_s))};
 		/* Signals are let in only here, so none is missed between a check and the wait. */
 		int n = ppoll(p, 2, &t, &none);
 		double spent_s = now_s() - begin_s;
@@ -298,7 +298,8 @@ static void last_words(const struct nx_child *c, char *buf, size_t size)
 
 bool nx_child_starved(const struct nx_child *c)
 {
-	return WIFSIGNALED(c->wait_status) && WTERMSIG(c->wait_status) == SIGKILL && !c->killed;
+	return WIFSIGNALED(c->wait_status) && WTERMSIG(c->wait_status) == SIGKILL && !c->killed &&
+	       (c->oom_kills == UINT64_MAX || nx_oom_kills() != c->oom_kills);
 }
 
 const char *nx_child_death(const struct nx_child *c, char *buf, size_t size)

@@ -296,10 +296,20 @@ static void last_words(const struct nx_child *c, char *buf, size_t size)
 		buf[0] = '\0';
 }
 
+static bool killed_by_others(const struct nx_child *c)
+{
+	return WIFSIGNALED(c->wait_status) && WTERMSIG(c->wait_status) == SIGKILL && !c->killed;
+}
+
 bool nx_child_starved(const struct nx_child *c)
 {
-	return WIFSIGNALED(c->wait_status) && WTERMSIG(c->wait_status) == SIGKILL && !c->killed &&
+	return killed_by_others(c) &&
 	       (c->oom_kills == UINT64_MAX || nx_oom_kills() != c->oom_kills);
+}
+
+bool nx_child_slain(const struct nx_child *c)
+{
+	return killed_by_others(c) && !nx_child_starved(c);
 }
 
 const char *nx_child_death(const struct nx_child *c, char *buf, size_t size)

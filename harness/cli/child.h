@@ -56,6 +56,8 @@ void nx_child_stop(struct nx_child *c);
 /* Was a buried child killed for want of memory? By somebody else's SIGKILL, that is, while the kernel
  * counted one of its own; where that count cannot be read any foreign SIGKILL is taken for it. */
 bool nx_child_starved(const struct nx_child *c);
+/* By somebody's SIGKILL, then, for another reason? */
+bool nx_child_slain(const struct nx_child *c);
 /* How a buried child ended: "ended by signal 11 (Segmentation fault)", and what it said last. */
 const char *nx_child_death(const struct nx_child *c, char *buf, size_t size);
 

@@ -67,7 +67,6 @@ static int tidy(struct nx_shards *s, const char *name, struct nx_err *err)
 	struct nx_trial t;
 	struct nx_err why;
 
-	(void)err;
 	snprintf(path, sizeof(path), "%s/%s", s->dir, name);
 	if (strncmp(name, ".tmp-", 5) == 0) {
 		unlink(path);
@@ -75,10 +74,13 @@ static int tidy(struct nx_shards *s, const char *name, struct nx_err *err)
 	}
 	if (!is_shard(name))
 		return 0;
-	if (nx_shard_read_file(path, &t, &why) == 0) {
+	int rc = nx_shard_read_file(path, &t, &why);
+	if (rc == 0) {
 		nx_trial_release(&t);
 		return 0;
 	}
+	if (rc != NX_EFORMAT) /* no fault of the shard's */
+		return nx_fail(err, rc, "%s", why.msg);
 	snprintf(aside, sizeof(aside), "%s.damaged", path);
 	if (rename(path, aside) == 0) {
 		if (s->n_damaged++ == 0)
@@ -272,6 +274,20 @@ int nx_shards_update(struct nx_shards *s, const struct nx_run_head *head, bool f
 /* ---- life -------------------------------------------------------------------------------------
  * */
 
+/* Nothing in it that took time or is not ours? */
+static bool is_bare(const struct nx_shards *s)
+{
+	DIR *d = opendir(s->dir);
+	bool bare = d != NULL;
+
+	for (struct dirent *e; bare && (e = readdir(d));)
+		bare = e->d_name[0] == '.' || !strcmp(e->d_name, "lock") ||
+		       !strcmp(e->d_name, "head.h5");
+	if (d)
+		closedir(d);
+	return bare;
+}
+
 /* Was the run file made from these shards? Its facts are those of their head then, the time when the
  * run was started and its command among them. */
 static bool is_merged(const struct nx_shards *s, const char *output)
@@ -295,6 +311,15 @@ static bool is_merged(const struct nx_shards *s, const char *output)
 	return same;
 }
 
+/* Was even the head removed? */
+static bool is_empty(const struct nx_shards *s)
+{
+	char path[1400];
+
+	snprintf(path, sizeof(path), "%s/head.h5", s->dir);
+	return access(path, F_OK) != 0 && is_bare(s);
+}
+
 static int refuse_existing(const char *output, struct nx_err *err)
 {
 	return nx_fail(err, NX_ECONFLICT,
@@ -310,7 +335,7 @@ static int begin(struct nx_shards *s, const char *output, const struct nx_run_he
 	size_t n = nx_shards_count(s);
 	bool there = access(output, F_OK) == 0;
 
-	if (there && resume && is_merged(s, output)) {
+	if (there && resume && (is_merged(s, output) || (!force && is_empty(s)))) {
 		s->merged = true;
 		return 0;
 	}
@@ -347,20 +372,6 @@ int nx_shards_open(struct nx_shards **out, const char *output, const struct nx_r
 	else
 		*out = s;
 	return rc;
-}
-
-/* Nothing in it that took time or is not ours? */
-static bool is_bare(const struct nx_shards *s)
-{
-	DIR *d = opendir(s->dir);
-	bool bare = d != NULL;
-
-	for (struct dirent *e; bare && (e = readdir(d));)
-		bare = e->d_name[0] == '.' || !strcmp(e->d_name, "lock") ||
-		       !strcmp(e->d_name, "head.h5");
-	if (d)
-		closedir(d);
-	return bare;
 }
 
 void nx_shards_close(struct nx_shards *s)

@@ -335,7 +335,7 @@ static const char *preload(void)
 	return text;
 }
 
-const char *fault_env(const struct cli *c, int k, const char *how, bool sticky)
+const char *fault_env(const struct cli *c, const char *path, int k, const char *how, bool sticky)
 {
 	static char text[3000];
 	FILE *f = fopen(cli_path(c, "count"), "w");
@@ -344,8 +344,8 @@ const char *fault_env(const struct cli *c, int k, const char *how, bool sticky)
 		fputc(0, f);
 	ck_assert_int_eq(fclose(f), 0);
 	snprintf(text, sizeof(text),
-	         "%s NX_FAULT_PATH=o.h5 NX_FAULT_COUNT=%s NX_FAULT_AT=%d NX_FAULT_HOW=%s %s",
-	         preload(), cli_path(c, "count"), k, how, sticky ? "NX_FAULT_STICKY=1" : "");
+	         "%s 'NX_FAULT_PATH=%s' NX_FAULT_COUNT=%s NX_FAULT_AT=%d NX_FAULT_HOW=%s %s",
+	         preload(), path, cli_path(c, "count"), k, how, sticky ? "NX_FAULT_STICKY=1" : "");
 	return text;
 }
 

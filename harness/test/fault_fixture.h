@@ -51,9 +51,9 @@ bool fault_disk(const struct cli *c, const char *name, int kib);
 void fault_disk_gone(const struct cli *c, const char *name); /* fine without one */
 void fault_disk_resize(const struct cli *c, const char *name, int kib, bool readonly);
 
-/* "LD_PRELOAD=... NX_FAULT_...", for cli_run: the k-th call on the run's files fails as `how` says; see
+/* "LD_PRELOAD=... NX_FAULT_...", for cli_run: the k-th call on paths with `path` fails as `how` says; see
  * plugins/faulty_libc.c. Static storage. */
-const char *fault_env(const struct cli *c, int k, const char *how, bool sticky);
+const char *fault_env(const struct cli *c, const char *path, int k, const char *how, bool sticky);
 const char *fault_env_clock(const struct cli *c, long seconds);
 long fault_count(const struct cli *c); /* calls counted since fault_env */
 

@@ -70,7 +70,7 @@ static void fail_each(const char *how, bool sticky, int first, int stride)
 		char what[64];
 		snprintf(what, sizeof(what), "call %d, %s", k, how);
 		clear();
-		int status = cli_run(&c, fault_env(&c, k, how, sticky), "run t.yaml -o o.h5");
+		int status = cli_run(&c, fault_env(&c, "o.h5", k, how, sticky), "run t.yaml -o o.h5");
 		if (fault_count(&c) < k) {
 			ck_assert_msg(status == 0, "%d: %s", status, c.err);
 			break;
@@ -138,6 +138,23 @@ END_TEST
 START_TEST(a_process_killed_at_any_call_loses_its_trial_alone)
 {
 	fail_each("die", false, first(6), stride(11));
+}
+END_TEST
+
+START_TEST(a_worker_that_dies_after_its_trial_was_whole_has_not_crashed)
+{
+	fault_experiment(&c, CELLS, ROUNDS, "");
+	/* The folder is synced after each rename: of the head, of the head with the device, of a trial. */
+	for (int k = 3; k <= 5; k++) {
+		struct ledger l;
+		clear();
+		int status = cli_run(&c, fault_env(&c, ".parts/$", k, "die", false),
+		                     "run t.yaml -o o.h5");
+		ck_assert_int_ge(fault_count(&c), k);
+		ck_assert_msg(status == 0, "%d: %s", status, c.err);
+		ledger_init(&l, &c, "o.h5", CELLS, ROUNDS);
+		finish(&l, 0, "killed after the rename");
+	}
 }
 END_TEST
 
@@ -305,6 +322,7 @@ int main(void)
 	tcase_add_test(t, a_disk_that_turns_read_only_at_any_call_is_survived);
 	tcase_add_test(t, a_parent_killed_at_any_call_loses_nothing);
 	tcase_add_test(t, a_process_killed_at_any_call_loses_its_trial_alone);
+	tcase_add_test(t, a_worker_that_dies_after_its_trial_was_whole_has_not_crashed);
 	tcase_add_test(t, a_full_disk_stops_the_sweep_which_then_resumes);
 	tcase_add_test(t, a_read_only_folder_stops_before_anything_runs);
 	tcase_add_test(t, a_limit_on_file_sizes_is_a_sentence);

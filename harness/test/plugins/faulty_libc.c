@@ -2,8 +2,8 @@
  *
  * test/plugins/faulty_libc.c: no technique, but a library for LD_PRELOAD that lets one call in a run fail.
  *
- * Counted are the calls below that write, on paths (or descriptors of files) that contain $NX_FAULT_PATH,
- * in all processes together: the count lies in the file $NX_FAULT_COUNT, which must be there. Call
+ * Counted are the calls below that write, on paths (or descriptors of files) that contain $NX_FAULT_PATH
+ * (or end so, where that ends in a dollar), in all processes together: the count lies in the file $NX_FAULT_COUNT, which must be there. Call
  * $NX_FAULT_AT, and with $NX_FAULT_STICKY=1 every later one, does what $NX_FAULT_HOW says:
  *
  *     a number   fails with this errno; a failing write has written half of its bytes
@@ -53,12 +53,21 @@ INSIDE static struct count *count(void)
 	return c = p == MAP_FAILED ? NULL : p;
 }
 
+/* "x" is anywhere in the path, "x$" at its end. */
+INSIDE static bool matches(const char *path, const char *under)
+{
+	size_t n = strlen(under), len = strlen(path);
+	if (!n || under[n - 1] != '$')
+		return strstr(path, under) != NULL;
+	return len >= n - 1 && memcmp(path + len - (n - 1), under, n - 1) == 0;
+}
+
 /* Shall this call on path fail? Sets errno then. */
 INSIDE static bool faulty(const char *path)
 {
 	const char *under = getenv("NX_FAULT_PATH"), *at = getenv("NX_FAULT_AT");
 	const char *how = getenv("NX_FAULT_HOW");
-	if (!under || !at || !how || !path || !strstr(path, under))
+	if (!under || !at || !how || !path || !matches(path, under))
 		return false;
 	struct count *c = count();
 	if (!c)

@@ -98,7 +98,7 @@ static const char *const place_names[] = {
 
 struct series {
 	struct nx_rng rng;
-	int n_cells, rounds;
+	int n_cells, rounds, goal;
 	double whole_s; /* what an undisturbed sweep takes */
 	int n[N_KINDS], at[N_PLACES], n_kills, n_runs, n_sweeps;
 	int n_rows, n_crashed;
@@ -109,11 +109,15 @@ static double some(struct series *s, double most)
 	return most * (double)nx_rng_below(&s->rng, 1000000) / 1e6;
 }
 
-/* Waits for a random moment; false when the run ended before. */
-static bool wait_some(struct series *s, pid_t pid, double most, bool *had_worker)
+/* Waits for a random moment; false when the run ended before. Three times of four the wait begins when
+ * there is a worker: the trials are the smallest part of a run of so few. */
+static bool wait_some(struct series *s, pid_t pid, bool *had_worker)
 {
-	double end = fault_now() + some(s, most);
-	for (int i = 0; fault_now() < end && !ended(pid); i++) {
+	bool await = !*had_worker && nx_rng_below(&s->rng, 4) > 0;
+	while (await && !ended(pid) && !(*had_worker = fault_worker(pid) > 0))
+		fault_sleep(0.002);
+	double end = fault_now() + some(s, s->whole_s * 0.6);
+	for (int i = 1; fault_now() < end && !ended(pid); i++) {
 		fault_sleep(0.0005);
 		if (!*had_worker && i % 20 == 0)
 			*had_worker = fault_worker(pid) > 0;
@@ -151,7 +155,7 @@ static void one_run(struct series *s, bool resume, int *n_worker_kills)
 	s->n_runs++;
 	memcpy(before, s->n, sizeof(before));
 	bool over = false, had_worker = false;
-	while (!over && wait_some(s, pid, s->whole_s * 0.6, &had_worker))
+	while (!over && s->n_kills < s->goal && wait_some(s, pid, &had_worker))
 		over = strike(s, pid, (enum kind)nx_rng_below(&s->rng, N_KINDS), &had_worker);
 	int w = 0;
 	ck_assert_int_eq(waitpid(pid, &w, 0), pid);
@@ -191,8 +195,10 @@ START_TEST(random_kills_lose_no_trial_and_double_none)
 {
 	const char *text = getenv("NEXUS_TEST_SEED");
 	uint64_t seed = text ? strtoull(text, NULL, 10) : (uint64_t)getpid() * 2654435761u;
-	struct series s = {
-		.rng = {seed}, .n_cells = fault_long() ? 12 : 8, .rounds = fault_long() ? 4 : 3};
+	struct series s = {.rng = {seed},
+	                   .n_cells = fault_long() ? 12 : 8,
+	                   .rounds = fault_long() ? 4 : 3,
+	                   .goal = fault_long() ? 100 : 5};
 	/* Before anything can fail, and so beside the failure. */
 	printf("random kills: NEXUS_TEST_SEED=%llu\n", (unsigned long long)seed);
 	fflush(stdout);
@@ -201,7 +207,7 @@ START_TEST(random_kills_lose_no_trial_and_double_none)
 	ck_assert_int_eq(status_of(start(false)), 0);
 	s.whole_s = fault_now() - begin;
 	ck_assert_int_eq(unlink(cli_path(&c, "o.h5")), 0);
-	while (s.n_kills < (fault_long() ? 100 : 5))
+	while (s.n_kills < s.goal)
 		one_sweep(&s);
 	printf("%d kills in %d runs of %d sweeps:", s.n_kills, s.n_runs, s.n_sweeps);
 	for (int i = 0; i < N_KINDS; i++)
@@ -216,7 +222,7 @@ START_TEST(a_worker_killed_in_a_trial_is_a_row_that_says_so)
 {
 	struct ledger l;
 	struct tally t;
-	fault_experiment(&c, 2, 3, "num_requests: 400\n"); /* long enough to be hit */
+	fault_experiment(&c, 2, 3, "num_requests: 1000\n"); /* long enough to be hit */
 	pid_t pid = start(false);
 	await_shards(1);
 	fault_sleep(0.03);
@@ -289,7 +295,7 @@ START_TEST(a_pause_of_the_worker_is_flagged_and_costs_no_trial)
 {
 	struct ledger l;
 	struct tally t;
-	fault_experiment(&c, 4, 5, "num_requests: 60\n");
+	fault_experiment(&c, 2, 5, "num_requests: 1000\n"); /* most of the time is in trials */
 	pid_t pid = start(false);
 	await_shards(1);
 	for (int i = 0; i < 5; i++) {
@@ -301,12 +307,12 @@ START_TEST(a_pause_of_the_worker_is_flagged_and_costs_no_trial)
 		fault_sleep(0.02);
 	}
 	ck_assert_int_eq(status_of(pid), 0);
-	ledger_init(&l, &c, "o.h5", 4, 5);
+	ledger_init(&l, &c, "o.h5", 2, 5);
 	ledger_finish(&l, &t);
-	ck_assert_int_eq(t.n_rows, 20);
+	ck_assert_int_eq(t.n_rows, 10);
 	ck_assert_int_ge(t.n_by_status[NX_STATUS_THROTTLED], 1);
 	ck_assert_int_le(t.n_by_status[NX_STATUS_THROTTLED], 5);
-	ck_assert_int_eq(t.n_by_status[NX_STATUS_THROTTLED] + t.n_by_status[NX_STATUS_OK], 20);
+	ck_assert_int_eq(t.n_by_status[NX_STATUS_THROTTLED] + t.n_by_status[NX_STATUS_OK], 10);
 	ledger_release(&l);
 }
 END_TEST

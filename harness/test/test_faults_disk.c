@@ -70,7 +70,8 @@ static void fail_each(const char *how, bool sticky, int first, int stride)
 		char what[64];
 		snprintf(what, sizeof(what), "call %d, %s", k, how);
 		clear();
-		int status = cli_run(&c, fault_env(&c, "o.h5", k, how, sticky), "run t.yaml -o o.h5");
+		int status =
+			cli_run(&c, fault_env(&c, "o.h5", k, how, sticky), "run t.yaml -o o.h5");
 		if (fault_count(&c) < k) {
 			ck_assert_msg(status == 0, "%d: %s", status, c.err);
 			break;

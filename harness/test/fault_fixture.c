@@ -23,7 +23,8 @@ void fault_experiment(const struct cli *c, int n_cells, int rounds, const char *
 	char text[2048], list[64] = "";
 	ck_assert(n_cells % 2 == 0 && n_cells <= 24);
 	for (int i = 0; i < n_cells / 2; i++)
-		sprintf(list + strlen(list), "%s%d", i ? ", " : "", 4 + i);
+		snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%d", i ? ", " : "",
+		         4 + i);
 	snprintf(
 		text, sizeof(text),
 		"# Is anything lost?\nmodel: tiny.gguf\ndevice: cpu\nbase: plain\ndtype: f32\nthreads: 1\n"

@@ -220,7 +220,22 @@ static void summary_row(struct nx_table *t, const struct nx_run *run, const stru
 	                                   : "");
 }
 
-int nx_output_summary(const char *path, struct nx_err *err)
+int nx_output_verdict(const struct nx_run *run)
+{
+	size_t failed = 0, figures = 0;
+	for (size_t i = 0; i < run->n_cells; i++) {
+		failed += run->cells[i].n_failed > 0;
+		figures += !nx_status_final(run->cells[i].status) &&
+		           run->cells[i].status != NX_STATUS_INVALID;
+	}
+	if (failed)
+		nx_say("%zu of %zu cells failed", failed, run->n_cells);
+	else if (!figures)
+		nx_say("no cell gave figures: all %zu were skipped, see above", run->n_cells);
+	return failed || !figures ? NX_EXIT_CELL_FAILED : NX_EXIT_DONE;
+}
+
+int nx_output_summary(const char *path, int *status, struct nx_err *err)
 {
 	struct nx_run *run = NULL;
 	int rc = nx_run_read(&run, path, err);
@@ -254,6 +269,7 @@ int nx_output_summary(const char *path, struct nx_err *err)
 			fprintf(stderr, "  %s, batch %d: %s: %s\n", run->cells[i].stack,
 			        run->cells[i].batch_size, nx_status_name(run->cells[i].status),
 			        run->cells[i].cause);
+	*status = nx_output_verdict(run);
 	nx_text_release(&text);
 	nx_table_release(&t);
 	nx_run_destroy(run);

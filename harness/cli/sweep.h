@@ -41,16 +41,7 @@ int nx_crew_forecast(struct nx_crew *c, const struct nx_cell *cell, struct nx_fo
                      struct nx_err *err);
 void nx_crew_stop(struct nx_crew *c);
 
-struct nx_sweep_result {
-	int signal;       /* the sweep was interrupted by it, or 0 */
-	size_t n_run;     /* trials run now */
-	size_t n_kept;    /* trials found from before */
-	size_t n_figures; /* cells that gave figures, throttled ones included */
-	size_t n_failed;  /* cells with a row that is neither ok, skipped nor throttled */
-};
-
 /* A negative code: the sweep cannot go on (disk full, no worker can be started). Shards stay. */
-int nx_sweep_run(struct nx_crew *crew, struct nx_shards *shards, struct nx_sweep_result *out,
-                 struct nx_err *err);
+int nx_sweep_run(struct nx_crew *crew, struct nx_shards *shards, struct nx_err *err);
 
 #endif

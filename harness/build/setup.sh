@@ -39,7 +39,8 @@ dnnl_header() { header oneapi/dnnl/dnnl_version.h dnnl_version.h; }
 # Sets must (without these nothing compiles) and nice (tests, plots and the fast CPU products).
 probe() {
 	must=() nice=()
-	have "${CC:-cc}" && have make && header stdlib.h >/dev/null || must+=(build-essential)
+	local cc=${CC:-cc}
+	have "${cc%% *}" && have make && header stdlib.h >/dev/null || must+=(build-essential)
 	have pkg-config || must+=(pkg-config)
 	pc_name libfyaml >/dev/null || must+=(libfyaml-dev)
 	pc_name jansson >/dev/null || must+=(libjansson-dev)

@@ -10,6 +10,7 @@
 
 #include "cli/cli.h"
 #include "cli/output.h"
+#include "measure/stats.h"
 
 #define CALIBRATE_S 2.0
 #define CALIBRATE_DRY_S 0.5
@@ -100,6 +101,9 @@ static int sweep(const struct run_args *a, struct nx_crew *crew, const struct nx
 	int status = NX_EXIT_DONE;
 	fprintf(stderr, "%s: %zu cells, up to %d rounds, %s\n", crew->x->name, n_cells,
 	        crew->x->trials.max, output);
+	if (crew->x->trials.max < NX_VERDICT_ROUNDS && crew->x->n_stacks > 1)
+		nx_say("verdicts take %d rounds: with trials: %d none will be given",
+		       NX_VERDICT_ROUNDS, crew->x->trials.max);
 	int rc = nx_crew_start(crew, &err);
 	if (!rc)
 		rc = make_head(crew, shape, argc, argv, &head, &err);

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "measure/experiment_internal.h"
+#include "measure/stats.h"
 
 static const char *const top_keys[] = {
 	"model",   "device",   "base",       "dtype",        "invariant", "threads",    "kv_memory",
@@ -249,13 +250,13 @@ static int load_trials(struct nx_loading *l, struct nx_err *err)
 	if (!v)
 		return 0;
 	if (v->kind == NX_YAML_LIST)
-		return nx_yaml_illegal(v, "an integer, or {min: 3, max: 30, rel_ci: 0.02}", err);
+		return nx_yaml_illegal(v, "an integer, or {min: 6, max: 30, rel_ci: 0.02}", err);
 	if (v->kind != NX_YAML_MAP) {
 		rc = nx_yaml_i32(v, 1, 10000, &t->min, err);
 		t->max = t->min;
 		return rc;
 	}
-	*t = (struct nx_trials){.min = 3, .max = 30, .rel_ci = 0.02};
+	*t = (struct nx_trials){.min = NX_VERDICT_ROUNDS, .max = 30, .rel_ci = 0.02};
 	if ((rc = nx_yaml_check_map(v, trials_keys, NX_N(trials_keys), err)) != 0 ||
 	    (rc = opt_i32(v, "min", 1, 10000, &t->min, err)) != 0)
 		return rc;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -195,6 +196,8 @@ int nx_verb_worker(int argc, char **argv)
 	int64_t fd = -1;
 	if (nx_parse_i64(argv[1], &fd) || fd < 0 || fd > 1024)
 		return NX_EXIT_USAGE;
+	prctl(PR_SET_NAME,
+	      "nexus-worker"); /* started as /proc/self/exe, it would be called "exe" */
 	struct worker w = {.fd = (int)fd, .perf = {.fd = {-1, -1, -1}}};
 	struct nx_err err = {0};
 	FILE *in = fdopen(dup(w.fd), "re");

@@ -17,7 +17,7 @@
 struct cell_state {
 	double *v; /* [trials.max] headline figure of each ok trial */
 	size_t n_ok, n_tried;
-	bool closed, failed, figures;
+	bool closed, failed, figures, invalid;
 };
 
 struct sweep {
@@ -77,6 +77,7 @@ static int account(struct sweep *s, const struct nx_cell *c, int32_t round, stru
 	st->figures |= t.status == NX_STATUS_OK || t.status == NX_STATUS_THROTTLED ||
 	               t.status == NX_STATUS_INEXACT;
 	st->failed = st->failed || (final(t.status) && t.status != NX_STATUS_SKIPPED);
+	st->invalid |= t.status == NX_STATUS_INVALID;
 	nx_trial_release(&t);
 	return 0;
 }
@@ -259,7 +260,7 @@ int nx_sweep_run(struct nx_crew *crew, struct nx_shards *shards, struct nx_sweep
 	for (size_t i = 0; i < s.n_cells; i++)
 		out->n_figures += s.state[i].figures;
 	for (size_t i = 0; i < s.n_cells; i++)
-		out->n_failed += s.state[i].failed;
+		out->n_failed += s.state[i].failed || (s.state[i].invalid && !s.state[i].figures);
 out:
 	free(values);
 	free(order);

@@ -45,7 +45,7 @@ struct nx_sweep_result {
 	size_t n_run;     /* trials run now */
 	size_t n_kept;    /* trials found from before */
 	size_t n_figures; /* cells that gave figures, throttled ones included */
-	size_t n_failed;  /* cells with a row that is neither ok, skipped nor throttled */
+	size_t n_failed;  /* cells that failed, or of which all that ran was invalid */
 };
 
 /* The cells of a round, n of them, in the order of their visits: a pure function of the experiment and the

@@ -133,7 +133,7 @@ static void run_keeps(const char *what, int status)
 
 static void check_void(const char *what, const char *cause, const char *remedy)
 {
-	run_keeps(what, 0);
+	run_keeps(what, 1);
 	struct nx_run *r = read_run();
 	for (size_t i = 0; i < r->n_cells; i++) {
 		const struct nx_cell_row *row = &r->cells[i];

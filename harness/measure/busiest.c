@@ -39,7 +39,7 @@ static bool read_proc(const char *pid, struct proc *p)
 	           &sys) != 2)
 		return false;
 	*close = '\0';
-	p->pid = atoi(pid);
+	p->pid = (int)strtol(pid, NULL, 10);
 	p->ticks = user + sys;
 	snprintf(p->name, sizeof(p->name), "%.31s", open + 1);
 	for (char *c = p->name; *c; c++)

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "engine/clock.h"
 #include "measure/gate.h"
@@ -246,6 +247,13 @@ static void disturbed(const struct nx_runner *r, struct nx_trial *t, double stol
 	end_with(t, NX_STATUS_THROTTLED, text);
 }
 
+/* In cores; short trials are counted roughly. */
+static double load_limit(const struct nx_runner *r, const struct nx_trial *t)
+{
+	double n = (double)sysconf(_SC_NPROCESSORS_ONLN), seconds = (double)t->duration_ns / 1e9;
+	return r->cfg.load_other_max + NX_LOAD_SLACK_S * sqrt(fmax(n, 1)) / seconds;
+}
+
 /* What the finished run says about itself. */
 static void judge(const struct nx_runner *r, struct nx_trial *t, const struct aftermath *after_run)
 {
@@ -258,8 +266,7 @@ static void judge(const struct nx_runner *r, struct nx_trial *t, const struct af
 		snprintf(text, sizeof(text),
 		         "%zu events of the run did not fit its record; report this", n_lost);
 		end_with(t, NX_STATUS_INVALID, text);
-	} else if (t->status == NX_STATUS_OK && t->duration_ns >= NX_LOAD_MIN_NS &&
-	           t->load_other > r->cfg.load_other_max) {
+	} else if (t->status == NX_STATUS_OK && t->load_other > load_limit(r, t)) {
 		disturbed(r, t, after_run->stolen);
 	}
 }

@@ -83,7 +83,7 @@ START_TEST(a_busy_core_is_seen_and_named)
 }
 END_TEST
 
-/* Trials are made longer until they are judged at all (half a second); other tests may add to the load. */
+/* Trials are made longer until ticks of 10 ms can judge them; other tests may add to the load. */
 START_TEST(trials_beside_a_busy_core_are_throttled_and_say_who)
 {
 	char args[160];

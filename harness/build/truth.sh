@@ -92,7 +92,9 @@ swept=''
 seen_trials=0 seen_ok=0
 count_trials() {
 	local t o
-	read -r t o < <(awk "$columns"'{ t += col("trials"); o += col("trials_ok") } END { print t + 0, o + 0 }' "$@")
+	read -r t o < <(awk "$columns"'{ t += col("trials") }
+		col("cause") !~ /^every trial was disturbed/ { o += col("trials_ok") }
+		END { print t + 0, o + 0 }' "$@")
 	seen_trials=$((seen_trials + t)) seen_ok=$((seen_ok + o))
 }
 
@@ -105,7 +107,17 @@ allowed() {
 		s += t * p ^ k * (1 - p) ^ (n - k); if (s > 0.9499) { print k; exit } } }'
 }
 
-verdicts() { awk "$columns"'{ v[col("verdict")]++ } END { print v["faster"] + 0, v["slower"] + 0, v["same"] + 0, v["unclear"] + 0 }' "$@"; }
+# Faster, slower, same, unclear, and pairs that got no verdict, as every trial was disturbed.
+verdicts() {
+	awk "$columns"'
+		col("stack") == col("reference") { next }
+		{ v[col("verdict")]++; n++ }
+		END { named = v["faster"] + v["slower"] + v["same"] + v["unclear"]
+			print v["faster"] + 0, v["slower"] + 0, v["same"] + 0, v["unclear"] + 0, n - named }' "$@"
+}
+
+# judged NONE OF VERDICT: the verdict, unless more than a tenth of the pairs could not be judged.
+judged() { if [ $(($1 * 10)) -gt "$2" ]; then echo "TOO NOISY"; else echo "$3"; fi; }
 
 # Half-width of the mean pair's interval [%].
 half_width() {
@@ -122,12 +134,13 @@ part_aa() {
 		files+=("$out/aa-$i.csv")
 		say "aa: $i of $pairs pairs"
 	done
-	local f s same unclear most
-	read -r f s same unclear < <(verdicts "${files[@]}")
+	local f s same unclear none most
+	read -r f s same unclear none < <(verdicts "${files[@]}")
 	most=$(allowed "$pairs")
 	count_trials "${files[@]}"
-	row aa "A/A pairs named faster or slower (same $same, unclear $unclear; interval ± $(half_width "${files[@]}") %)" \
-		"$((f + s)) of $pairs" "5 % each: at most $most" "$([ $((f + s)) -le "$most" ] && echo kept || echo NOT KEPT)"
+	row aa "A/A pairs named faster or slower (same $same, unclear $unclear, none $none; interval ± $(half_width "${files[@]}") %)" \
+		"$((f + s)) of $((pairs - none))" "5 % each: at most $most" \
+		"$(judged "$none" "$pairs" "$([ $((f + s)) -le "$most" ] && echo kept || echo NOT KEPT)")"
 }
 
 part_power() {
@@ -140,8 +153,8 @@ part_power() {
 		files+=("$out/power-$i.csv")
 		say "power: $i of $pairs pairs"
 	done
-	local f s same unclear need
-	read -r f s same unclear < <(verdicts "${files[@]}")
+	local f s same unclear none need
+	read -r f s same unclear none < <(verdicts "${files[@]}")
 	need=$(((pairs * 9 + 9) / 10))
 	count_trials "${files[@]}"
 	local width verdict=kept
@@ -152,7 +165,8 @@ part_power() {
 	if [ "$verdict" != kept ] && [ "$f" = 0 ] && awk -v w="$width" 'BEGIN { exit !(w > 3.3) }'; then
 		verdict="TOO NOISY"
 	fi
-	row power "pairs with 5 % added named slower (faster $f, same $same, unclear $unclear; interval ± $width %)" \
+	verdict=$(judged "$none" "$pairs" "$verdict")
+	row power "pairs with 5 % added named slower (faster $f, same $same, unclear $unclear, none $none; interval ± $width %)" \
 		"$s of $pairs" "at least $need" "$verdict"
 }
 
@@ -163,21 +177,22 @@ sweep_of() {
 
 part_sweep() {
 	sweep_of "Do stacks that do the same get the same verdict?" >"$out/sweep.yaml"
-	local i f s rest alarms=0 named=0 n=${TRUTH_SWEEPS:-3} files=()
+	local i f s same unclear none nones=0 alarms=0 named=0 n=${TRUTH_SWEEPS:-3} files=()
 	for ((i = 1; i <= n; i++)); do
 		run "$out/sweep.yaml" "$out/sweep-$i" --set workload.seed=$((100 + i)) \
 			--set num_requests=$((requests * 3 / 4)) || return 1
 		files+=("$out/sweep-$i.csv")
-		read -r f s rest < <(verdicts "$out/sweep-$i.csv")
-		alarms=$((alarms + (f + s > 0))) named=$((named + f + s))
+		read -r f s same unclear none < <(verdicts "$out/sweep-$i.csv")
+		alarms=$((alarms + (f + s > 0))) named=$((named + f + s)) nones=$((nones + none))
 		say "sweep: $i of $n sweeps"
 	done
 	count_trials "${files[@]}"
 	swept=yes
 	local most
 	most=$(allowed "$n")
-	row sweep "A/A sweeps of 12 pairs with any alarm ($named pairs named; interval ± $(half_width "${files[@]}") %)" \
-		"$alarms of $n" "5 % of sweeps: at most $most" "$([ "$alarms" -le "$most" ] && echo kept || echo NOT KEPT)"
+	row sweep "A/A sweeps of 12 pairs with any alarm ($named pairs named, $nones without a verdict; interval ± $(half_width "${files[@]}") %)" \
+		"$alarms of $n" "5 % of sweeps: at most $most" \
+		"$(judged "$nones" $((12 * n)) "$([ "$alarms" -le "$most" ] && echo kept || echo NOT KEPT)")"
 }
 
 part_order() {
@@ -225,11 +240,12 @@ part_overhead() {
 	read -r ratio lo hi share step < <(awk "$columns"'col("stack") == "nulls" {
 		print col("speedup"), col("speedup_lo"), col("speedup_hi"), col("host_share"), col("decode_step_p50") }' "$out/overhead.csv")
 	# Cost of the nulls: 1 / ratio - 1, its upper end from the ratio'\''s lower end.
-	local cost most
+	local cost most none
+	read -r _ _ _ _ none < <(verdicts "$out/overhead.csv")
 	cost=$(awk -v r="$ratio" 'BEGIN { printf "%.2f", 100 * (1 / r - 1) }')
 	most=$(awk -v r="$lo" 'BEGIN { printf "%.2f", 100 * (1 / r - 1) }')
 	row overhead "null technique in every slot, per step of $step ms" "$cost % (at most $most %)" "under 1 %" \
-		"$(awk -v c="$cost" -v m="$most" 'BEGIN { print m < 1 ? "kept" : c < 1 ? "TOO NOISY" : "NOT KEPT" }')"
+		"$(judged "$none" 1 "$(awk -v c="$cost" -v m="$most" 'BEGIN { print m < 1 ? "kept" : c < 1 ? "TOO NOISY" : "NOT KEPT" }')")"
 	row overhead "all planning of the harness with them, of a step" \
 		"$(awk -v s="$share" 'BEGIN { printf "%.2f %%", 100 * s }')" "under 1 %" \
 		"$(awk -v s="$share" 'BEGIN { print s < 0.01 ? "kept" : "NOT KEPT" }')"
@@ -244,9 +260,9 @@ for part in $parts; do
 	say "truth: $part took $(($(date +%s) - part_began)) s"
 done
 
-printf '\n%-9s %-86s %-24s %-28s %s\n' part what measured promised verdict
+printf '\n%-9s %-96s %-24s %-28s %s\n' part what measured promised verdict
 while IFS=$'\t' read -r part what measured promised verdict; do
-	printf '%-9s %-86s %-24s %-28s %s\n' "$part" "$what" "$measured" "$promised" "$verdict"
+	printf '%-9s %-96s %-24s %-28s %s\n' "$part" "$what" "$measured" "$promised" "$verdict"
 done <"$rows"
 steal=$(awk -v was="${busy_began#* }" -v s="$(($(date +%s) - began))" '/^cpu / { printf "%.2f", s ? ($9 - was) / 100 / s : 0; exit }' /proc/stat)
 printf '\nmachine: load %s at the end, %s cores stolen by the hypervisor; %d of %d trials left out (throttled or void); %d s\n' \

@@ -224,9 +224,10 @@ int nx_output_verdict(const struct nx_run *run)
 {
 	size_t failed = 0, figures = 0;
 	for (size_t i = 0; i < run->n_cells; i++) {
-		failed += run->cells[i].n_failed > 0;
-		figures += !nx_status_final(run->cells[i].status) &&
-		           run->cells[i].status != NX_STATUS_INVALID;
+		const struct nx_cell_row *c = &run->cells[i];
+		bool invalid = c->status == NX_STATUS_INVALID; /* all that ran was */
+		failed += c->n_failed > 0 || invalid;
+		figures += !nx_status_final(c->status) && !invalid;
 	}
 	if (failed)
 		nx_say("%zu of %zu cells failed", failed, run->n_cells);

@@ -187,13 +187,12 @@ static int visit(struct sweep *s, const struct nx_cell *c, int32_t round, struct
 	return account(s, c, round, err);
 }
 
-/* The order of a round: a pure function of seed and round, so that it can be made again. */
-static void shuffle(uint32_t *order, size_t n, uint64_t seed, int32_t round)
+void nx_sweep_order(const struct nx_experiment *x, int32_t round, uint32_t *order, size_t n)
 {
-	struct nx_rng rng = {seed ^ (0x9e3779b97f4a7c15ull * ((uint64_t)round + 1))};
+	struct nx_rng rng = {x->workload.seed ^ (0x9e3779b97f4a7c15ull * ((uint64_t)round + 1))};
 	for (size_t i = 0; i < n; i++)
 		order[i] = (uint32_t)i;
-	for (size_t i = n; i > 1; i--) {
+	for (size_t i = n; x->order == NX_ORDER_SHUFFLED && i > 1; i--) {
 		size_t j = nx_rng_below(&rng, (uint32_t)i);
 		uint32_t t = order[i - 1];
 		order[i - 1] = order[j];
@@ -239,7 +238,7 @@ int nx_sweep_run(struct nx_crew *crew, struct nx_shards *shards, struct nx_err *
 		s.state[i].v = values + i * (size_t)rounds;
 	nx_progress_init(&s.progress, stderr, "trials", total_now(&s));
 	for (int32_t round = 0; round < rounds && !rc; round++) {
-		shuffle(order, s.n_cells, crew->x->workload.seed, round);
+		nx_sweep_order(crew->x, round, order, s.n_cells);
 		rc = run_round(&s, order, round, err);
 	}
 	nx_progress_finish(&s.progress);

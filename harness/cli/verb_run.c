@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/conduct.h"
 #include "cli/output.h"
+#include "measure/stats.h"
 
 #define CALIBRATE_DRY_S 0.5
 
@@ -45,6 +46,9 @@ static int sweep(const struct run_args *a, const struct nx_conduct *conduct)
 	nx_experiment_cells(x, &n_cells);
 	fprintf(stderr, "%s: %zu cells, up to %d rounds, %s\n", x->name, n_cells, x->trials.max,
 	        conduct->output);
+	if (x->trials.max < NX_VERDICT_ROUNDS && x->n_stacks > 1)
+		nx_say("verdicts take %d rounds: with trials: %d none will be given",
+		       NX_VERDICT_ROUNDS, x->trials.max);
 	int rc = nx_conduct(conduct, &end, &err);
 	if (end.interrupted)
 		return interrupted(a, conduct->output, end.n_kept);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -214,6 +215,8 @@ int nx_verb_worker(int argc, char **argv)
 		return NX_EXIT_USAGE;
 	struct sigaction sa = {.sa_handler = on_continue, .sa_flags = SA_RESTART};
 	sigaction(SIGCONT, &sa, NULL);
+	prctl(PR_SET_NAME,
+	      "nexus-worker"); /* started as /proc/self/exe, it would be called "exe" */
 	struct worker w = {.fd = (int)fd, .perf = {.fd = {-1, -1, -1}}};
 	struct nx_err err = {0};
 	FILE *in = fdopen(dup(w.fd), "re");

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/sweep.h"
 #include "cli_fixture.h"
 #include "record/run.h"
 
@@ -75,6 +76,49 @@ START_TEST(a_sweep_ends_in_one_file_with_all_trials)
 	ck_assert_int_eq(paged->gate.n_wrong, 0);
 	ck_assert_int_gt(paged->gate.n_positions, 8);
 	ck_assert_ptr_nonnull(nx_fact_get(r->head.facts, r->head.n_facts, "cell_order"));
+	nx_run_destroy(r);
+}
+END_TEST
+
+static bool is_sorted(const uint32_t *order, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (order[i] != i)
+			return false;
+	return true;
+}
+
+START_TEST(rounds_are_shuffled_each_in_its_way_or_sorted)
+{
+	enum { N = 24 };
+	struct nx_experiment x = {.workload = {.seed = 5}};
+	uint32_t first[N], order[N], again[N];
+	for (int32_t round = 0; round < 4; round++) {
+		bool seen[N] = {false};
+		nx_sweep_order(&x, round, order, N);
+		nx_sweep_order(&x, round, again, N);
+		ck_assert_mem_eq(order, again, sizeof(order));
+		ck_assert(!is_sorted(order, N));
+		for (int i = 0; i < N; i++) {
+			ck_assert_uint_lt(order[i], N);
+			ck_assert(!seen[order[i]]);
+			seen[order[i]] = true;
+		}
+		if (round == 0)
+			memcpy(first, order, sizeof(first));
+		else
+			ck_assert_mem_ne(order, first, sizeof(first));
+	}
+	x.order = NX_ORDER_SORTED;
+	for (int32_t round = 0; round < 4; round++) {
+		nx_sweep_order(&x, round, order, N);
+		ck_assert(is_sorted(order, N));
+	}
+	cli_experiment(&c, "baseline", "  {}\n", "trials: 1\norder: sorted\n");
+	ck_assert_msg(cli_run(&c, "", "run t.yaml -o o.h5") == 0, "%s", c.err);
+	struct nx_run *r = read_run("o.h5");
+	ck_assert_str_eq(nx_fact_get(r->head.facts, r->head.n_facts, "cell_order"),
+	                 "sorted: each round as the sweep lists them");
 	nx_run_destroy(r);
 }
 END_TEST
@@ -245,6 +289,7 @@ int main(void)
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t, a_sweep_ends_in_one_file_with_all_trials);
+	tcase_add_test(t, rounds_are_shuffled_each_in_its_way_or_sorted);
 	tcase_add_test(t, the_default_output_is_named_after_experiment_and_time);
 	tcase_add_test(t, a_dry_run_forecasts_and_runs_nothing);
 	tcase_add_test(t, a_cell_that_cannot_fit_is_skipped_with_its_reason);

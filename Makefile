@@ -8,6 +8,7 @@
 #   V=1                          show whole commands
 #   WERROR=1, DEVELOPER=1        warnings are errors, as `make test` has it
 #   PREFIX= DESTDIR=             for `make install`
+#   PART=                        some parts of `make truth`
 #   EXTRA_CFLAGS= EXTRA_LDFLAGS= your own flags, added last
 
 .SUFFIXES:
@@ -114,7 +115,7 @@ $(error two test files have one name: $(sort $(TEST_SRC)))
 endif
 
 # --- Rules
-.PHONY: all setup test test-long bench demo cuda models install format check-format check-deps \
+.PHONY: all setup test test-long bench demo truth cuda models install format check-format check-deps \
 	check-headers clean help tests features FORCE
 
 all: features $(LIBRARY) $(PROGRAM) $(BACKENDS) $(PLUGINS) ## Build the program, the CPU backend and the techniques (default)
@@ -211,6 +212,9 @@ test-long: test ## The same with the slow cases (NEXUS_TEST_LONG=1)
 
 demo: all ## Run experiments/quick.yaml, then write its report and plots
 	@harness/build/demo.sh $(BUILD)/nexus experiments/quick.yaml
+
+truth: all $(TEST_PLUGINS) ## Are verdicts true on this machine? 25 quiet minutes; PART="aa power" runs some
+	@harness/build/truth.sh $(BUILD)/nexus $(BUILD)/test-plugins $(PART)
 
 bench: all $(BENCHES) ## Time the kernels, then the whole engine
 	@for b in $(BENCHES); do echo "== $$b"; NEXUS_BUILD=$(abspath $(BUILD)) $$b || exit 1; done

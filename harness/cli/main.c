@@ -52,6 +52,7 @@ int main(int argc, char **argv)
 {
 	/* A closed pipe behind stdout or the worker's socket is an error to handle, not a death. */
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* and so is a file that grows over `ulimit -f` */
 	if (argc < 2) {
 		usage(stderr);
 		return NX_EXIT_USAGE;

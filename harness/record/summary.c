@@ -162,7 +162,7 @@ static void estimates(struct grid *g, size_t c, struct nx_cell_row *out)
 				g->a[n++] = t->metrics[m];
 		}
 		struct nx_interval ci =
-			nx_boot_median(g->a, NULL, n, NX_BOOT_DEFAULT, seed_of(out->id, m));
+			nx_cell_interval(g->a, n, NX_BOOT_DEFAULT, seed_of(out->id, m));
 		out->metrics[m] = (struct nx_estimate){nx_median(g->a, n), ci.lo, ci.hi};
 	}
 }
@@ -235,8 +235,9 @@ static bool compare(struct grid *g, const struct nx_cell *cells, struct nx_cell_
 		snprintf(note, size, "no verdict: the trials were disturbed");
 		return false;
 	}
-	if (pair->n < 3)
-		snprintf(note, size, "%zu rounds in common; a verdict takes 3", pair->n);
+	if (pair->n < NX_VERDICT_ROUNDS)
+		snprintf(note, size, "too few rounds: %zu in common, a verdict takes %d", pair->n,
+		         NX_VERDICT_ROUNDS);
 	else if (out->gate.ran && out->gate.verdict == 2)
 		snprintf(note, size, "gate inconclusive: %d of %d positions are near ties",
 		         out->gate.n_near_tie, out->gate.n_positions);

@@ -195,6 +195,28 @@ static void throughputs(const struct grid *g, size_t c, double *v)
 	}
 }
 
+/* A technique of the stack that does not claim the base's tokens, or NULL: speed bought with other output. */
+static const char *claims_nothing(const struct nx_cell *c)
+{
+	for (int32_t i = 0; c->stack && i < c->stack->stack.n_layers; i++) {
+		const struct nx_technique *t = c->stack->stack.layers[i].plugin->technique;
+		if (!(t->flags & NX_TECH_EXACT))
+			return t->name;
+	}
+	return NULL;
+}
+
+/* What holds whatever the verdict is comes after what was noted. */
+static void add_note(const struct nx_cell *c, char *note, size_t size)
+{
+	const char *who = claims_nothing(c);
+	size_t at = strlen(note);
+	if (who && at < size)
+		snprintf(note + at, size - at, "%s%s does not claim the base's tokens",
+		         at ? "; " : "", who);
+}
+
+
 /* Ratio and note of cell i. Returns whether the pair takes part in the sweep's verdicts. */
 static bool compare(struct grid *g, const struct nx_cell *cells, struct nx_cell_row *rows, size_t i,
                     size_t reference, struct nx_pair *pair)
@@ -265,6 +287,8 @@ int nx_summarise(const struct nx_cell *cells, size_t n_cells, const struct nx_tr
 	}
 	for (size_t i = 0; i < n_cells; i++) {
 		judged[i] = compare(&g, cells, out, i, head->reference, &pairs[i]);
+		if (out[i].n_ok && cells[i].stack_index != head->reference)
+			add_note(&cells[i], out[i].speedup_note, sizeof(out[i].speedup_note));
 		p[i] = judged[i] ? pairs[i].p : NAN;
 	}
 	nx_holm(p, n_cells);

@@ -196,7 +196,7 @@ setup: $(BUILD)/config.mk ## Find the libraries; as root, install what is missin
 # has its way, and the sweep's, whose memory limits a sanitizer does not allow.
 SANITIZED := $(if $(SANITIZE),$(BUILD),$(BUILD)-asan)
 TEST_RUN = $(TESTS:$(BUILD)/%=$(SANITIZED)/%) $(if $(SANITIZE),,$(call tests_of,$(KERNEL_TEST_SRC) \
-	test_oracle.c test_engine.c test_sweep.c))
+	test_oracle.c test_stacks.c test_drafts.c test_sweep.c))
 test: check-deps check-headers test-builds ## Run every test under ASan and UBSan, kernels in release too
 	@harness/build/check-format.sh "$(CLANG_FORMAT)" $(FORMATTED) || true
 	@harness/build/run-tests.sh $(TEST_RUN)

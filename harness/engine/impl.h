@@ -9,7 +9,8 @@
  *     propose.c   how many rows the drafter wants, and which (host drafters)
  *     plan.c      rows, emits and commits, written to one buffer and uploaded
  *     forward.c   draft, the pass over all rows, verdict, commit
- *     loop.c      arrivals, the order of all this, results, retirement
+ *     reconcile.c results, one step late while planning ahead
+ *     loop.c      arrivals, the order of all this, retirement
  *
  * Counts while the host plans ahead. What a step in flight accepts of its drafts is not known yet, so len and
  * n_out of a sequence are upper bounds; `slack` is how much of them drafts in flight may take back.
@@ -283,6 +284,9 @@ void nx_plan_drop(struct nx_engine *e, struct nx_step *st, int32_t place, int32_
 int nx_plan_build(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
 /* Length, last token, sampler. swapped: the drafter's length comes back with the rows. */
 void nx_plan_init_place(struct nx_engine *e, struct nx_step *st, int32_t i, bool swapped);
+
+/* reconcile.c: waits for a step and hands out its tokens. */
+int nx_reconcile(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
 
 /* forward.c */
 int nx_forward(struct nx_engine *e, struct nx_step *st, struct nx_err *err);

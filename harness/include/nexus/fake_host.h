@@ -156,6 +156,12 @@ static inline void nx_fake_release(void *ctx, int32_t block)
 	f->n_held--;
 }
 
+static inline bool nx_fake_idle(void *ctx, int32_t block)
+{
+	const struct nx_fake *f = (const struct nx_fake *)ctx;
+	return block >= 0 && block < f->next_block;
+}
+
 static inline void nx_fake_sync(struct nx_fake *f)
 {
 	for (int i = 0; i < f->n_work; i++)
@@ -241,6 +247,7 @@ static inline void nx_fake_fill_host(struct nx_fake *f, int32_t places)
 	h->free = nx_fake_host_free;
 	h->kv_hold = nx_fake_hold;
 	h->kv_release = nx_fake_release;
+	h->kv_idle = nx_fake_idle;
 }
 
 /* ---- the table ---------------------------------------------------------------------------------- */

@@ -35,6 +35,13 @@ void fault_experiment(const struct cli *c, int n_cells, int rounds, const char *
 	cli_write(c, "t.yaml", text);
 }
 
+void fault_clear(const struct cli *c)
+{
+	char command[600];
+	snprintf(command, sizeof(command), "cd '%s' && rm -rf o.h5 o.h5.parts .tmp-*", c->dir);
+	ck_assert_int_eq(system(command), 0);
+}
+
 /* ---- ledger ----------------------------------------------------------------------------------- */
 
 struct ledger_entry {

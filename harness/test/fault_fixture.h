@@ -12,6 +12,8 @@
 /* Writes t.yaml: n_cells cells (even, up to 24) of a few ms each; more: further lines, such as "timeout: 2s\n". */
 void fault_experiment(const struct cli *c, int n_cells, int rounds, const char *more);
 
+void fault_clear(const struct cli *c); /* removes o.h5 and its shards */
+
 /* Every shard that was ever seen whole. */
 struct ledger {
 	const struct cli *c;

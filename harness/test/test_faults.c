@@ -18,6 +18,8 @@
 #include "cli/limit.h"
 #include "fault_fixture.h"
 
+#define WAIT_S 60.0 /* for what comes at once on a machine that is not busy */
+
 static struct cli c;
 
 static void setup(void)
@@ -52,11 +54,42 @@ static bool ended(pid_t pid)
 	return !waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) && info.si_pid == pid;
 }
 
-static void await_shards(int n)
+/* Until n shards are there, or the run is over. */
+static void await_shards(pid_t pid, int n)
 {
-	for (int i = 0; i < 20000 && cli_shards(&c, "o.h5") < n; i++)
+	double end = fault_now() + WAIT_S;
+	while (cli_shards(&c, "o.h5") < n && !ended(pid)) {
+		ck_assert_msg(fault_now() < end, "no %d shards after %g s", n, WAIT_S);
 		fault_sleep(0.001);
-	ck_assert_int_ge(cli_shards(&c, "o.h5"), n);
+	}
+}
+
+/* A busy machine may let a run end before this test comes to do it harm: then there is another. */
+#define TRIES 20
+
+static void again(pid_t pid)
+{
+	kill(-pid, SIGKILL);
+	(void)waitpid(pid, NULL, 0);
+	ck_assert_msg(cli_group_gone(pid, WAIT_S), "a worker outlived its parent");
+	fault_clear(&c);
+}
+
+/* A run that has n shards at least, and a worker, caught by the signal. */
+static pid_t caught_run(int n, int sig)
+{
+	for (int i = 0; i < TRIES; i++) {
+		pid_t pid = start(false);
+		await_shards(pid, n);
+		bool worker = sig != SIGSTOP;
+		kill(-pid, sig);
+		fault_sleep(0.01);
+		worker |= fault_worker(pid) > 0;
+		if (worker && !cli_exists(&c, "o.h5") && cli_shards(&c, "o.h5") >= n)
+			return pid;
+		again(pid);
+	}
+	ck_abort_msg("no run could be caught in %d tries", TRIES);
 }
 
 /* ---- random kills ----------------------------------------------------------------------------- */
@@ -166,8 +199,10 @@ static void one_run(struct series *s, bool resume, int *n_worker_kills)
 		over = strike(s, pid, any_kind(s), &had_worker);
 	int w = 0;
 	ck_assert_int_eq(waitpid(pid, &w, 0), pid);
-	ck_assert_msg(cli_group_gone(pid, 10), "a worker outlived its parent");
+	ck_assert_msg(cli_group_gone(pid, WAIT_S), "a worker outlived its parent");
+	/* a parent may come to write the row of a worker that is killed just before it */
 	*n_worker_kills += s->n[KILL_WORKER] - before[KILL_WORKER];
+	*n_worker_kills += s->n[KILL_BOTH] - before[KILL_BOTH];
 	if (!over)
 		ck_assert_msg(WIFEXITED(w) && WEXITSTATUS(w) <= 1, "status %x", (unsigned)w);
 }
@@ -203,9 +238,9 @@ START_TEST(random_kills_lose_no_trial_and_double_none)
 	const char *text = getenv("NEXUS_TEST_SEED");
 	uint64_t seed = text ? strtoull(text, NULL, 10) : (uint64_t)getpid() * 2654435761u;
 	struct series s = {.rng = {seed},
-	                   .n_cells = fault_long() ? 12 : 8,
-	                   .rounds = fault_long() ? 4 : 3,
-	                   .goal = fault_long() ? 100 : 5};
+	                   .n_cells = fault_long() ? 12 : 6,
+	                   .rounds = fault_long() ? 4 : 2,
+	                   .goal = fault_long() ? 100 : 3};
 	/* Before anything can fail, and so beside the failure. */
 	printf("random kills: NEXUS_TEST_SEED=%llu\n", (unsigned long long)seed);
 	fflush(stdout);
@@ -214,7 +249,7 @@ START_TEST(random_kills_lose_no_trial_and_double_none)
 	ck_assert_int_eq(status_of(start(false)), 0);
 	s.whole_s = fault_now() - begin;
 	ck_assert_int_eq(unlink(cli_path(&c, "o.h5")), 0);
-	while (s.n_kills < s.goal)
+	while (s.n_kills < s.goal && (fault_long() || s.n_sweeps < 3))
 		one_sweep(&s);
 	printf("%d kills in %d runs of %d sweeps:", s.n_kills, s.n_runs, s.n_sweeps);
 	for (int i = 0; i < N_KINDS; i++)
@@ -229,14 +264,20 @@ START_TEST(a_worker_killed_in_a_trial_is_a_row_that_says_so)
 {
 	struct ledger l;
 	struct tally t;
-	fault_experiment(&c, 2, 3, "num_requests: 400\n"); /* long enough to be hit */
-	pid_t pid = start(false);
-	await_shards(1);
-	fault_sleep(0.03);
-	pid_t worker = fault_worker(pid);
-	ck_assert_int_gt(worker, 0);
-	ck_assert_int_eq(kill(worker, SIGKILL), 0);
-	ck_assert_int_eq(status_of(pid), 1);
+	fault_experiment(&c, 2, 3, "num_requests: 200\n"); /* long enough to be hit */
+	int status = 0;
+	for (int i = 0; i < TRIES && status != 1; i++) { /* between two trials it costs none */
+		fault_clear(&c);
+		pid_t pid = start(false);
+		await_shards(pid, 1);
+		fault_sleep(0.03);
+		pid_t worker = fault_worker(pid);
+		if (worker)
+			ck_assert_int_eq(kill(worker, SIGKILL), 0);
+		status = status_of(pid);
+		ck_assert_int_le(status, 1);
+	}
+	ck_assert_int_eq(status, 1);
 	ledger_init(&l, &c, "o.h5", 2, 3);
 	ledger_finish(&l, &t);
 	ck_assert_int_eq(t.n_by_status[NX_STATUS_OK], t.n_rows - 1);
@@ -255,18 +296,24 @@ START_TEST(a_worker_killed_while_it_loads_is_started_again)
 {
 	struct ledger l;
 	struct tally t;
-	pid_t worker = 0;
+	int status = 1;
 	if (nx_oom_kills() == UINT64_MAX) {
 		printf("not tested: this kernel does not count what it kills for want of memory\n");
 		return;
 	}
 	fault_experiment(&c, 2, 2, "");
-	pid_t pid = start(false);
-	while (!(worker = fault_worker(pid)) && !ended(pid))
-		;
-	ck_assert_int_gt(worker, 0);
-	ck_assert_int_eq(kill(worker, SIGKILL), 0);
-	ck_assert_int_eq(status_of(pid), 0);
+	for (int i = 0; i < TRIES && status; i++) { /* later it costs a trial */
+		pid_t worker = 0;
+		fault_clear(&c);
+		pid_t pid = start(false);
+		while (!(worker = fault_worker(pid)) && !ended(pid))
+			;
+		ck_assert_int_gt(worker, 0);
+		(void)kill(worker, SIGKILL);
+		status = status_of(pid);
+		ck_assert_int_le(status, 1);
+	}
+	ck_assert_int_eq(status, 0);
 	ledger_init(&l, &c, "o.h5", 2, 2);
 	ledger_finish(&l, &t);
 	ck_assert_int_eq(t.n_by_status[NX_STATUS_OK], 4);
@@ -280,12 +327,12 @@ START_TEST(a_stopped_worker_is_a_timeout_and_the_sweep_goes_on)
 {
 	struct ledger l;
 	struct tally t;
-	fault_experiment(&c, 4, 4, "timeout: 1s\nnum_requests: 60\n");
-	pid_t pid = start(false);
-	await_shards(2);
+	fault_experiment(&c, 4, 4, "timeout: 3s\nnum_requests: 60\n");
+	/* the run is held, so that there is a worker to be stopped when it goes on */
+	pid_t pid = caught_run(2, SIGSTOP);
 	pid_t worker = fault_worker(pid);
 	ck_assert_int_gt(worker, 0);
-	ck_assert_int_eq(kill(worker, SIGSTOP), 0);
+	ck_assert_int_eq(kill(pid, SIGCONT), 0);
 	int status = status_of(pid);
 	ck_assert_msg(kill(worker, 0) && errno == ESRCH, "the stopped worker is still there");
 	ledger_init(&l, &c, "o.h5", 4, 4);
@@ -302,16 +349,17 @@ START_TEST(a_pause_of_the_worker_is_flagged_and_costs_no_trial)
 {
 	struct ledger l;
 	struct tally t;
-	fault_experiment(&c, 2, 5, "num_requests: 400\n"); /* most of the time is in trials */
-	pid_t pid = start(false);
-	await_shards(1);
-	for (int i = 0; i < 5; i++) {
-		pid_t worker = fault_worker(pid);
-		ck_assert_int_gt(worker, 0);
-		ck_assert_int_eq(kill(worker, SIGSTOP), 0);
-		fault_sleep(0.1);
-		ck_assert_int_eq(kill(worker, SIGCONT), 0);
+	fault_experiment(&c, 2, 5, "num_requests: 200\n"); /* most of the time is in trials */
+	pid_t pid = caught_run(1, SIGSTOP);
+	kill(-pid, SIGCONT);
+	for (int i = 0; i < 4; i++) {
 		fault_sleep(0.02);
+		pid_t worker = fault_worker(pid);
+		if (!worker)
+			break;
+		kill(worker, SIGSTOP);
+		fault_sleep(0.1);
+		kill(worker, SIGCONT);
 	}
 	ck_assert_int_eq(status_of(pid), 0);
 	ledger_init(&l, &c, "o.h5", 2, 5);
@@ -329,12 +377,12 @@ static void pause_beyond_the_timeout(bool group)
 {
 	struct ledger l;
 	struct tally t;
-	fault_experiment(&c, 4, 5, "timeout: 1s\nnum_requests: 60\n");
-	pid_t pid = start(false);
-	await_shards(1);
-	ck_assert_int_eq(kill(group ? -pid : pid, SIGSTOP), 0);
-	fault_sleep(1.5);
-	ck_assert_int_eq(kill(group ? -pid : pid, SIGCONT), 0);
+	fault_experiment(&c, 4, 5, "timeout: 2s\nnum_requests: 60\n");
+	pid_t pid = caught_run(1, SIGSTOP);
+	if (!group)
+		ck_assert_int_eq(kill(fault_worker(pid), SIGCONT), 0);
+	fault_sleep(2.5);
+	ck_assert_int_eq(kill(-pid, SIGCONT), 0);
 	ck_assert_int_eq(status_of(pid), 0);
 	ledger_init(&l, &c, "o.h5", 4, 5);
 	ledger_finish(&l, &t);
@@ -364,11 +412,10 @@ START_TEST(a_second_run_is_refused_by_name_and_the_first_unharmed)
 	struct ledger l;
 	struct tally t;
 	char name[32];
-	fault_experiment(&c, 4, 10, "");
-	ledger_init(&l, &c, "o.h5", 4, 10);
-	pid_t pid = start(false);
-	await_shards(3);
-	kill(-pid, SIGSTOP); /* so that it cannot be done before the second one looks */
+	fault_experiment(&c, 4, 6, "");
+	ledger_init(&l, &c, "o.h5", 4, 6);
+	pid_t pid =
+		caught_run(3, SIGSTOP); /* so that it cannot be done before the second one looks */
 	ledger_look(&l);
 	snprintf(name, sizeof(name), "process %d on ", (int)pid);
 	for (size_t i = 0; i < sizeof(ways) / sizeof(*ways); i++) {
@@ -382,7 +429,7 @@ START_TEST(a_second_run_is_refused_by_name_and_the_first_unharmed)
 	kill(-pid, SIGCONT);
 	ck_assert_int_eq(status_of(pid), 0);
 	ledger_finish(&l, &t);
-	ck_assert_int_eq(t.n_rows, 40);
+	ck_assert_int_eq(t.n_rows, 24);
 	ledger_release(&l);
 }
 END_TEST
@@ -391,12 +438,11 @@ START_TEST(a_dead_runs_lock_is_taken_over)
 {
 	struct ledger l;
 	struct tally t;
-	fault_experiment(&c, 4, 10, "");
-	ledger_init(&l, &c, "o.h5", 4, 10);
-	pid_t pid = start(false);
-	await_shards(3);
-	kill(-pid, SIGKILL);
+	fault_experiment(&c, 4, 6, "");
+	ledger_init(&l, &c, "o.h5", 4, 6);
+	pid_t pid = caught_run(3, SIGKILL);
 	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	ck_assert(cli_group_gone(pid, WAIT_S));
 	ck_assert(cli_exists(&c, "o.h5.parts/lock"));
 	ledger_look(&l);
 	int status = cli_run(&c, "", "run t.yaml -o o.h5"); /* it says what to do */
@@ -404,7 +450,7 @@ START_TEST(a_dead_runs_lock_is_taken_over)
 	ledger_look(&l);
 	ck_assert_msg(fault_resume(&c, "o.h5") == 0, "%s", c.err);
 	ledger_finish(&l, &t);
-	ck_assert_int_eq(t.n_rows, 40);
+	ck_assert_int_eq(t.n_rows, 24);
 	ledger_release(&l);
 }
 END_TEST
@@ -414,7 +460,7 @@ int main(void)
 	Suite *s = suite_create("faults");
 	TCase *t = tcase_create("processes");
 	tcase_add_checked_fixture(t, setup, teardown);
-	tcase_set_timeout(t, fault_long() ? 170 : 30);
+	tcase_set_timeout(t, fault_long() ? 1200 : 300);
 	tcase_add_test(t, random_kills_lose_no_trial_and_double_none);
 	tcase_add_test(t, a_worker_killed_in_a_trial_is_a_row_that_says_so);
 	tcase_add_test(t, a_worker_killed_while_it_loads_is_started_again);

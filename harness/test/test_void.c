@@ -232,6 +232,13 @@ START_TEST(null_techniques_do_what_the_defaults_do)
 	ck_assert_int_gt(want.rows[NX_ROW_PAD], 0);
 	for (size_t i = 0; i < sizeof(specs) / sizeof(specs[0]); i++)
 		same_steps(specs[i], &want, &f, &reqs, &o);
+	/* and the default of the schedule slot lets a drafter draft */
+	int64_t undrafted = want.n_steps;
+	outcome_release(&want);
+	outcome_init(&want, &f, 7, 2, 12, true);
+	ck_assert_msg(!run_stack(&f, "prompt_lookup", &reqs, &o, &want, &err), "%s", err.msg);
+	ck_assert_int_lt(want.n_steps, undrafted);
+	same_steps("prompt_lookup,null_schedule", &want, &f, &reqs, &o);
 	outcome_release(&want);
 	requests_release(&reqs);
 	fixture_close(&f);

@@ -55,18 +55,12 @@ static int draft(void *self, struct nx_stream *s, const struct nx_draft_step *d,
 }
 
 static const struct nx_technique null_draft = {
-	NX_TECHNIQUE_HEAD,
-	.name = "null_draft",
-	.version = "1",
-	.summary = "for tests: a drafter that never drafts",
-	.source = "none",
-	.flags = NX_TECH_EXACT,
-	.create = create,
-	.destroy = destroy,
-	.event = event,
-	.draft_needs = draft_needs,
-	.propose = propose,
-	.draft = draft,
+	NX_TECHNIQUE_HEAD,  .name = "null_draft",
+	.version = "1",     .summary = "for tests: a drafter that never drafts",
+	.source = "none",   .flags = NX_TECH_EXACT,
+	.create = create,   .destroy = destroy,
+	.event = event,     .draft_needs = draft_needs,
+	.propose = propose, .draft = draft,
 };
 
 NX_TECHNIQUE(&null_draft);

@@ -77,7 +77,7 @@ static int preempt(struct nx_engine *e, struct nx_step *st, int32_t i, struct nx
 			return nx_fail(err, rc, "%s", full.msg);
 	}
 	if (!swap) {
-		s->len = s->slack = s->n_dropped = s->redo = 0;
+		s->len = s->slack = s->n_dropped = s->redo = s->ahead = 0;
 		s->lives++;
 	}
 	s->n_published = 0;
@@ -249,7 +249,7 @@ static int start(struct nx_engine *e, struct nx_step *st, struct nx_grant *g, in
 		}
 		nx_seq_leave(e, i);
 		s->len = len;
-		s->n_published = 0;
+		s->n_published = s->ahead = 0;
 		return rc;
 	}
 	/* Fewer rows are left to compute after a match. */

@@ -56,6 +56,7 @@ struct nx_seq {
 	int32_t slack;         /* drafted rows in flight, counted in n_out and len as if accepted */
 	int32_t n_dropped;     /* rows that the layout dropped: the next position is len + n_dropped */
 	int32_t n_published;   /* leading rows that a prefix cache was offered or gave */
+	int32_t ahead;         /* rows by which the drafter's group starts ahead of len, after a hit */
 	int32_t n_rounds;      /* rounds of drafting */
 	int32_t last_drafted, last_accepted; /* of the latest round read; -1 = none */
 	int32_t lives;    /* tells apart what was computed before and after a recomputing preemption */

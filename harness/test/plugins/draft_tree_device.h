@@ -91,7 +91,7 @@ static void tree_save(void *args)
 		/* The row before the first: the last that was seen here, or none. A decoding root's was kept by
 		 * tree_ingest. */
 		int32_t first = c->state.len[q] + c->rows.slot_off[r];
-		if (first == 0)
+		if (first == 0 || !p->valid) /* nothing, or rows that a prefix brought */
 			memset(before, 0, bytes);
 		else if (c->seq.prompt)
 			memcpy(before, root, bytes);
@@ -106,8 +106,10 @@ static void tree_save(void *args)
 			token = c->state.last_token[q];
 		/* Of a first row that is done again only the feature counts. */
 		if (c->row >= 0 && i >= skip) {
+			/* Rows that a prefix brought stand. */
+			bool stands = slot < c->group.len[q];
 			tree_row(t, c->row + i - skip, q, token, slot - c->group.len[q], slot,
-			         NX_ROW_COMMIT);
+			         stands ? NX_ROW_REDO : NX_ROW_COMMIT);
 			tree_put_feature(t, c->row + i - skip, i ? root : before);
 		}
 		if (i == n - 1 && i > 0)
@@ -128,8 +130,8 @@ static void tree_prompt_done(void *args)
 	const struct tree_observe_call *c = args;
 	struct tree *t = c->t;
 	int32_t q = c->seq.seq;
-	*t->bad += c->group.len[q] > t->place[q].root_slot + 1;
-	c->group.len[q] = t->place[q].root_slot + 1;
+	if (c->group.len[q] <= t->place[q].root_slot)
+		c->group.len[q] = t->place[q].root_slot + 1;
 }
 
 static void tree_forget(void *args)

@@ -8,6 +8,7 @@
 #   V=1                          show whole commands
 #   WERROR=1, DEVELOPER=1        warnings are errors, as `make test` has it
 #   PREFIX= DESTDIR=             for `make install`
+#   PART=                        some parts of `make truth`
 #   EXTRA_CFLAGS= EXTRA_LDFLAGS= your own flags, added last
 
 .SUFFIXES:
@@ -114,7 +115,7 @@ $(error two test files have one name: $(sort $(TEST_SRC)))
 endif
 
 # --- Rules
-.PHONY: all setup test test-long bench demo cuda models install format check-format check-deps \
+.PHONY: all setup test test-long bench demo truth cuda models install format check-format check-deps \
 	check-headers clean help tests features FORCE
 
 all: features $(LIBRARY) $(PROGRAM) $(BACKENDS) $(PLUGINS) ## Build the program, the CPU backend and the techniques (default)
@@ -195,7 +196,7 @@ setup: $(BUILD)/config.mk ## Find the libraries; as root, install what is missin
 # has its way, and the sweep's, whose memory limits a sanitizer does not allow.
 SANITIZED := $(if $(SANITIZE),$(BUILD),$(BUILD)-asan)
 TEST_RUN = $(TESTS:$(BUILD)/%=$(SANITIZED)/%) $(if $(SANITIZE),,$(call tests_of,$(KERNEL_TEST_SRC) \
-	test_oracle.c test_engine.c test_sweep.c))
+	test_oracle.c test_stacks.c test_drafts.c test_sweep.c))
 test: check-deps check-headers test-builds ## Run every test under ASan and UBSan, kernels in release too
 	@harness/build/check-format.sh "$(CLANG_FORMAT)" $(FORMATTED) || true
 	@harness/build/run-tests.sh $(TEST_RUN)
@@ -212,6 +213,9 @@ test-long: test ## The same with the slow cases (NEXUS_TEST_LONG=1)
 demo: all ## Run experiments/quick.yaml, then write its report and plots
 	@harness/build/demo.sh $(BUILD)/nexus experiments/quick.yaml
 
+truth: all $(TEST_PLUGINS) ## Are verdicts true on this machine? 25 quiet minutes; PART="aa power" runs some
+	@harness/build/truth.sh $(BUILD)/nexus $(BUILD)/test-plugins $(PART)
+
 bench: all $(BENCHES) ## Time the kernels, then the whole engine
 	@for b in $(BENCHES); do echo "== $$b"; NEXUS_BUILD=$(abspath $(BUILD)) $$b || exit 1; done
 	@for m in nano smollm2; do case $$m in smollm2) f=experiments/models/smollm2-135m-instruct-q4_1.gguf;; \
@@ -225,7 +229,7 @@ cuda: ## The CUDA backend (comes with a later release)
 models: ## Download SmolLM2-135M-Instruct (98 MB) into experiments/models
 	@harness/build/models.sh
 
-install: all ## Install under $(DESTDIR)$(PREFIX)
+install: all ## Install under $(DESTDIR)$(PREFIX): program, techniques, headers, a model, templates
 	@BUILD=$(BUILD) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) VERSION=$(VERSION) harness/build/install.sh
 
 check-deps: ## Check that no file includes a floor above its own

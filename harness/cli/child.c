@@ -19,6 +19,7 @@
 
 #include "cli/child.h"
 #include "cli/cli.h"
+#include "cli/limit.h"
 #include "cli/wire.h"
 
 #define LINE_MAX_BYTES (1u << 20)
@@ -82,7 +83,7 @@ int nx_child_start(struct nx_child *c, const char *path, const char *const *sets
                    struct nx_err *err)
 {
 	int sock[2] = {-1, -1}, pipe_fd[2] = {-1, -1};
-	*c = (struct nx_child){.fd = -1, .err_fd = -1};
+	*c = (struct nx_child){.fd = -1, .err_fd = -1, .oom_kills = nx_oom_kills()};
 	char **argv = calloc(n_sets + 5, sizeof(*argv));
 	if (!argv)
 		return nx_fail(err, NX_ENOMEM, "no memory to start a worker");
@@ -226,24 +227,30 @@ static bool receive(struct nx_child *c)
 	return n > 0 || (n < 0 && errno == EINTR);
 }
 
+/* Longest wait in one piece. What a wait takes beyond what was asked for is not the child's time: we were
+ * stopped (Ctrl-Z), and so was the child, most likely. */
+#define SLICE_S 1.0
+
 enum nx_heard nx_child_hear(struct nx_child *c, double timeout_s, json_t **out)
 {
-	double end_s = now_s() + timeout_s;
+	double left_s = timeout_s;
 	sigset_t none;
 	sigemptyset(&none);
 	while (c->fd >= 0) {
 		int got = take_line(c, out);
 		if (got)
 			return got > 0 ? NX_HEARD_MESSAGE : NX_HEARD_GARBAGE;
-		double left_s = end_s - now_s();
 		if (left_s <= 0)
 			return NX_HEARD_TIMEOUT;
+		double slice_s = left_s < SLICE_S ? left_s : SLICE_S, begin_s = now_s();
 		struct pollfd p[2] = {{.fd = c->fd, .events = POLLIN},
 		                      {.fd = c->err_fd, .events = POLLIN}};
-		struct timespec t = {.tv_sec = (time_t)left_s,
-		                     .tv_nsec = (long)(1e9 * (left_s - (double)(time_t)left_s))};
+		struct timespec t = {.tv_sec = (time_t)slice_s,
+		                     .tv_nsec = (long)(1e9 * (slice_s - (double)(time_t)slice_s))};
 		/* Signals are let in only here, so none is missed between a check and the wait. */
 		int n = ppoll(p, 2, &t, &none);
+		double spent_s = now_s() - begin_s;
+		left_s -= spent_s < slice_s ? spent_s : slice_s;
 		if (noticed)
 			return NX_HEARD_SIGNAL;
 		if (n <= 0)
@@ -289,9 +296,20 @@ static void last_words(const struct nx_child *c, char *buf, size_t size)
 		buf[0] = '\0';
 }
 
-bool nx_child_starved(const struct nx_child *c)
+static bool killed_by_others(const struct nx_child *c)
 {
 	return WIFSIGNALED(c->wait_status) && WTERMSIG(c->wait_status) == SIGKILL && !c->killed;
+}
+
+bool nx_child_starved(const struct nx_child *c)
+{
+	return killed_by_others(c) &&
+	       (c->oom_kills == UINT64_MAX || nx_oom_kills() != c->oom_kills);
+}
+
+bool nx_child_slain(const struct nx_child *c)
+{
+	return killed_by_others(c) && !nx_child_starved(c);
 }
 
 const char *nx_child_death(const struct nx_child *c, char *buf, size_t size)

@@ -12,6 +12,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "nexus/err.h"
@@ -23,8 +24,9 @@ struct nx_child {
 	size_t len, cap;
 	char tail[2048]; /* end of what it wrote on stderr; NUL-terminated */
 	size_t n_tail;
-	int wait_status; /* once it is dead */
-	bool killed;     /* by us */
+	int wait_status;    /* once it is dead */
+	bool killed;        /* by us */
+	uint64_t oom_kills; /* nx_oom_kills() when it was started */
 };
 
 enum nx_heard {
@@ -46,12 +48,16 @@ int nx_child_start(struct nx_child *c, const char *path, const char *const *sets
 bool nx_child_alive(const struct nx_child *c);
 /* Steals msg. A dead child is no error here: the next nx_child_hear says so. */
 int nx_child_say(struct nx_child *c, json_t *msg, struct nx_err *err);
-/* The next line. *out is the caller's (MESSAGE only). After DEATH the child is buried. */
+/* The next line. *out is the caller's (MESSAGE only). After DEATH the child is buried. Time in which this
+ * process itself was stopped does not count. */
 enum nx_heard nx_child_hear(struct nx_child *c, double timeout_s, json_t **out);
 /* Kills it if it lives, and buries it. Fine for one that was never started. */
 void nx_child_stop(struct nx_child *c);
-/* Was a buried child killed by somebody else's SIGKILL? That is how the kernel ends what it has no memory for. */
+/* Was a buried child killed for want of memory? By somebody else's SIGKILL, that is, while the kernel
+ * counted one of its own; where that count cannot be read any foreign SIGKILL is taken for it. */
 bool nx_child_starved(const struct nx_child *c);
+/* By somebody's SIGKILL, then, for another reason? */
+bool nx_child_slain(const struct nx_child *c);
 /* How a buried child ended: "ended by signal 11 (Segmentation fault)", and what it said last. */
 const char *nx_child_death(const struct nx_child *c, char *buf, size_t size);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "cli/cli.h"
 #include "cli/conduct.h"
 #include "record/shards.h"
 
@@ -56,41 +57,73 @@ static int make_head(const struct nx_conduct *c, struct nx_run_head *head, struc
 		.name = x->name,
 		.question = x->question,
 		.config_text = x->text,
-		.calibration = c->crew->calibration,
-		.device = c->crew->device,
 		.shape = *c->shape,
 		.min_effect = x->min_effect,
 		.reference = x->reference,
 	};
 	char order[128];
-	snprintf(order, sizeof(order),
-	         "each round: Fisher-Yates, SplitMix64, seed %llu ^ golden x (round + 1)",
-	         (unsigned long long)x->workload.seed);
+	if (x->order == NX_ORDER_SORTED)
+		snprintf(order, sizeof(order), "sorted: each round as the sweep lists them");
+	else
+		snprintf(order, sizeof(order),
+		         "each round: Fisher-Yates, SplitMix64, seed %llu ^ golden x (round + 1)",
+		         (unsigned long long)x->workload.seed);
 	int rc = nx_facts_collect(&head->facts, &head->n_facts, x, c->argc, c->argv, err);
 	return rc ? rc : add_fact(head, "cell_order", order, err);
 }
 
-int nx_conduct(const struct nx_conduct *c, struct nx_sweep_result *out, bool *kept,
-               struct nx_err *err)
+/* Under the lock: every visit, then the run file. */
+static int measure(const struct nx_conduct *c, struct nx_shards *shards, struct nx_run_head *head,
+                   struct nx_err *err)
+{
+	struct nx_crew *crew = c->crew;
+	size_t n_cells;
+	const struct nx_cell *cells = nx_experiment_cells(crew->x, &n_cells);
+	int rc = nx_crew_start(crew, err);
+	if (!rc) {
+		head->calibration = crew->calibration;
+		head->device = crew->device;
+		rc = nx_shards_update(shards, head, c->force, err);
+	}
+	if (!rc)
+		rc = nx_sweep_run(crew, shards, err);
+	nx_crew_stop(crew);
+	return rc ? rc : nx_run_merge(shards, c->output, head, cells, n_cells, err);
+}
+
+static void say_note(const struct nx_shards *shards)
+{
+	const char *note = nx_shards_note(shards);
+	if (note)
+		nx_say("%s", note);
+}
+
+int nx_conduct(const struct nx_conduct *c, struct nx_conducted *out, struct nx_err *err)
 {
 	struct nx_run_head head = {0};
 	struct nx_shards *shards = NULL;
-	size_t n_cells;
-	const struct nx_cell *cells = nx_experiment_cells(c->crew->x, &n_cells);
-	*out = (struct nx_sweep_result){0};
-	int rc = nx_crew_start(c->crew, err);
-	if (!rc)
-		rc = make_head(c, &head, err);
+	*out = (struct nx_conducted){.status = NX_EXIT_DONE};
+	int rc = make_head(c, &head, err);
+	/* Before a worker loads anything: one run must not disturb another to learn that it is refused. */
 	if (!rc)
 		rc = nx_shards_open(&shards, c->output, &head, c->resume, c->force, err);
+	bool merged = !rc && nx_shards_merged(shards);
+	if (!rc && !merged) {
+		say_note(shards);
+		rc = measure(c, shards, &head, err);
+		out->interrupted = rc && nx_child_signal();
+		if (!rc)
+			say_note(shards);
+	}
 	if (!rc)
-		rc = nx_sweep_run(c->crew, shards, out, err);
-	nx_crew_stop(c->crew);
-	if (!rc)
-		rc = nx_run_merge(shards, c->output, &head, cells, n_cells, err);
+		rc = c->show(c->ctx, c->output, &out->status, err);
+	if (!rc && merged) {
+		nx_say("%s was whole already: only its shards had to be removed", c->output);
+		rc = nx_shards_remove(shards, err);
+	}
 	if (rc && shards && c->discard)
-		nx_shards_remove(shards);
-	*kept = rc && shards && !c->discard;
+		(void)nx_shards_remove(shards, NULL);
+	out->n_kept = rc && shards ? nx_shards_count(shards) : 0;
 	nx_shards_close(shards);
 	free(head.facts);
 	return rc;

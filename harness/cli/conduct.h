@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cli/conduct.h: from an experiment to its run file: worker, shards, sweep, merge. `nexus run` and
+ * cli/conduct.h: from an experiment to its run file: lock, worker, shards, sweep, merge. `nexus run` and
  * `nexus profile` differ in what comes before and after.
  */
 #ifndef NEXUS_CLI_CONDUCT_H
@@ -23,10 +23,19 @@ struct nx_conduct {
 	bool discard;       /* no resuming: what is left of a failed run is removed */
 	int argc;
 	char **argv;
+	/* Shows the run file; *status is what nexus exits with, read from it. */
+	int (*show)(void *ctx, const char *path, int *status, struct nx_err *err);
+	void *ctx;
 };
-/* Leaves no worker. *kept: whether the shards of what was finished are there to go on with (failure only).
- * After an interrupt nx_child_signal() is set. */
-int nx_conduct(const struct nx_conduct *c, struct nx_sweep_result *out, bool *kept,
-               struct nx_err *err);
+
+struct nx_conducted {
+	int status;       /* NX_EXIT_DONE, or what show said */
+	bool interrupted; /* by a signal, before there was a run file (failure only) */
+	size_t n_kept;    /* finished trials that a later run can go on with (failure only) */
+};
+
+/* Leaves no worker. The output is locked before one is started, so that a run that is refused disturbs
+ * nobody. A run file that lacks nothing but the removal of its shards is shown, and they are removed. */
+int nx_conduct(const struct nx_conduct *c, struct nx_conducted *out, struct nx_err *err);
 
 #endif

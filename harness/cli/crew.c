@@ -54,10 +54,8 @@ static int greet(struct nx_crew *c, struct nx_err *err)
 	return rc;
 }
 
-int nx_crew_start(struct nx_crew *c, struct nx_err *err)
+static int start(struct nx_crew *c, struct nx_err *err)
 {
-	if (nx_child_alive(&c->child))
-		return 0;
 	int rc = nx_child_start(&c->child, c->path, c->sets, c->n_sets, err);
 	if (rc)
 		return rc;
@@ -65,6 +63,17 @@ int nx_crew_start(struct nx_crew *c, struct nx_err *err)
 	rc = greet(c, err);
 	if (rc)
 		nx_child_stop(&c->child);
+	return rc;
+}
+
+int nx_crew_start(struct nx_crew *c, struct nx_err *err)
+{
+	if (nx_child_alive(&c->child))
+		return 0;
+	int rc = start(c, err);
+	/* A hand that killed it once may not do so again; what the machine cannot do, it cannot twice. */
+	if (rc && nx_child_slain(&c->child))
+		rc = start(c, err);
 	return rc;
 }
 

@@ -56,6 +56,19 @@ uint64_t nx_memory_available(void)
 	return least == UINT64_MAX ? 0 : least;
 }
 
+uint64_t nx_oom_kills(void)
+{
+	char line[256];
+	unsigned long long n = UINT64_MAX;
+	FILE *f = fopen("/proc/vmstat", "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "oom_kill %llu", &n) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return n;
+}
+
 uint64_t nx_memory_limit(void)
 {
 	uint64_t limit = nx_memory_available() / 10 * 9, asked = 0;

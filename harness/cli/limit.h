@@ -14,5 +14,8 @@ uint64_t nx_memory_available(void);
  * set and lower), so that allocations fail here before the kernel starts killing; and makes it the first
  * to be killed if it comes to that. Returns the limit, 0 = none could be set. */
 uint64_t nx_memory_limit(void);
+/* Processes that the kernel has killed for want of memory since it started; UINT64_MAX where it does not
+ * say. */
+uint64_t nx_oom_kills(void);
 
 #endif

@@ -26,7 +26,7 @@ static void usage(FILE *f)
 	fprintf(f, "usage: nexus VERB [arguments]\n\n"
 	           "Nexus measures what LLM inference optimisations buy, alone and stacked.\n\n");
 	for (size_t i = 0; i < N_VERBS; i++)
-		fprintf(f, "  %-10s %s\n", VERBS[i].name, VERBS[i].summary);
+		fprintf(f, "  %-14s %s\n", VERBS[i].name, VERBS[i].summary);
 	fprintf(f,
 	        "\n`nexus VERB --help` shows a verb's options and an example.\n\nExit status:\n");
 #define X(id, value, text) fprintf(f, "  %d  %s\n", value, text);
@@ -52,6 +52,7 @@ int main(int argc, char **argv)
 {
 	/* A closed pipe behind stdout or the worker's socket is an error to handle, not a death. */
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* and so is a file that grows over `ulimit -f` */
 	if (argc < 2) {
 		usage(stderr);
 		return NX_EXIT_USAGE;

@@ -220,7 +220,23 @@ static void summary_row(struct nx_table *t, const struct nx_run *run, const stru
 	                                   : "");
 }
 
-int nx_output_summary(const char *path, struct nx_err *err)
+int nx_output_verdict(const struct nx_run *run)
+{
+	size_t failed = 0, figures = 0;
+	for (size_t i = 0; i < run->n_cells; i++) {
+		const struct nx_cell_row *c = &run->cells[i];
+		bool invalid = c->status == NX_STATUS_INVALID; /* all that ran was */
+		failed += c->n_failed > 0 || invalid;
+		figures += !nx_status_final(c->status) && !invalid;
+	}
+	if (failed)
+		nx_say("%zu of %zu cells failed", failed, run->n_cells);
+	else if (!figures)
+		nx_say("no cell gave figures: all %zu were skipped, see above", run->n_cells);
+	return failed || !figures ? NX_EXIT_CELL_FAILED : NX_EXIT_DONE;
+}
+
+int nx_output_summary(const char *path, int *status, struct nx_err *err)
 {
 	struct nx_run *run = NULL;
 	int rc = nx_run_read(&run, path, err);
@@ -254,6 +270,7 @@ int nx_output_summary(const char *path, struct nx_err *err)
 			fprintf(stderr, "  %s, batch %d: %s: %s\n", run->cells[i].stack,
 			        run->cells[i].batch_size, nx_status_name(run->cells[i].status),
 			        run->cells[i].cause);
+	*status = nx_output_verdict(run);
 	nx_text_release(&text);
 	nx_table_release(&t);
 	nx_run_destroy(run);

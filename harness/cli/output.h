@@ -16,7 +16,13 @@ int nx_output_path(const char *given, const char *name, bool resume, char *buf, 
 /* --dry-run: the cells with their forecast on stdout. */
 int nx_output_forecast(struct nx_crew *crew, const struct nx_shape *shape, struct nx_err *err);
 
-/* The table of cells of a finished run, and the causes of what went wrong, on stderr. */
-int nx_output_summary(const char *path, struct nx_err *err);
+/* What nexus exits with, and a sentence unless that is NX_EXIT_DONE: NX_EXIT_CELL_FAILED when a trial
+ * failed, crashed, timed out, ran out of memory or was inexact, when all that a cell ran was invalid, or
+ * when no cell gave figures. */
+int nx_output_verdict(const struct nx_run *run);
+
+/* The table of cells of a finished run, and the causes of what went wrong, on stderr; *status is
+ * nx_output_verdict(). */
+int nx_output_summary(const char *path, int *status, struct nx_err *err);
 
 #endif

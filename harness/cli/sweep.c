@@ -17,7 +17,7 @@
 struct cell_state {
 	double *v; /* [trials.max] headline figure of each ok trial */
 	size_t n_ok, n_tried;
-	bool closed, failed, figures;
+	bool closed;
 };
 
 struct sweep {
@@ -28,15 +28,7 @@ struct sweep {
 	struct cell_state *state;
 	struct nx_progress progress;
 	uint64_t n_done;
-	struct nx_sweep_result *out;
 };
-
-/* Will the cell's later trials say nothing new? */
-static bool final(int status)
-{
-	return status != NX_STATUS_OK && status != NX_STATUS_INVALID &&
-	       status != NX_STATUS_THROTTLED;
-}
 
 static void cell_text(const struct nx_cell *c, char *buf, size_t size)
 {
@@ -73,21 +65,21 @@ static int account(struct sweep *s, const struct nx_cell *c, int32_t round, stru
 		st->v[st->n_ok++] = v;
 	const struct nx_stop_rule stop = {
 		.min = rule->min, .max = rule->max, .rel_ci = rule->rel_ci};
-	st->closed = final(t.status) || nx_stop(&stop, st->v, st->n_ok, st->n_tried);
-	st->figures |= t.status == NX_STATUS_OK || t.status == NX_STATUS_THROTTLED ||
-	               t.status == NX_STATUS_INEXACT;
-	st->failed = st->failed || (final(t.status) && t.status != NX_STATUS_SKIPPED);
+	st->closed = nx_status_final(t.status) || nx_stop(&stop, st->v, st->n_ok, st->n_tried);
 	nx_trial_release(&t);
 	return 0;
 }
 
-/* The row of a trial whose worker did not live to write it. */
+/* The row of a trial whose worker did not live to write it. One that it did write is whole, whatever
+ * became of the worker then. */
 static int write_row(struct sweep *s, const struct nx_cell *c, int32_t round, int status,
                      const char *what, struct nx_err *err)
 {
 	struct nx_trial t;
 	struct timespec now;
 	char where[256];
+	if (nx_shards_has(s->shards, c->id, round))
+		return 0;
 	nx_trial_init(&t);
 	memcpy(t.cell, c->id, sizeof(t.cell));
 	t.cell_index = (int32_t)c->index;
@@ -192,17 +184,15 @@ static int visit(struct sweep *s, const struct nx_cell *c, int32_t round, struct
 			nx_shards_dir(s->shards));
 	if (rc)
 		return rc;
-	s->out->n_run++;
 	return account(s, c, round, err);
 }
 
-/* The order of a round: a pure function of seed and round, so that it can be made again. */
-static void shuffle(uint32_t *order, size_t n, uint64_t seed, int32_t round)
+void nx_sweep_order(const struct nx_experiment *x, int32_t round, uint32_t *order, size_t n)
 {
-	struct nx_rng rng = {seed ^ (0x9e3779b97f4a7c15ull * ((uint64_t)round + 1))};
+	struct nx_rng rng = {x->workload.seed ^ (0x9e3779b97f4a7c15ull * ((uint64_t)round + 1))};
 	for (size_t i = 0; i < n; i++)
 		order[i] = (uint32_t)i;
-	for (size_t i = n; i > 1; i--) {
+	for (size_t i = n; x->order == NX_ORDER_SHUFFLED && i > 1; i--) {
 		size_t j = nx_rng_below(&rng, (uint32_t)i);
 		uint32_t t = order[i - 1];
 		order[i - 1] = order[j];
@@ -219,12 +209,10 @@ static int run_round(struct sweep *s, const uint32_t *order, int32_t round, stru
 			continue;
 		if (nx_child_signal())
 			return nx_fail(err, NX_ESKIP, "interrupted");
-		if (nx_shards_has(s->shards, c->id, round)) {
-			s->out->n_kept++;
+		if (nx_shards_has(s->shards, c->id, round))
 			rc = account(s, c, round, err);
-		} else {
+		else
 			rc = visit(s, c, round, err);
-		}
 		if (rc)
 			return rc;
 		s->progress.total = total_now(s);
@@ -233,13 +221,11 @@ static int run_round(struct sweep *s, const uint32_t *order, int32_t round, stru
 	return 0;
 }
 
-int nx_sweep_run(struct nx_crew *crew, struct nx_shards *shards, struct nx_sweep_result *out,
-                 struct nx_err *err)
+int nx_sweep_run(struct nx_crew *crew, struct nx_shards *shards, struct nx_err *err)
 {
-	struct sweep s = {.crew = crew, .shards = shards, .out = out};
+	struct sweep s = {.crew = crew, .shards = shards};
 	int32_t rounds = crew->x->trials.max;
 	int rc = 0;
-	*out = (struct nx_sweep_result){0};
 	s.cells = nx_experiment_cells(crew->x, &s.n_cells);
 	s.state = calloc(s.n_cells + 1, sizeof(*s.state));
 	uint32_t *order = calloc(s.n_cells + 1, sizeof(*order));
@@ -252,15 +238,10 @@ int nx_sweep_run(struct nx_crew *crew, struct nx_shards *shards, struct nx_sweep
 		s.state[i].v = values + i * (size_t)rounds;
 	nx_progress_init(&s.progress, stderr, "trials", total_now(&s));
 	for (int32_t round = 0; round < rounds && !rc; round++) {
-		shuffle(order, s.n_cells, crew->x->workload.seed, round);
+		nx_sweep_order(crew->x, round, order, s.n_cells);
 		rc = run_round(&s, order, round, err);
 	}
 	nx_progress_finish(&s.progress);
-	out->signal = nx_child_signal();
-	for (size_t i = 0; i < s.n_cells; i++)
-		out->n_figures += s.state[i].figures;
-	for (size_t i = 0; i < s.n_cells; i++)
-		out->n_failed += s.state[i].failed;
 out:
 	free(values);
 	free(order);

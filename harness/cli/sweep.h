@@ -4,7 +4,7 @@
  * cell does to it.
  *
  * Every round visits the cells in an order of its own: Fisher-Yates from the workload's seed and the round,
- * so it can be made again. A cell is left alone after a trial that was skipped, failed, crashed, timed out,
+ * so it can be made again; with `order: sorted` every round takes them as nx_experiment_cells has them. A cell is left alone after a trial that was skipped, failed, crashed, timed out,
  * ran out of memory or was inexact: that row stands for the cell and later rounds have none. Adaptive
  * trials end a cell when its headline figure is known well enough (nx_stop).
  *
@@ -41,16 +41,11 @@ int nx_crew_forecast(struct nx_crew *c, const struct nx_cell *cell, struct nx_fo
                      struct nx_err *err);
 void nx_crew_stop(struct nx_crew *c);
 
-struct nx_sweep_result {
-	int signal;       /* the sweep was interrupted by it, or 0 */
-	size_t n_run;     /* trials run now */
-	size_t n_kept;    /* trials found from before */
-	size_t n_figures; /* cells that gave figures, throttled ones included */
-	size_t n_failed;  /* cells with a row that is neither ok, skipped nor throttled */
-};
+/* The cells of a round, n of them, in the order of their visits: a pure function of the experiment and the
+ * round, so that it can be made again. */
+void nx_sweep_order(const struct nx_experiment *x, int32_t round, uint32_t *order, size_t n);
 
 /* A negative code: the sweep cannot go on (disk full, no worker can be started). Shards stay. */
-int nx_sweep_run(struct nx_crew *crew, struct nx_shards *shards, struct nx_sweep_result *out,
-                 struct nx_err *err);
+int nx_sweep_run(struct nx_crew *crew, struct nx_shards *shards, struct nx_err *err);
 
 #endif

@@ -58,7 +58,7 @@ static int list_all(const struct nx_registry *reg, enum nx_table_format format)
 	struct nx_table t;
 	char slots[128];
 	nx_table_init(&t);
-	static const char *const HEAD[] = {"name", "slot", "summary", "source", "path"};
+	static const char *const HEAD[] = {"name", "slot", "summary", "source", "found", "path"};
 	for (size_t i = 0; i < sizeof(HEAD) / sizeof(HEAD[0]); i++)
 		nx_table_column(&t, HEAD[i], NX_LEFT);
 	size_t n_good = 0;
@@ -71,18 +71,22 @@ static int list_all(const struct nx_registry *reg, enum nx_table_format format)
 		nx_table_cell(&t, "%s", slots_text(p->slots, slots, sizeof(slots)));
 		nx_table_cell(&t, "%s", p->technique->summary ? p->technique->summary : "");
 		nx_table_cell(&t, "%s", p->technique->source ? p->technique->source : "");
+		nx_table_cell(&t, "%s", nx_origin_text(p->origin));
 		nx_table_cell(&t, "%s", p->path);
 	}
 	int status = print(&t, format);
 	nx_table_release(&t);
 	for (size_t i = 0; i < nx_registry_count(reg); i++) {
 		const struct nx_plugin *p = nx_registry_at(reg, i);
-		if (!p->technique)
+		if (p->hidden_by)
+			nx_say("hidden: %s: %s has the same name and was found first", p->path,
+			       p->hidden_by);
+		else if (!p->technique)
 			nx_say("rejected: %s: %s", p->path,
 			       p->error ? p->error : "no reason was given");
 	}
 	if (!n_good)
-		nx_say("no technique was found beside the program or in $NEXUS_TECHNIQUE_PATH");
+		nx_say("no technique was found; `nexus list --help` says where they are looked for");
 	return status;
 }
 
@@ -104,7 +108,7 @@ static void about(const struct nx_plugin *p, FILE *f)
 	if (t->flags & NX_TECH_NEEDS_TOKENS)
 		fprintf(f,
 		        "  needs    tokens on the host: the stack runs without planning ahead\n");
-	fprintf(f, "  file     %s\n\n", p->path);
+	fprintf(f, "  file     %s (%s)\n\n", p->path, nx_origin_text(p->origin));
 }
 
 static int list_one(const struct nx_plugin *p, enum nx_table_format format)
@@ -155,7 +159,9 @@ int nx_verb_list(int argc, char **argv)
 		.usage = "list [NAME] [options]",
 		.summary =
 			"Shows the techniques that were found, or the parameters, legal values and counters of one.\n"
-			"Plugins are looked for in $NEXUS_TECHNIQUE_PATH, too.",
+			"Plugins are looked for in the folders of --path, in those of $NEXUS_TECHNIQUE_PATH (a:b), in\n"
+			"lib/nexus/techniques of the installation, and in techniques/ beside the program. The first\n"
+			"one of a name is taken. Experiments name folders of their own under `techniques`.",
 		.example = "  nexus list paged_attention --format md",
 		.opts = opts,
 		.max_args = 1,

@@ -25,20 +25,27 @@ static bool built(void *ctx, const char *technique)
 	return nx_registry_find(ctx, technique, NULL) != NULL;
 }
 
-static int show(const char *path, const struct nx_experiment *x, enum nx_table_format format,
-                struct nx_err *err)
+struct shown {
+	const struct nx_experiment *x;
+	enum nx_table_format format;
+};
+
+static int show(void *ctx, const char *path, int *status, struct nx_err *err)
 {
+	const struct shown *what = ctx;
 	struct nx_run *run = NULL;
 	struct nx_text text;
 	/* The registry is only read. */
-	const struct nx_profile_options o = {.built = built,
-	                                     .ctx = (void *)(size_t)nx_experiment_registry(x)};
+	const struct nx_profile_options o = {
+		.built = built, .ctx = (void *)(size_t)nx_experiment_registry(what->x)};
 	nx_text_init(&text);
 	int rc = nx_run_read(&run, path, err);
 	if (!rc)
-		rc = nx_profile_write(run, &o, format, &text, err);
+		rc = nx_profile_write(run, &o, what->format, &text, err);
 	if (!rc && text.s)
 		fputs(text.s, stdout);
+	if (!rc)
+		*status = nx_output_verdict(run);
 	nx_text_release(&text);
 	nx_run_destroy(run);
 	return rc;
@@ -62,10 +69,9 @@ static int profile(const struct profile_args *a, enum nx_table_format format, in
 	struct nx_err err = {0};
 	struct nx_profile_setup s = {0};
 	struct nx_model *model = NULL;
-	struct nx_sweep_result result = {0};
 	char output[4096] = "";
-	bool kept;
-	int status = NX_EXIT_DONE, rc = nx_conduct_check_environment(&err);
+	struct nx_conducted end = {0};
+	int rc = nx_conduct_check_environment(&err);
 	if (!rc)
 		rc = nx_profile_setup(&s, &a->config, &err);
 	if (!rc)
@@ -85,6 +91,7 @@ static int profile(const struct profile_args *a, enum nx_table_format format, in
 			.profile = true,
 			.child = {.fd = -1, .err_fd = -1},
 		};
+		struct shown what = {s.x, format};
 		const struct nx_conduct conduct = {
 			.crew = &crew,
 			.shape = nx_model_shape(model),
@@ -93,19 +100,15 @@ static int profile(const struct profile_args *a, enum nx_table_format format, in
 			.discard = true,
 			.argc = argc,
 			.argv = argv,
+			.show = show,
+			.ctx = &what,
 		};
 		nx_child_catch_signals();
-		rc = nx_conduct(&conduct, &result, &kept, &err);
+		rc = nx_conduct(&conduct, &end, &err);
 	}
+	int status = rc ? nx_say_err(&err) : end.status;
 	if (!rc)
-		rc = show(output, s.x, format, &err);
-	if (rc) {
-		status = nx_say_err(&err);
-	} else {
 		fprintf(stderr, "run file: %s\n", output);
-		if (result.n_failed || !result.n_figures)
-			status = NX_EXIT_CELL_FAILED;
-	}
 	nx_model_close(model);
 	nx_profile_setup_release(&s);
 	return status;

@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/conduct.h"
 #include "cli/output.h"
+#include "measure/stats.h"
 
 #define CALIBRATE_DRY_S 0.5
 
@@ -20,46 +21,46 @@ struct run_args {
 };
 
 /* The end of a sweep that did not reach its end: the shards stay. */
-static int interrupted(const struct run_args *a, const char *output,
-                       const struct nx_sweep_result *r)
+static int interrupted(const struct run_args *a, const char *output, size_t n)
 {
-	nx_say("interrupted after %zu trials; go on with: nexus run %s --resume -o %s",
-	       r->n_run + r->n_kept, a->files.v[0], output);
+	if (n)
+		nx_say("interrupted after %zu trials; go on with: nexus run %s --resume -o %s", n,
+		       a->files.v[0], output);
+	else
+		nx_say("interrupted before the first trial was done");
 	return NX_EXIT_CELL_FAILED;
+}
+
+static int summary(void *ctx, const char *path, int *status, struct nx_err *err)
+{
+	(void)ctx;
+	return nx_output_summary(path, status, err);
 }
 
 static int sweep(const struct run_args *a, const struct nx_conduct *conduct)
 {
 	struct nx_err err = {0};
-	struct nx_sweep_result result = {0};
+	struct nx_conducted end;
 	const struct nx_experiment *x = conduct->crew->x;
 	size_t n_cells;
-	bool kept = false;
 	nx_experiment_cells(x, &n_cells);
 	fprintf(stderr, "%s: %zu cells, up to %d rounds, %s\n", x->name, n_cells, x->trials.max,
 	        conduct->output);
-	int rc = nx_conduct(conduct, &result, &kept, &err);
-	if (rc && nx_child_signal() && kept)
-		return interrupted(a, conduct->output, &result);
-	if (!rc)
-		rc = nx_output_summary(conduct->output, &err);
+	if (x->trials.max < NX_VERDICT_ROUNDS && x->n_stacks > 1)
+		nx_say("verdicts take %d rounds: with trials: %d none will be given",
+		       NX_VERDICT_ROUNDS, x->trials.max);
+	int rc = nx_conduct(conduct, &end, &err);
+	if (end.interrupted)
+		return interrupted(a, conduct->output, end.n_kept);
 	if (rc) {
 		int status = nx_say_err(&err);
-		if (kept)
+		if (end.n_kept)
 			nx_say("finished trials are kept; when that is put right: nexus run %s --resume -o %s",
 			       a->files.v[0], conduct->output);
 		return status;
 	}
-	int status = NX_EXIT_DONE;
-	if (result.n_failed) {
-		nx_say("%zu of %zu cells failed", result.n_failed, n_cells);
-		status = NX_EXIT_CELL_FAILED;
-	} else if (!result.n_figures) {
-		nx_say("no cell gave figures: all %zu were skipped, see above", n_cells);
-		status = NX_EXIT_CELL_FAILED;
-	}
 	printf("%s\n", conduct->output);
-	return status;
+	return end.status;
 }
 
 static int run(const struct run_args *a, int argc, char **argv)
@@ -105,6 +106,7 @@ static int run(const struct run_args *a, int argc, char **argv)
 				.force = a->force,
 				.argc = argc,
 				.argv = argv,
+				.show = summary,
 			};
 			status = sweep(a, &conduct);
 		} else {

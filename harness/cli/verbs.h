@@ -30,6 +30,7 @@ enum nx_exit {
 	X(plot, "plot", "charts of a run file")                                                    \
 	X(generate, "generate", "continue a prompt with a model")                                  \
 	X(bench, "bench", "speed of the whole engine against this device's measured peaks")        \
+	X(new_technique, "new-technique", "write a folder with a technique of your own")           \
 	X(doctor, "doctor", "is this machine fit to measure on, and what would its figures lack")
 
 #define X(fn, verb, summary) int nx_verb_##fn(int argc, char **argv);

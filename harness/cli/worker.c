@@ -3,9 +3,11 @@
  * worker.c: the process that holds the model and the device and runs trials for its parent. It may crash,
  * hang or run out of memory: the parent writes that down. What it says and hears: wire.h.
  */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -28,6 +30,15 @@ struct worker {
 	struct nx_runner_config cfg;
 	struct nx_workload *workload;
 };
+
+/* How often this process was let go on after a stop. */
+static volatile sig_atomic_t n_continued;
+
+static void on_continue(int sig)
+{
+	(void)sig;
+	n_continued++;
+}
 
 static void tell_phase(void *ctx, const char *name)
 {
@@ -138,6 +149,7 @@ static int op_trial(struct worker *w, const json_t *msg, struct nx_err *err)
 	struct nx_request_set set = {0};
 	struct nx_trial t;
 	struct nx_err why = {0};
+	sig_atomic_t before = n_continued;
 	int rc = nx_workload_requests(w->workload, cell, job.round, &set, &why);
 	if (rc) {
 		/* The requests of one cell cannot be made: that is the cell's row. */
@@ -151,6 +163,11 @@ static int op_trial(struct worker *w, const json_t *msg, struct nx_err *err)
 		job.reqs = set.reqs;
 		job.n_reqs = set.n;
 		nx_runner_trial(w->runner, &job, &t);
+	}
+	if (t.status == NX_STATUS_OK && n_continued != before) {
+		t.status = NX_STATUS_THROTTLED;
+		snprintf(t.cause, sizeof(t.cause),
+		         "the worker was stopped and continued during the trial (Ctrl-Z, SIGSTOP)");
 	}
 	rc = nx_shard_write_file(dir, &t, err);
 	if (!rc)
@@ -196,6 +213,10 @@ int nx_verb_worker(int argc, char **argv)
 	int64_t fd = -1;
 	if (nx_parse_i64(argv[1], &fd) || fd < 0 || fd > 1024)
 		return NX_EXIT_USAGE;
+	struct sigaction sa = {.sa_handler = on_continue, .sa_flags = SA_RESTART};
+	sigaction(SIGCONT, &sa, NULL);
+	prctl(PR_SET_NAME,
+	      "nexus-worker"); /* started as /proc/self/exe, it would be called "exe" */
 	struct worker w = {.fd = (int)fd, .perf = {.fd = {-1, -1, -1}}};
 	struct nx_err err = {0};
 	FILE *in = fdopen(dup(w.fd), "re");

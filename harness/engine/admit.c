@@ -77,7 +77,7 @@ static int preempt(struct nx_engine *e, struct nx_step *st, int32_t i, struct nx
 			return nx_fail(err, rc, "%s", full.msg);
 	}
 	if (!swap) {
-		s->len = s->slack = s->n_dropped = s->redo = 0;
+		s->len = s->slack = s->n_dropped = s->redo = s->ahead = 0;
 		s->lives++;
 	}
 	s->n_published = 0;
@@ -118,7 +118,9 @@ static int reserve(struct nx_engine *e, const struct nx_seq *s, int32_t rows, st
 	for (;;) {
 		int32_t target = nx_kv_rows(e, s, rows);
 		int rc = nx_store_reserve(&e->store, s->place, s->len - s->slack, target, err);
-		if (rc != NX_ENOSPC || !nx_prefix_evict(e, target))
+		int64_t lacks = nx_store_round(&e->store, target) -
+		                e->store.places[s->place].held - e->store.pool.free_rows;
+		if (rc != NX_ENOSPC || !nx_prefix_evict(e, lacks > 0 ? lacks : 1))
 			return rc;
 	}
 }
@@ -183,20 +185,22 @@ static struct nx_seq *new_child(struct nx_engine *e, int32_t parent, uint32_t sa
 }
 
 /* What the sequence finds in its place: swapped rows, a cached prefix, or nothing. */
-static int fill_place(struct nx_engine *e, struct nx_step *st, struct nx_seq *s, int32_t rows,
-                      struct nx_err *err)
+static int fill_place(struct nx_engine *e, struct nx_step *st, struct nx_seq *s,
+                      const struct nx_grant *g, struct nx_err *err)
 {
 	bool swapped = s->swapped.rows != NULL, match = e->prefix && !swapped;
+	int32_t rows = swapped ? s->swapped.n_rows : 0;
 	int rc = 0;
 	/* Blocks are shared before room is made for the rest; a run is there before anything is copied into it. */
 	if (match && e->store.geo.blocks)
 		rc = nx_prefix_start(e, s, err);
-	/* A chunk begins where the match ends; the whole text needs no more room for being matched. */
-	int32_t whole = s->n_tokens > rows ? s->n_tokens : rows;
-	if (match)
-		rows = s->len + rows < whole ? s->len + rows : whole;
+	else if (match)
+		rows = s->n_tokens;
+	/* What was granted comes after what was matched. */
+	int32_t pending = nx_seq_pending(s);
+	int32_t want = s->len + (g->rows < pending ? g->rows : pending) + g->pad;
 	if (!rc)
-		rc = reserve(e, s, s->len > rows ? s->len : rows, err);
+		rc = reserve(e, s, want > rows ? want : rows, err);
 	if (!rc && match && !e->store.geo.blocks)
 		rc = nx_prefix_start(e, s, err);
 	if (!rc && swapped) {
@@ -223,7 +227,7 @@ static int start(struct nx_engine *e, struct nx_step *st, struct nx_grant *g, in
 			s->req->id, samples, e->n_free_places);
 	bool resumed = s->n_preempted > 0, swapped = s->swapped.rows != NULL;
 	enter(e, i);
-	int rc = fill_place(e, st, s, rows, err);
+	int rc = fill_place(e, st, s, g, err);
 	for (int32_t k = 1; k < samples && !rc; k++) {
 		struct nx_seq *c = new_child(e, i, (uint32_t)k);
 		if (!c)
@@ -245,7 +249,7 @@ static int start(struct nx_engine *e, struct nx_step *st, struct nx_grant *g, in
 		}
 		nx_seq_leave(e, i);
 		s->len = len;
-		s->n_published = 0;
+		s->n_published = s->ahead = 0;
 		return rc;
 	}
 	/* Fewer rows are left to compute after a match. */

@@ -53,8 +53,8 @@ struct nx_engine_config {
 	int32_t max_rows; /* most rows of one forward; 0 = what batch_size whole prompts take */
 	uint64_t kv_budget_bytes; /* 0 = no limit */
 	bool invariant;
-	bool plan_ahead; /* plan step n + 1 before step n's tokens are read */
-	bool check;      /* tests: verify the store's invariants after every step */
+	bool plan_ahead;                /* plan step n + 1 before step n's tokens are read */
+	bool check;                     /* tests: verify the store's invariants after every step */
 	const struct nx_replay *replay; /* borrowed; NULL = the sampler's own verdicts */
 };
 
@@ -68,6 +68,7 @@ enum nx_finish {
 #define X(id, name) NX_FINISH_##id,
 	NX_FINISH_REASONS(X)
 #undef X
+		NX_FINISH_COUNT
 };
 
 struct nx_request {
@@ -78,7 +79,8 @@ struct nx_request {
 	int32_t priority;
 	bool ignore_eos;
 	struct nx_sampler sampler; /* request and sample are filled in by the engine */
-	const int32_t *force; /* teacher forcing: max_out tokens fed instead of the drawn ones, or NULL; drafted
+	const int32_t *
+		force; /* teacher forcing: max_out tokens fed instead of the drawn ones, or NULL; drafted
 	                         rows are then accepted where they equal it */
 };
 
@@ -102,10 +104,10 @@ struct nx_step_info {
 	int32_t phase;             /* enum nx_phase */
 	int32_t rows[NX_ROW_KIND_COUNT];
 	int32_t n_seqs, n_emit, n_waiting;
-	int32_t n_accepted; /* drafted rows that were accepted */
-	int32_t replayed;   /* 1 = by a verdict that was given */
-	uint64_t draft_ns;  /* host time of drafting; with a synchronous device all of it */
-	int32_t n_preempted;                /* in this step */
+	int32_t n_accepted;  /* drafted rows that were accepted */
+	int32_t replayed;    /* 1 = by a verdict that was given */
+	uint64_t draft_ns;   /* host time of drafting; with a synchronous device all of it */
+	int32_t n_preempted; /* in this step */
 	int64_t kv_used, kv_held, kv_total; /* rows with a token in them / reserved / pool */
 };
 

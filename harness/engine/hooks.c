@@ -32,6 +32,12 @@ static void host_release(void *ctx, int32_t block)
 		return;
 }
 
+static bool host_idle(void *ctx, int32_t block)
+{
+	const struct nx_owner_ctx *o = ctx;
+	return nx_store_idle(&o->e->store, block);
+}
+
 static void fill_host(struct nx_engine *e, struct nx_slot_hook *h)
 {
 	const struct nx_shape *s = &e->w->shape;
@@ -59,6 +65,7 @@ static void fill_host(struct nx_engine *e, struct nx_slot_hook *h)
 		.free = host_free,
 		.kv_hold = host_hold,
 		.kv_release = host_release,
+		.kv_idle = host_idle,
 	};
 }
 

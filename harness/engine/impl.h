@@ -9,7 +9,8 @@
  *     propose.c   how many rows the drafter wants, and which (host drafters)
  *     plan.c      rows, emits and commits, written to one buffer and uploaded
  *     forward.c   draft, the pass over all rows, verdict, commit
- *     loop.c      arrivals, the order of all this, results, retirement
+ *     reconcile.c results, one step late while planning ahead
+ *     loop.c      arrivals, the order of all this, retirement
  *
  * Counts while the host plans ahead. What a step in flight accepts of its drafts is not known yet, so len and
  * n_out of a sequence are upper bounds; `slack` is how much of them drafts in flight may take back.
@@ -55,6 +56,7 @@ struct nx_seq {
 	int32_t slack;         /* drafted rows in flight, counted in n_out and len as if accepted */
 	int32_t n_dropped;     /* rows that the layout dropped: the next position is len + n_dropped */
 	int32_t n_published;   /* leading rows that a prefix cache was offered or gave */
+	int32_t ahead;         /* rows by which the drafter's group starts ahead of len, after a hit */
 	int32_t n_rounds;      /* rounds of drafting */
 	int32_t last_drafted, last_accepted; /* of the latest round read; -1 = none */
 	int32_t lives;    /* tells apart what was computed before and after a recomputing preemption */
@@ -283,6 +285,9 @@ void nx_plan_drop(struct nx_engine *e, struct nx_step *st, int32_t place, int32_
 int nx_plan_build(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
 /* Length, last token, sampler. swapped: the drafter's length comes back with the rows. */
 void nx_plan_init_place(struct nx_engine *e, struct nx_step *st, int32_t i, bool swapped);
+
+/* reconcile.c: waits for a step and hands out its tokens. */
+int nx_reconcile(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
 
 /* forward.c */
 int nx_forward(struct nx_engine *e, struct nx_step *st, struct nx_err *err);

@@ -66,7 +66,7 @@ void nx_plan_init_place(struct nx_engine *e, struct nx_step *st, int32_t i, bool
 	struct nx_sampler *sampler =
 		(struct nx_sampler *)(void *)(st->host + e->lay.samplers) + e->n_inits;
 	*init = (struct place_init){
-		.place = s->place, .len = s->len, .group = swapped ? -1 : s->len};
+		.place = s->place, .len = s->len, .group = swapped ? -1 : s->len + s->ahead};
 	init->last = s->n_tokens > 0 ? s->tokens[s->n_tokens - 1] : 0;
 	*sampler = s->req->sampler;
 	sampler->request = s->req->id;

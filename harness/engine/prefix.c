@@ -33,16 +33,17 @@ int nx_prefix_start(struct nx_engine *e, struct nx_seq *s, struct nx_err *err)
 		return nx_fail(err, NX_EBUG,
 		               "%s matched %d of %d tokens; legal: a multiple of %d below %d",
 		               e->prefix->t->name, m, n, bs, n);
-	/* A drafter that needs the last row's feature gets it by a REDO row; with a grouped codec that row's group
-	 * is no longer there in full precision, so the hit is shortened by a block instead. */
-	if (m && e->needs.wants_feature && e->codec_layout.window > 1)
-		m -= bs;
 	if (!m)
 		return 0;
 	int rc = nx_store_share(&e->store, s->place, e->matched, m / bs, err);
 	if (rc)
 		return rc;
-	s->len = s->n_published = m;
+	/* A drafter that needs the last row's feature gets it by a REDO row. With a grouped codec that row's group is
+	 * no longer there in full precision: then the last block is computed again for the target, and the drafter's
+	 * rows of it, which cannot be without the feature before them, stand. */
+	s->ahead = e->needs.wants_feature && e->codec_layout.window > 1 ? bs : 0;
+	s->len = m - s->ahead;
+	s->n_published = m;
 	s->redo = e->needs.wants_feature && e->codec_layout.window == 1;
 	return 0;
 }

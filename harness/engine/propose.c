@@ -48,8 +48,10 @@ int32_t nx_propose(struct nx_engine *e, struct nx_step *st, struct nx_seq *s, in
 		e->overridden = true;
 	}
 	s->n_rounds++;
-	if (cap <= 0)
+	if (cap <= 0) {
+		*override = (struct nx_override){.kind = NX_OVERRIDE_OWN};
 		return 0;
+	}
 	struct nx_draft_seq seq = {
 		.seq = s->place,
 		.request = s->req->id,
@@ -68,6 +70,9 @@ int32_t nx_propose(struct nx_engine *e, struct nx_step *st, struct nx_seq *s, in
 	if (n == NX_UNDRAFTABLE)
 		s->undraftable = true;
 	n = n < 0 ? 0 : n > cap ? cap : n;
+	/* Near its end a sequence drafts less than the trace did: as deep as there is. */
+	if (override->kind == NX_OVERRIDE_LEAF && override->value >= n)
+		*override = (struct nx_override){.kind = NX_OVERRIDE_DEPTH, .value = n};
 	if (host)
 		write_rows(e, st, s, n);
 	st->info.draft_ns += nx_now_ns() - begin;

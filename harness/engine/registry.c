@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "engine/registry.h"
 
@@ -36,20 +37,33 @@ static const char *keep(struct nx_registry *r, const char *s)
 	return c;
 }
 
-static int add(struct nx_registry *r, const char *path, struct nx_err *err)
+/* The same file reached by two paths. */
+static bool same_file(const char *a, const char *b)
+{
+	struct stat x, y;
+	return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+static int add(struct nx_registry *r, const char *path, enum nx_origin origin, struct nx_err *err)
 {
 	struct nx_plugin p = {0};
 	struct nx_err why = {0};
 	const char *kept = keep(r, path);
 	if (!kept)
 		return oom(err);
+	for (size_t i = 0; i < r->n; i++)
+		if (same_file(r->plugins[i].path, kept))
+			return 0; /* a folder that was named twice */
 	if (nx_plugin_load(kept, &p, &why)) {
 		p = (struct nx_plugin){.path = kept, .error = keep(r, why.msg)};
 		if (!p.error)
 			return oom(err);
-	} else if (nx_registry_find(r, p.technique->name, NULL)) {
-		return 0; /* the first found wins */
+	} else {
+		const struct nx_plugin *first = nx_registry_find(r, p.technique->name, NULL);
+		if (first)
+			p = (struct nx_plugin){.path = kept, .hidden_by = first->path};
 	}
+	p.origin = origin;
 	if (r->n == r->cap) {
 		size_t cap = r->cap ? 2 * r->cap : 32;
 		struct nx_plugin *q = realloc(r->plugins, cap * sizeof(*q));
@@ -69,7 +83,7 @@ static int is_plugin_name(const struct dirent *d)
 	       !strstr(d->d_name, "_cuda.so");
 }
 
-static int scan(struct nx_registry *r, const char *dir, struct nx_err *err)
+static int scan(struct nx_registry *r, const char *dir, enum nx_origin origin, struct nx_err *err)
 {
 	struct dirent **names;
 	int rc = 0;
@@ -81,7 +95,7 @@ static int scan(struct nx_registry *r, const char *dir, struct nx_err *err)
 		char path[4096];
 		snprintf(path, sizeof(path), "%s/%s", dir, names[i]->d_name);
 		if (!rc)
-			rc = add(r, path, err);
+			rc = add(r, path, origin, err);
 		free(names[i]);
 	}
 	free(names);
@@ -97,7 +111,7 @@ static int scan_env(struct nx_registry *r, struct nx_err *err)
 		size_t n = strcspn(env, ":");
 		snprintf(dir, sizeof(dir), "%.*s", (int)n, env);
 		if (n)
-			rc = scan(r, dir, err);
+			rc = scan(r, dir, NX_ORIGIN_ENVIRONMENT, err);
 		env += n + (env[n] == ':');
 	}
 	return rc;
@@ -109,16 +123,16 @@ int nx_registry_open(struct nx_registry **out, const char *const *dirs, size_t n
 	struct nx_registry *r = calloc(1, sizeof(*r));
 	int rc = r ? 0 : oom(err);
 	for (size_t i = 0; i < n_dirs && !rc; i++)
-		rc = scan(r, dirs[i], err);
+		rc = scan(r, dirs[i], NX_ORIGIN_GIVEN, err);
 	if (!rc)
 		rc = scan_env(r, err);
 	if (!rc && exe_dir) {
 		char dir[4096];
 		snprintf(dir, sizeof(dir), "%s/../lib/nexus/techniques", exe_dir);
-		rc = scan(r, dir, err);
+		rc = scan(r, dir, NX_ORIGIN_INSTALLED, err);
 		snprintf(dir, sizeof(dir), "%s/techniques", exe_dir);
 		if (!rc)
-			rc = scan(r, dir, err);
+			rc = scan(r, dir, NX_ORIGIN_BUILT, err);
 	}
 	if (rc) {
 		nx_registry_close(r);
@@ -137,6 +151,16 @@ void nx_registry_close(struct nx_registry *r)
 	free(r->strings);
 	free(r->plugins);
 	free(r);
+}
+
+const char *nx_origin_text(enum nx_origin o)
+{
+	static const char *const text[] = {
+#define X(e, t) t,
+		NX_ORIGINS(X)
+#undef X
+	};
+	return text[o];
 }
 
 size_t nx_registry_count(const struct nx_registry *r)

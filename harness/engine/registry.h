@@ -6,7 +6,7 @@
  * experiment's), $NEXUS_TECHNIQUE_PATH (colon-separated), $PREFIX/lib/nexus/techniques, and
  * `techniques/` beside the binary. A file that is no valid plugin is kept as a rejected entry with its
  * sentence, so that `nexus list` can show it; it does not make open fail. Of two plugins of one name the
- * first found wins. Tables point into the shared objects, which are never unloaded.
+ * first found wins; the other is kept as a hidden entry, so that nobody measures an old copy unawares. Tables point into the shared objects, which are never unloaded.
  */
 #ifndef NEXUS_ENGINE_REGISTRY_H
 #define NEXUS_ENGINE_REGISTRY_H
@@ -31,11 +31,27 @@ enum nx_slot {
 		NX_SLOT_COUNT
 };
 
+/* X(ENUM, text): where a plugin was found, in the order of the search. */
+#define NX_ORIGINS(X)                                                                              \
+	X(GIVEN, "given") /* by the experiment's `techniques`, or --path */                        \
+	X(ENVIRONMENT, "$NEXUS_TECHNIQUE_PATH")                                                    \
+	X(INSTALLED, "installed")                                                                  \
+	X(BUILT, "beside the program")
+
+enum nx_origin {
+#define X(e, text) NX_ORIGIN_##e,
+	NX_ORIGINS(X)
+#undef X
+};
+
 struct nx_plugin {
-	const struct nx_technique *technique; /* NULL when rejected */
+	const struct nx_technique *technique; /* NULL when rejected or hidden */
 	const char *path;
 	const char *error; /* why it was rejected, or NULL */
-	uint32_t slots;    /* bit mask of 1 << enum nx_slot */
+	const char
+		*hidden_by; /* path of the plugin of the same name that was found first, or NULL */
+	enum nx_origin origin;
+	uint32_t slots; /* bit mask of 1 << enum nx_slot */
 	int32_t n_params, n_counters;
 };
 
@@ -55,6 +71,7 @@ const struct nx_plugin *nx_registry_find(const struct nx_registry *r, const char
                                          const char **nearest);
 
 const char *nx_slot_name(enum nx_slot s);
+const char *nx_origin_text(enum nx_origin o);
 /* Parses text as a value of p: type, range, choices. The sentence does not name the place. */
 int nx_param_parse(const struct nx_param *p, const char *text, struct nx_value *out,
                    struct nx_err *err);

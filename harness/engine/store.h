@@ -107,6 +107,7 @@ int nx_store_share(struct nx_store *s, int32_t place, const int32_t *blocks, int
 /* For a prefix cache: see kv_hold and kv_release of struct nx_host. */
 int32_t nx_store_hold(struct nx_store *s, int32_t place, int32_t index);
 int nx_store_let_go(struct nx_store *s, int32_t block, struct nx_err *err);
+bool nx_store_idle(const struct nx_store *s, int32_t block);
 /* Rows that eviction could free. */
 int64_t nx_store_evictable(const struct nx_store *s);
 /* Rows [first, first + n) of a place with len rows go; later rows move down. Whole blocks where there are. */

@@ -245,6 +245,11 @@ int nx_store_let_go(struct nx_store *s, int32_t block, struct nx_err *err)
 	return 0;
 }
 
+bool nx_store_idle(const struct nx_store *s, int32_t block)
+{
+	return s->hold_pool && block >= 0 && block < s->hold_pool->n_blocks && idle_held(s, block);
+}
+
 int64_t nx_store_evictable(const struct nx_store *s)
 {
 	return s->hold_pool == &s->pool ? (int64_t)s->n_idle_held * s->pool.block_size : 0;

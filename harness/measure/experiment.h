@@ -28,6 +28,9 @@ struct nx_named_stack {
 		*spec; /* canonical one-line text of all layers and values; hashed into cell ids */
 };
 
+/* How each round visits the cells: in an order of its own, or as the sweep lists them. */
+enum nx_order { NX_ORDER_SHUFFLED, NX_ORDER_SORTED };
+
 struct nx_trials {
 	int32_t min, max; /* equal when exact */
 	double rel_ci; /* stop when the relative half-width of the headline's interval is below; 0 = never */
@@ -70,6 +73,7 @@ struct nx_experiment {
 	int32_t num_requests;      /* total, or 0 */
 	int32_t requests_per_slot; /* times the batch size, when num_requests is 0 */
 	struct nx_trials trials;
+	enum nx_order order;
 	double min_effect; /* default 0.01 */
 	size_t reference;  /* index into stacks */
 	struct nx_slo slo;

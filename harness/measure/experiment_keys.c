@@ -8,11 +8,12 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "measure/experiment_internal.h"
+#include "measure/stats.h"
 
 static const char *const top_keys[] = {
 	"model",   "device",   "base",       "dtype",        "invariant", "threads",    "kv_memory",
 	"timeout", "workload", "sweep",      "num_requests", "trials",    "min_effect", "reference",
-	"goodput", "gate",     "techniques", "include",      "stacks",
+	"goodput", "gate",     "techniques", "include",      "stacks",    "order",
 };
 static const char *const workload_keys[] = {
 	"prompts", "samples", "seed", "ignore_eos", "temperature", "top_k", "top_p", "min_p",
@@ -23,6 +24,7 @@ static const char *const goodput_keys[] = {"ttft", "tpot", "e2el"};
 static const char *const devices[] = {"cpu"};
 static const char *const bases[] = {"tuned", "plain"};
 static const char *const dtypes[] = {"bf16", "f32"};
+static const char *const orders[] = {"shuffled", "sorted"}; /* as enum nx_order */
 
 int nx_check_top_keys(const struct nx_yaml *root, struct nx_err *err)
 {
@@ -70,13 +72,14 @@ static int load_run(struct nx_loading *l, struct nx_err *err)
 {
 	struct nx_experiment *x = &l->full->x;
 	const struct nx_yaml *r = l->root, *v;
-	int device = 0, base = 0, dtype = 0, rc;
+	int device = 0, base = 0, dtype = 0, order = NX_ORDER_SHUFFLED, rc;
 	x->timeout_s = 600;
 	x->min_effect = 0.01;
 	x->gate = true;
 	if ((rc = opt_choice(r, "device", devices, NX_N(devices), &device, err)) != 0 ||
 	    (rc = opt_choice(r, "base", bases, NX_N(bases), &base, err)) != 0 ||
 	    (rc = opt_choice(r, "dtype", dtypes, NX_N(dtypes), &dtype, err)) != 0 ||
+	    (rc = opt_choice(r, "order", orders, NX_N(orders), &order, err)) != 0 ||
 	    (rc = opt_bool(r, "invariant", &x->invariant, err)) != 0 ||
 	    (rc = opt_bool(r, "gate", &x->gate, err)) != 0 ||
 	    (rc = opt_i32(r, "threads", 0, 4096, &x->threads, err)) != 0 ||
@@ -93,6 +96,7 @@ static int load_run(struct nx_loading *l, struct nx_err *err)
 	}
 	x->device = devices[device];
 	x->base = bases[base];
+	x->order = (enum nx_order)order;
 	x->dtype = dtype == 0 ? NX_BF16 : NX_F32;
 	return 0;
 }
@@ -246,13 +250,13 @@ static int load_trials(struct nx_loading *l, struct nx_err *err)
 	if (!v)
 		return 0;
 	if (v->kind == NX_YAML_LIST)
-		return nx_yaml_illegal(v, "an integer, or {min: 3, max: 30, rel_ci: 0.02}", err);
+		return nx_yaml_illegal(v, "an integer, or {min: 6, max: 30, rel_ci: 0.02}", err);
 	if (v->kind != NX_YAML_MAP) {
 		rc = nx_yaml_i32(v, 1, 10000, &t->min, err);
 		t->max = t->min;
 		return rc;
 	}
-	*t = (struct nx_trials){.min = 3, .max = 30, .rel_ci = 0.02};
+	*t = (struct nx_trials){.min = NX_VERDICT_ROUNDS, .max = 30, .rel_ci = 0.02};
 	if ((rc = nx_yaml_check_map(v, trials_keys, NX_N(trials_keys), err)) != 0 ||
 	    (rc = opt_i32(v, "min", 1, 10000, &t->min, err)) != 0)
 		return rc;

@@ -12,10 +12,21 @@
 
 const char *nx_resolve(struct nx_loading *l, const char *path, bool (*exists)(const char *))
 {
+	/* What came with the program: experiments/ of the checkout, or of the installation. */
+	static const char *const ours[] = {"../experiments", "../share/nexus/experiments"};
 	const char *beside = nx_path_join(l->arena, l->dir, path);
 	if (beside && exists(beside))
 		return beside;
-	return exists(path) ? path : NULL;
+	if (exists(path))
+		return path;
+	for (size_t i = 0; l->exe_dir && path[0] != '/' && i < sizeof(ours) / sizeof(ours[0]);
+	     i++) {
+		const char *there =
+			nx_arena_printf(l->arena, "%s/%s/%s", l->exe_dir, ours[i], path);
+		if (there && exists(there))
+			return there;
+	}
+	return NULL;
 }
 
 static int named_model(struct nx_loading *l, const struct nx_yaml *v, struct nx_err *err)

@@ -2,15 +2,18 @@
  *
  * runner.c: see runner.h.
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "engine/clock.h"
 #include "measure/gate.h"
 #include "measure/recorder.h"
 #include "measure/runner.h"
+#include "measure/start.h"
 #include "measure/system.h"
 #include "measure/warmup.h"
 
@@ -23,6 +26,7 @@ struct nx_runner {
 	struct nx_engine_config made;
 	char cell[17];
 	struct nx_warmup warmup;
+	struct nx_start start;
 };
 
 int nx_runner_create(struct nx_runner **out, const struct nx_runner_config *c, struct nx_err *err)
@@ -109,6 +113,7 @@ static int engine_for(struct nx_runner *r, const struct nx_cell *cell, int32_t l
 		r->engine = NULL;
 		return rc;
 	}
+	nx_start_take(&r->start, r->engine);
 	snprintf(r->cell, sizeof(r->cell), "%s", cell->id);
 	return 0;
 }
@@ -153,8 +158,14 @@ static void collect(struct nx_runner *r, struct nx_trial *t)
 		t->n_counters = NX_TRIAL_COUNTER_MAX;
 }
 
+/* What the run's end says about it beside the trial itself. */
+struct aftermath {
+	size_t n_lost; /* events that did not fit the record */
+	double stolen; /* cores that the hypervisor took; NaN = unknown */
+};
+
 static int timed_run(struct nx_runner *r, const struct nx_runner_job *job, struct nx_trial *t,
-                     size_t *n_lost, struct nx_err *err)
+                     struct aftermath *after_run, struct nx_err *err)
 {
 	struct nx_recorder rec;
 	int rc = nx_recorder_init(&rec, t, job->reqs, job->n_reqs, err);
@@ -182,6 +193,7 @@ static int timed_run(struct nx_runner *r, const struct nx_runner_job *job, struc
 	nx_cpu_sample(&after);
 	nx_perf_read(perf, p1);
 	t->load_other = nx_cpu_load_other(&before, &after);
+	after_run->stolen = nx_cpu_load_stolen(&before, &after);
 	t->perf_cycles = nx_perf_delta(p0[NX_PERF_CYCLES], p1[NX_PERF_CYCLES]);
 	t->perf_instructions = nx_perf_delta(p0[NX_PERF_INSTRUCTIONS], p1[NX_PERF_INSTRUCTIONS]);
 	t->perf_llc_misses = nx_perf_delta(p0[NX_PERF_LLC_MISSES], p1[NX_PERF_LLC_MISSES]);
@@ -189,7 +201,7 @@ static int timed_run(struct nx_runner *r, const struct nx_runner_job *job, struc
 		end_with(
 			t, NX_STATUS_THROTTLED,
 			"the CPU throttled itself for heat during the trial; cool the machine and resume");
-	*n_lost = rec.n_lost;
+	after_run->n_lost = rec.n_lost;
 	nx_recorder_release(&rec);
 	if (!rc)
 		collect(r, t);
@@ -213,10 +225,46 @@ static void compute(struct nx_runner *r, struct nx_trial *t)
 	nx_trial_compute(t, &mc);
 }
 
+/* Who it was is looked up only now: whoever disturbs a trial for half a second is mostly still there. */
+static void disturbed(const struct nx_runner *r, struct nx_trial *t, double stolen)
+{
+	char text[NX_ERR_MAX], who[128] = "";
+	struct nx_busy busy;
+	if (stolen > t->load_other / 2)
+		snprintf(
+			text, sizeof(text),
+			"the hypervisor gave %.2f cores to others during the trial (of %.2f cores taken; limit "
+			"%.2f); run on a machine of your own, or when its neighbours are quiet, and resume",
+			stolen, t->load_other, r->cfg.load_other_max);
+	else {
+		if (nx_busiest_other(0.05, &busy))
+			snprintf(who, sizeof(who), ", the busiest right after it was %s (pid %d)",
+			         busy.name, busy.pid);
+		snprintf(
+			text, sizeof(text),
+			"other processes took %.2f cores during the trial (limit %.2f)%s; stop them and resume",
+			t->load_other, r->cfg.load_other_max, who);
+	}
+	end_with(t, NX_STATUS_THROTTLED, text);
+}
+
+double nx_load_slack(double seconds)
+{
+	double n = (double)sysconf(_SC_NPROCESSORS_ONLN);
+	return NX_LOAD_SLACK_S * sqrt(fmax(n, 1)) / seconds;
+}
+
+/* In cores; short trials are counted roughly. */
+static double load_limit(const struct nx_runner *r, const struct nx_trial *t)
+{
+	return r->cfg.load_other_max + nx_load_slack((double)t->duration_ns / 1e9);
+}
+
 /* What the finished run says about itself. */
-static void judge(const struct nx_runner *r, struct nx_trial *t, size_t n_lost)
+static void judge(const struct nx_runner *r, struct nx_trial *t, const struct aftermath *after_run)
 {
 	char text[NX_ERR_MAX];
+	const size_t n_lost = after_run->n_lost;
 	if (t->gate.ran && t->gate.verdict == NX_GATE_FAILED) {
 		nx_gate_sentence(&t->gate, text, sizeof(text));
 		end_with(t, NX_STATUS_INEXACT, text);
@@ -224,27 +272,18 @@ static void judge(const struct nx_runner *r, struct nx_trial *t, size_t n_lost)
 		snprintf(text, sizeof(text),
 		         "%zu events of the run did not fit its record; report this", n_lost);
 		end_with(t, NX_STATUS_INVALID, text);
-	} else if (t->status == NX_STATUS_OK && t->duration_ns >= NX_LOAD_MIN_NS &&
-	           t->load_other > r->cfg.load_other_max) {
-		snprintf(
-			text, sizeof(text),
-			"other processes took %.2f cores during the trial (limit %.2f); stop them and resume",
-			t->load_other, r->cfg.load_other_max);
-		end_with(t, NX_STATUS_THROTTLED, text);
+	} else if (t->status == NX_STATUS_OK && t->load_other > load_limit(r, t)) {
+		disturbed(r, t, after_run->stolen);
 	}
 }
 
 static int start_state(struct nx_runner *r, struct nx_trial *t, struct nx_err *err)
 {
 	nx_engine_reset(r->engine);
-	struct nx_err why = {0};
-	if (!nx_engine_cold_check(r->engine, &why))
-		return 0;
-	t->status = NX_STATUS_INVALID;
-	return nx_fail(
-		err, NX_EBUG,
-		"the start state is not clean: %.400s; a technique of the stack keeps something over reset",
-		why.msg);
+	int rc = nx_start_check(&r->start, r->engine, err);
+	if (rc)
+		t->status = NX_STATUS_INVALID;
+	return rc;
 }
 
 static int32_t longest_of(const struct nx_runner_job *job)
@@ -291,7 +330,7 @@ void nx_runner_trial(struct nx_runner *r, const struct nx_runner_job *job, struc
 {
 	struct nx_err err = {0};
 	struct timespec wall;
-	size_t n_lost = 0;
+	struct aftermath after_run = {.stolen = NAN};
 	nx_trial_init(out);
 	memcpy(out->cell, job->cell->id, sizeof(out->cell));
 	out->cell_index = (int32_t)job->cell->index;
@@ -301,7 +340,7 @@ void nx_runner_trial(struct nx_runner *r, const struct nx_runner_job *job, struc
 	out->started_unix_ns = (int64_t)wall.tv_sec * 1000000000 + wall.tv_nsec;
 	if (!rc) {
 		phase(r, "the timed run");
-		rc = timed_run(r, job, out, &n_lost, &err);
+		rc = timed_run(r, job, out, &after_run, &err);
 		phase(r, "the metrics");
 	}
 	if (rc) {
@@ -312,5 +351,5 @@ void nx_runner_trial(struct nx_runner *r, const struct nx_runner_job *job, struc
 		return;
 	}
 	compute(r, out);
-	judge(r, out, n_lost);
+	judge(r, out, &after_run);
 }

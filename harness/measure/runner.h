@@ -16,9 +16,13 @@
 #include "measure/trial.h"
 
 /* A trial during which other processes took more than this many cores is THROTTLED: kept, but left out of
- * statistics. Shorter trials than NX_LOAD_MIN_NS are not judged: the kernel counts in ticks of 10 ms. */
+ * statistics. The kernel counts busy time in ticks of 10 ms, so that much is allowed on top: NX_LOAD_SLACK_S
+ * processor-seconds times the root of the number of processors (of 2 processors, 0.08 cores in a trial of
+ * half a second, 0.4 in one of 0.1 s). */
 #define NX_LOAD_OTHER_MAX 0.5
-#define NX_LOAD_MIN_NS 500000000ull
+#define NX_LOAD_SLACK_S 0.03
+/* That allowance in cores, for a trial of so many seconds. */
+double nx_load_slack(double seconds);
 
 struct nx_runner_config {
 	const struct nx_shape *shape;

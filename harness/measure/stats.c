@@ -122,22 +122,29 @@ double nx_t_p(double t, double df)
 	return beta_inc(df / (df + t * t), df / 2, 0.5);
 }
 
+/* Newton's method inside a bracket: p falls with t, its slope is twice the density. */
 double nx_t_quantile(double p, double df)
 {
-	double lo = 0, hi = 1;
+	double lo = 0, hi = 1, t;
 
 	if (!(p > 0 && p < 1) || !(df > 0))
 		return NAN;
 	while (nx_t_p(hi, df) > p && hi < 1e12)
 		hi *= 2;
+	double scale = 2 * exp(lgamma((df + 1) / 2) - lgamma(df / 2)) / sqrt(df * two_pi / 2);
+	t = (lo + hi) / 2;
 	for (int i = 0; i < 200 && hi - lo > 1e-13 * hi; i++) {
-		double mid = (lo + hi) / 2;
-		if (nx_t_p(mid, df) > p)
-			lo = mid;
+		double over = nx_t_p(t, df) - p;
+		if (over > 0)
+			lo = t;
 		else
-			hi = mid;
+			hi = t;
+		double next = t + over / (scale * pow(1 + t * t / df, -(df + 1) / 2));
+		if (fabs(next - t) <= 1e-14 * t)
+			return next;
+		t = next > lo && next < hi ? next : (lo + hi) / 2;
 	}
-	return (lo + hi) / 2;
+	return t;
 }
 
 /* ---- resampling -------------------------------------------------------------------------------
@@ -234,6 +241,49 @@ release:
 	return ci;
 }
 
+/* Mean of d, its standard error; the 95 % t interval. n >= 2. */
+static struct nx_interval t_interval(const double *d, size_t n, double *mean, double *se)
+{
+	double ss = 0;
+
+	*mean = nx_mean(d, n);
+	for (size_t i = 0; i < n; i++)
+		ss += (d[i] - *mean) * (d[i] - *mean);
+	*se = sqrt(ss / (double)(n - 1) / (double)n);
+	double half = nx_t_quantile(0.05, (double)(n - 1)) * *se;
+	return (struct nx_interval){*mean - half, *mean + half};
+}
+
+struct nx_interval nx_cell_interval(const double *v, size_t n, int n_boot, uint64_t seed)
+{
+	struct nx_interval ci = nx_boot_median(v, NULL, n, n_boot, seed), t;
+	double *x = malloc((n ? n : 1) * sizeof(*x)), mean, se, least = INFINITY, most = -INFINITY;
+	size_t k = 0;
+
+	if (!x)
+		return nowhere();
+	for (size_t i = 0; i < n; i++) {
+		if (isnan(v[i]))
+			continue;
+		least = fmin(least, v[i]);
+		most = fmax(most, v[i]);
+		x[k++] = v[i];
+	}
+	for (size_t i = 0; least > 0 && i < k; i++)
+		x[i] = log(x[i]);
+	/* Without spread the bootstrap is exact, and logarithms would round. */
+	if (k >= 2 && least < most) {
+		t = t_interval(x, k, &mean, &se);
+		if (least > 0)
+			t = (struct nx_interval){exp(t.lo), exp(t.hi)};
+		else if (least >= 0)
+			t.lo = fmax(t.lo, 0);
+		ci = (struct nx_interval){fmin(ci.lo, t.lo), fmax(ci.hi, t.hi)};
+	}
+	free(x);
+	return ci;
+}
+
 /* ---- pairs ------------------------------------------------------------------------------------
  * */
 
@@ -257,19 +307,6 @@ static void widen(struct nx_interval *ci, const double *d, size_t n, int n_boot,
 	free(stat);
 }
 
-/* Mean of d, its standard error; the 95 % t interval. n >= 2. */
-static struct nx_interval t_interval(const double *d, size_t n, double *mean, double *se)
-{
-	double ss = 0;
-
-	*mean = nx_mean(d, n);
-	for (size_t i = 0; i < n; i++)
-		ss += (d[i] - *mean) * (d[i] - *mean);
-	*se = sqrt(ss / (double)(n - 1) / (double)n);
-	double half = nx_t_quantile(0.05, (double)(n - 1)) * *se;
-	return (struct nx_interval){*mean - half, *mean + half};
-}
-
 struct nx_pair nx_pair_ratio(const double *a, const double *b, size_t n, int n_boot, uint64_t seed)
 {
 	struct nx_pair out = {.ratio = NAN, .ci = nowhere(), .p = NAN};
@@ -286,7 +323,8 @@ struct nx_pair nx_pair_ratio(const double *a, const double *b, size_t n, int n_b
 		struct nx_interval ci = t_interval(d, out.n, &mean, &se);
 		/* Without any spread a difference is certain, and none is none. */
 		double t = se > 0 ? mean / se : fabs(mean) > 0 ? INFINITY : 0;
-		out.p = nx_t_p(t, (double)(out.n - 1));
+		if (out.n >= NX_VERDICT_ROUNDS)
+			out.p = nx_t_p(t, (double)(out.n - 1));
 		if (n_boot > 0)
 			widen(&ci, d, out.n, n_boot, seed);
 		out.ci = (struct nx_interval){exp(ci.lo), exp(ci.hi)};
@@ -324,7 +362,8 @@ int nx_pair_verdict(const struct nx_pair *pair, double p_holm, double min_effect
 {
 	if (pair->n == 0)
 		return NX_VERDICT_ID_NONE;
-	if (pair->n < 3 || isnan(pair->ci.lo) || isnan(pair->ci.hi) || isnan(p_holm))
+	if (pair->n < NX_VERDICT_ROUNDS || isnan(pair->ci.lo) || isnan(pair->ci.hi) ||
+	    isnan(p_holm))
 		return NX_VERDICT_ID_UNCLEAR;
 	if (pair->ci.lo >= 1 - min_effect && pair->ci.hi <= 1 + min_effect)
 		return NX_VERDICT_ID_SAME;

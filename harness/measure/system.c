@@ -26,11 +26,14 @@ void nx_cpu_sample(struct nx_cpu_sample *s)
 	FILE *f = fopen("/proc/stat", "re");
 
 	s->busy_s = -1;
+	s->steal_s = 0;
 	if (f) {
 		if (ticks > 0 && fscanf(f, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user,
-		                        &nice, &sys, &idle, &wait, &irq, &soft, &steal) == 8)
+		                        &nice, &sys, &idle, &wait, &irq, &soft, &steal) == 8) {
 			s->busy_s =
 				(double)(user + nice + sys + irq + soft + steal) / (double)ticks;
+			s->steal_s = (double)steal / (double)ticks;
+		}
 		fclose(f);
 	}
 	s->own_s = clock_s(CLOCK_PROCESS_CPUTIME_ID);
@@ -44,6 +47,13 @@ double nx_cpu_load_other(const struct nx_cpu_sample *a, const struct nx_cpu_samp
 	if (a->busy_s < 0 || b->busy_s < 0 || wall <= 0)
 		return NAN;
 	return fmax(0, (b->busy_s - a->busy_s - (b->own_s - a->own_s)) / wall);
+}
+
+double nx_cpu_load_stolen(const struct nx_cpu_sample *a, const struct nx_cpu_sample *b)
+{
+	double wall = b->wall_s - a->wall_s;
+
+	return a->busy_s < 0 || b->busy_s < 0 || wall <= 0 ? NAN : (b->steal_s - a->steal_s) / wall;
 }
 
 uint64_t nx_rss_bytes(void)

@@ -8,17 +8,31 @@
 #ifndef NEXUS_MEASURE_SYSTEM_H
 #define NEXUS_MEASURE_SYSTEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 /* CPU time used so far, all processors of the machine and this process. */
 struct nx_cpu_sample {
 	double wall_s, busy_s, own_s; /* busy_s < 0: /proc/stat cannot be read */
+	double steal_s;               /* of busy_s: what the hypervisor gave to other machines */
 };
 void nx_cpu_sample(struct nx_cpu_sample *s);
 /* Processors kept busy by others between two samples: 0 .. number of processors; NaN when unknown.
  * The kernel counts in ticks of 10 ms, so spans below a second are rough. */
 double nx_cpu_load_other(const struct nx_cpu_sample *a, const struct nx_cpu_sample *b);
+
+/* The part of it that the hypervisor took; NaN when unknown. */
+double nx_cpu_load_stolen(const struct nx_cpu_sample *a, const struct nx_cpu_sample *b);
+
+/* The process beside this one that used the processors most while we waited `seconds`. */
+struct nx_busy {
+	int pid;
+	char name[32];
+	double cores;
+};
+/* False when there is none, or /proc is hidden. */
+bool nx_busiest_other(double seconds, struct nx_busy *out);
 
 uint64_t nx_rss_bytes(void);      /* resident now */
 uint64_t nx_rss_peak_bytes(void); /* most so far */

@@ -6,6 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+bool nx_status_final(int status)
+{
+	return status != NX_STATUS_OK && status != NX_STATUS_INVALID &&
+	       status != NX_STATUS_THROTTLED;
+}
+
 const char *nx_status_name(int status)
 {
 	static const char *const names[] = {

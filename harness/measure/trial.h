@@ -30,6 +30,8 @@ enum nx_status {
 		NX_STATUS_COUNT
 };
 const char *nx_status_name(int status);
+/* Would the cell's later trials say nothing new? (skipped, failed, crashed, ...) */
+bool nx_status_final(int status);
 
 struct nx_request_rec {
 	uint32_t request, sample;

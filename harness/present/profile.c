@@ -181,7 +181,7 @@ static void cell(const struct nx_profile *p, const struct nx_profile_options *o,
 		nx_text_printf(out, "Not in this build yet: %s.\n", list);
 	if (p->cell->cause[0])
 		put_cause(p, format, out);
-	if (p->cell->n_ok > 0 && 1e9 * p->time_s / p->cell->n_ok < (double)NX_LOAD_MIN_NS)
+	if (p->cell->n_ok > 0 && nx_load_slack(p->time_s / p->cell->n_ok) > NX_LOAD_OTHER_MAX)
 		nx_text_put(out,
 		            "The trial was too short to tell whether other processes disturbed it; "
 		            "more steps say more.\n");

@@ -48,8 +48,9 @@ struct nx_h5_table {
 
 /* A new file in memory. */
 int nx_h5_create(hid_t *file, struct nx_err *err);
-/* Writes the image to path (see top) and closes the file, also on failure. */
-int nx_h5_save(hid_t file, const char *path, struct nx_err *err);
+/* Writes the image to path (see top) and closes the file, also on failure. The temporary name is in
+ * folder (NULL: beside path), for one that is tidied when this process is killed meanwhile. */
+int nx_h5_save(hid_t file, const char *path, const char *folder, struct nx_err *err);
 int nx_h5_open(hid_t *file, const char *path, struct nx_err *err);
 void nx_h5_close(hid_t file); /* any state */
 

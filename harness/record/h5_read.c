@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The reading half of h5.h: nothing in a file is believed before it is checked. */
+#include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "engine/engine.h"
 #include "record/h5.h"
 
 /* Deflate expands at most 1032-fold; the rest is for headers of tiny datasets. */
@@ -16,6 +20,12 @@ int nx_h5_open(hid_t *file, const char *path, struct nx_err *err)
 {
 	H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 	H5PLset_loading_state(0); /* a file must not make us load filter plugins */
+	/* HDF5 does not say why. A file that cannot be opened for want of something is not damaged. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 && errno != ENOENT && errno != ENOTDIR)
+		return nx_fail(err, NX_EIO, "cannot be opened (%s)", strerror(errno));
+	if (fd >= 0)
+		close(fd);
 	hid_t f = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
 
 	if (f < 0)
@@ -226,7 +236,9 @@ static int sanitise(const char *name, const struct nx_h5_table *t, char *rows, s
 				at[col->bytes - 1] = '\0';
 			} else if (col->kind == NX_COL_FINISH || col->kind == NX_COL_PHASE) {
 				memcpy(&value, at, sizeof(value));
-				if (value < 0 || value > 2)
+				if (value < 0 ||
+				    value >= (col->kind == NX_COL_PHASE ? NX_PHASE_COUNT
+				                                        : NX_FINISH_COUNT))
 					return nx_fail(err, NX_EFORMAT,
 					               "%s row %zu has an unknown %s", name, i,
 					               col->name);

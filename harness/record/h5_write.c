@@ -139,14 +139,16 @@ static void sync_dir_of(const char *path)
 	}
 }
 
-static int save_image(const char *path, const char *image, size_t n, struct nx_err *err)
+static int save_image(const char *path, const char *folder, const char *image, size_t n,
+                      struct nx_err *err)
 {
-	char tmp[1200];
+	char tmp[1400];
 	const char *slash = strrchr(path, '/');
 	int dir = slash ? (int)(slash - path) + 1 : 0;
 
-	if (snprintf(tmp, sizeof(tmp), "%.*s.tmp-%ld-%s", dir, path, (long)getpid(), path + dir) >=
-	    (int)sizeof(tmp))
+	if (snprintf(tmp, sizeof(tmp), "%.*s%s.tmp-%ld-%s", folder ? (int)strlen(folder) : dir,
+	             folder ? folder : path, folder ? "/" : "", (long)getpid(),
+	             path + dir) >= (int)sizeof(tmp))
 		return nx_fail(err, NX_EINVAL, "%.80s...: the path is too long", path);
 	int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	if (fd < 0)
@@ -160,6 +162,8 @@ static int save_image(const char *path, const char *image, size_t n, struct nx_e
 		error = errno;
 	if (error) {
 		unlink(tmp);
+		if (error == EXDEV && folder)
+			return save_image(path, NULL, image, n, err);
 		if (error == ENOSPC || error == EDQUOT)
 			return nx_fail(
 				err, NX_ENOSPC,
@@ -174,7 +178,7 @@ static int save_image(const char *path, const char *image, size_t n, struct nx_e
 	return 0;
 }
 
-int nx_h5_save(hid_t file, const char *path, struct nx_err *err)
+int nx_h5_save(hid_t file, const char *path, const char *folder, struct nx_err *err)
 {
 	int rc = 0;
 	char *image = NULL;
@@ -187,7 +191,7 @@ int nx_h5_save(hid_t file, const char *path, struct nx_err *err)
 		             path, n);
 	H5Fclose(file);
 	if (!rc)
-		rc = save_image(path, image, (size_t)n, err);
+		rc = save_image(path, folder, image, (size_t)n, err);
 	free(image);
 	return rc;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* All shards into one run file. See run.h. */
 #include <dirent.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -54,23 +55,38 @@ int nx_shards_rounds(const struct nx_shards *s, const char *cell, int32_t **roun
 	return 0;
 }
 
-void nx_shards_remove(struct nx_shards *s)
+/* Head and lock go last: cut short before, the next run knows by the head that this was merged, and no
+ * other run takes a directory that is about to vanish. */
+int nx_shards_remove(struct nx_shards *s, struct nx_err *err)
 {
 	DIR *d = opendir(s->dir);
 	char path[1500];
+	int error = d ? 0 : errno;
 
 	for (struct dirent *e; d && (e = readdir(d));) {
 		const char *dot = strrchr(e->d_name, '.');
-		bool ours = strcmp(e->d_name, "lock") == 0 || strncmp(e->d_name, ".tmp-", 5) == 0 ||
+		bool ours = strncmp(e->d_name, ".tmp-", 5) == 0 ||
 		            (dot && (strcmp(dot, ".h5") == 0 || strcmp(dot, ".damaged") == 0));
-		if (!ours)
+		if (!ours || strcmp(e->d_name, "head.h5") == 0)
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", s->dir, e->d_name);
-		unlink(path);
+		if (unlink(path))
+			error = errno;
 	}
 	if (d)
 		closedir(d);
-	rmdir(s->dir);
+	static const char *const last[] = {"head.h5", "lock"};
+	for (size_t i = 0; i < 2 && !error; i++) {
+		snprintf(path, sizeof(path), "%s/%s", s->dir, last[i]);
+		if (unlink(path) && errno != ENOENT)
+			error = errno;
+	}
+	if (error)
+		return nx_fail(err, NX_EIO, "%s: cannot be removed (%s)", s->dir, strerror(error));
+	s->locked = false;
+	if (rmdir(s->dir) && errno != ENOTEMPTY && errno != EEXIST) /* other people's files stay */
+		return nx_fail(err, NX_EIO, "%s: cannot be removed (%s)", s->dir, strerror(errno));
+	return 0;
 }
 
 /* ---- raw records ------------------------------------------------------------------------------
@@ -239,6 +255,7 @@ int nx_run_merge(struct nx_shards *s, const char *output, const struct nx_run_he
 {
 	struct trials trials = {0};
 	struct nx_run_head all;
+	struct nx_err why = {0};
 	hid_t file = H5I_INVALID_HID;
 	int rc = nx_shards_head(s, head, &all, err);
 
@@ -248,10 +265,10 @@ int nx_run_merge(struct nx_shards *s, const char *output, const struct nx_run_he
 		if ((rc = fill(file, s, &all, cells, n_cells, &trials, err)))
 			nx_h5_close(file);
 		else
-			rc = nx_h5_save(file, output, err);
+			rc = nx_h5_save(file, output, s->dir, err);
 	}
-	if (!rc)
-		nx_shards_remove(s);
+	if (!rc && nx_shards_remove(s, &why))
+		snprintf(s->note, sizeof(s->note), "%s; the run file is whole without it", why.msg);
 	free(trials.rows);
 	free(all.facts);
 	return rc;

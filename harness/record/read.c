@@ -195,6 +195,11 @@ static int read_cell(hid_t cells, struct nx_cell_row *c, const struct rounds *u,
 
 	if (strspn(c->id, "0123456789abcdef") != 16 || c->id[16])
 		return nx_fail(err, NX_EFORMAT, "summary: '%s' is no cell id", c->id);
+	for (size_t i = 0; i < u->n; i++) {
+		int status = nx_status_find(u->trials[i].status);
+		if (strcmp(u->trials[i].cell, c->id) == 0)
+			c->n_failed += nx_status_final(status) && status != NX_STATUS_SKIPPED;
+	}
 	bool *use = usable_rounds(u, c->id, &n_use);
 	if (!use)
 		return nx_fail(err, NX_ENOMEM, "out of memory for the rounds of cell %s", c->id);

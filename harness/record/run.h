@@ -46,21 +46,28 @@ const char *nx_gate_text(const struct nx_gate *g);
 /* ---- shards ---- */
 /* Refuses a directory of another experiment or changed provenance (binary, plugin, model, device,
  * driver), naming the field, unless force (which records it). Creates it when missing. Takes a
- * lock: a second run on the same output is refused. */
+ * lock: a second run on the same output is refused, naming the process that holds it. */
 struct nx_shards;
 /* Also refused: an output that exists (force replaces it at the merge), and shards without resume.
  * A damaged shard is set aside and counts as missing, so that its trial runs again: see
  * nx_shards_note. */
 int nx_shards_open(struct nx_shards **out, const char *output, const struct nx_run_head *head,
                    bool resume, bool force, struct nx_err *err);
+/* Unlocks; a directory without any trial is removed. */
 void nx_shards_close(struct nx_shards *s);
+/* With resume: these shards are in the run file already, and the run that wrote it was ended before it
+ * had removed them all. Nothing is left to run; read the file, then nx_shards_remove(). */
+bool nx_shards_merged(const struct nx_shards *s);
+/* Removes the directory and all that this program puts there; other files stay, and so does it then. */
+int nx_shards_remove(struct nx_shards *s, struct nx_err *err);
 bool nx_shards_has(const struct nx_shards *s, const char *cell, int32_t round);
 int nx_shards_write(struct nx_shards *s, const struct nx_trial *t, struct nx_err *err);
 /* Once the first worker knows the device: the same refusals for the device, then the head is
  * stored. Facts of changes that were forced are kept and reach the run file. */
 int nx_shards_update(struct nx_shards *s, const struct nx_run_head *head, bool force,
                      struct nx_err *err);
-/* One sentence for stderr about what open did by itself (damaged shards set aside), or NULL. */
+/* One sentence for stderr about what open did by itself (damaged shards set aside), or what the merge
+ * could not remove; or NULL. */
 const char *nx_shards_note(const struct nx_shards *s);
 size_t nx_shards_count(const struct nx_shards *s); /* trials that are there now */
 /* Path of the shard directory: a worker writes its trial there by nx_shard_write_file. */
@@ -71,7 +78,8 @@ int nx_shard_read_file(const char *path, struct nx_trial *out, struct nx_err *er
 int nx_shard_read_metrics(const char *dir, const char *cell, int32_t round, struct nx_trial *out,
                           struct nx_err *err);
 
-/* Merges all shards into `output` (temporary name, then rename) and removes the directory. */
+/* Merges all shards into `output` (temporary name, then rename) and removes the directory; that it
+ * could not is a note, no error. */
 int nx_run_merge(struct nx_shards *s, const char *output, const struct nx_run_head *head,
                  const struct nx_cell *cells, size_t n_cells, struct nx_err *err);
 
@@ -97,7 +105,8 @@ struct nx_cell_row {
 	int32_t stack_index, batch_size;
 	double seq_len, output_len; /* means */
 	int32_t num_requests, n_trials, n_ok;
-	int32_t status; /* worst that matters: OK if any trial is ok */
+	int32_t n_failed; /* trials that are final but not skipped: failed, crashed, inexact, ... */
+	int32_t status;   /* worst that matters: OK if any trial is ok */
 	char cause[NX_ERR_MAX];
 	struct nx_estimate metrics[NX_METRIC_COUNT];
 	/* Against the reference stack in the same batch size and lengths, paired by round. */

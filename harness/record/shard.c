@@ -172,7 +172,7 @@ int nx_shard_write_file(const char *dir, const struct nx_trial *t, struct nx_err
 		return rc;
 	}
 #undef PUT
-	return nx_h5_save(f, path, err);
+	return nx_h5_save(f, path, NULL, err);
 }
 
 static int read_row(hid_t f, struct nx_trial *t, struct nx_err *err)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The directory of shards: lock, head, refusals, resume. See run.h.
  *
- *     <output>.parts/lock            held by flock while a run writes
+ *     <output>.parts/lock            held by flock while a run writes; see lock.c
  *     <output>.parts/head.h5         what nx_head_write writes
  *     <output>.parts/<cell>-r<round>.h5
  *     <output>.parts/.tmp-*          cut short; removed at the next open
@@ -13,7 +13,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -68,7 +67,6 @@ static int tidy(struct nx_shards *s, const char *name, struct nx_err *err)
 	struct nx_trial t;
 	struct nx_err why;
 
-	(void)err;
 	snprintf(path, sizeof(path), "%s/%s", s->dir, name);
 	if (strncmp(name, ".tmp-", 5) == 0) {
 		unlink(path);
@@ -76,10 +74,13 @@ static int tidy(struct nx_shards *s, const char *name, struct nx_err *err)
 	}
 	if (!is_shard(name))
 		return 0;
-	if (nx_shard_read_file(path, &t, &why) == 0) {
+	int rc = nx_shard_read_file(path, &t, &why);
+	if (rc == 0) {
 		nx_trial_release(&t);
 		return 0;
 	}
+	if (rc != NX_EFORMAT) /* no fault of the shard's */
+		return nx_fail(err, rc, "%s", why.msg);
 	snprintf(aside, sizeof(aside), "%s.damaged", path);
 	if (rename(path, aside) == 0) {
 		if (s->n_damaged++ == 0)
@@ -204,6 +205,20 @@ int nx_shards_head(const struct nx_shards *s, const struct nx_run_head *head,
 	return with_forced(s, head, out, err);
 }
 
+static int read_head(const char *path, struct nx_run_head *head, struct nx_err *err)
+{
+	struct nx_err inner = {0};
+	hid_t f = H5I_INVALID_HID;
+	int rc = nx_shard_open(&f, path, err);
+
+	if (rc)
+		return rc;
+	if ((rc = nx_head_read(f, head, &inner)))
+		nx_fail(err, rc, "%.300s: %.180s", path, inner.msg);
+	nx_h5_close(f);
+	return rc;
+}
+
 static int store_head(const struct nx_shards *s, const struct nx_run_head *head, struct nx_err *err)
 {
 	char path[1400];
@@ -219,7 +234,7 @@ static int store_head(const struct nx_shards *s, const struct nx_run_head *head,
 		    (rc = nx_head_write(f, &all, err)))
 			nx_h5_close(f);
 		else
-			rc = nx_h5_save(f, path, err);
+			rc = nx_h5_save(f, path, NULL, err);
 	}
 	free(all.facts);
 	return rc;
@@ -230,19 +245,13 @@ int nx_shards_update(struct nx_shards *s, const struct nx_run_head *head, bool f
 {
 	char path[1400];
 	struct nx_run_head then;
-	struct nx_err inner = {0};
-	hid_t f = H5I_INVALID_HID;
 	int rc = 0;
 
 	snprintf(path, sizeof(path), "%s/head.h5", s->dir);
 	if (access(path, F_OK) != 0)
 		return store_head(s, head, err);
-	if ((rc = nx_shard_open(&f, path, err)))
+	if ((rc = read_head(path, &then, err)))
 		return rc;
-	rc = nx_head_read(f, &then, &inner);
-	nx_h5_close(f);
-	if (rc)
-		return nx_fail(err, rc, "%.300s: %.180s", path, inner.msg);
 	free(s->forced);
 	s->forced = NULL;
 	s->n_forced = 0;
@@ -265,35 +274,87 @@ int nx_shards_update(struct nx_shards *s, const struct nx_run_head *head, bool f
 /* ---- life -------------------------------------------------------------------------------------
  * */
 
-static int lock_dir(struct nx_shards *s, struct nx_err *err)
+/* Nothing in it that took time or is not ours? */
+static bool is_bare(const struct nx_shards *s)
+{
+	DIR *d = opendir(s->dir);
+	bool bare = d != NULL;
+
+	for (struct dirent *e; bare && (e = readdir(d));)
+		bare = e->d_name[0] == '.' || !strcmp(e->d_name, "lock") ||
+		       !strcmp(e->d_name, "head.h5");
+	if (d)
+		closedir(d);
+	return bare;
+}
+
+/* Was the run file made from these shards? Its facts are those of their head then, the time when the
+ * run was started and its command among them. */
+static bool is_merged(const struct nx_shards *s, const char *output)
+{
+	char path[1400];
+	struct nx_run_head a, b;
+
+	snprintf(path, sizeof(path), "%s/head.h5", s->dir);
+	if (read_head(path, &a, NULL))
+		return false;
+	if (read_head(output, &b, NULL)) {
+		nx_head_release(&a);
+		return false;
+	}
+	bool same = a.n_facts == b.n_facts && strcmp(a.config_text, b.config_text) == 0;
+	for (size_t i = 0; same && i < a.n_facts; i++)
+		same = strcmp(a.facts[i].key, b.facts[i].key) == 0 &&
+		       strcmp(a.facts[i].value, b.facts[i].value) == 0;
+	nx_head_release(&a);
+	nx_head_release(&b);
+	return same;
+}
+
+/* Was even the head removed? */
+static bool is_empty(const struct nx_shards *s)
 {
 	char path[1400];
 
-	if (mkdir(s->dir, 0755) && errno != EEXIST)
-		return nx_fail(err, NX_EIO, "%s: cannot be made (%s); choose another place with -o",
-		               s->dir, strerror(errno));
-	snprintf(path, sizeof(path), "%s/lock", s->dir);
-	s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-	if (s->lock_fd < 0)
-		return nx_fail(err, NX_EIO,
-		               "%s: cannot write here (%s); choose another place with -o", s->dir,
-		               strerror(errno));
-	if (flock(s->lock_fd, LOCK_EX | LOCK_NB) == 0)
+	snprintf(path, sizeof(path), "%s/head.h5", s->dir);
+	return access(path, F_OK) != 0 && is_bare(s);
+}
+
+static int refuse_existing(const char *output, struct nx_err *err)
+{
+	return nx_fail(err, NX_ECONFLICT,
+	               "%s: exists already; choose another -o, remove it, or run with --force to "
+	               "replace it",
+	               output);
+}
+
+/* What a run does that holds the lock. */
+static int begin(struct nx_shards *s, const char *output, const struct nx_run_head *head,
+                 bool resume, bool force, struct nx_err *err)
+{
+	size_t n = nx_shards_count(s);
+	bool there = access(output, F_OK) == 0;
+
+	if (there && resume && (is_merged(s, output) || (!force && is_empty(s)))) {
+		s->merged = true;
 		return 0;
-	if (errno == EWOULDBLOCK)
-		return nx_fail(err, NX_ECONFLICT,
-		               "%s: another run is writing here; wait for it or choose another -o",
-		               s->dir);
-	return nx_fail(err, NX_EIO,
-	               "%s: cannot be locked (%s); choose a place on a local disk with -o", s->dir,
-	               strerror(errno));
+	}
+	if (there && !force)
+		return refuse_existing(output, err);
+	if (n && !resume)
+		return nx_fail(
+			err, NX_ECONFLICT,
+			"%s: holds %zu trial%s of an unfinished run; finish it with --resume, "
+			"or choose another -o, or remove the directory",
+			s->dir, n, n == 1 ? "" : "s");
+	int rc = n ? nx_shards_update(s, head, force, err) : store_head(s, head, err);
+	return rc ? rc : each_entry(s, tidy, err); /* last: a refused run has changed nothing */
 }
 
 int nx_shards_open(struct nx_shards **out, const char *output, const struct nx_run_head *head,
                    bool resume, bool force, struct nx_err *err)
 {
 	struct nx_shards *s = calloc(1, sizeof(*s));
-	size_t n;
 	int rc;
 
 	if (!s)
@@ -302,24 +363,10 @@ int nx_shards_open(struct nx_shards **out, const char *output, const struct nx_r
 	if (!*output || snprintf(s->dir, sizeof(s->dir), "%s.parts", output) >= (int)sizeof(s->dir))
 		rc = nx_fail(err, NX_EINVAL,
 		             "%.80s: no usable output path: it is empty or too long", output);
-	else if (access(output, F_OK) == 0 && !force)
-		rc = nx_fail(
-			err, NX_ECONFLICT,
-			"%s: exists already; choose another -o, remove it, or run with --force to "
-			"replace it",
-			output);
-	else if (!(rc = lock_dir(s, err))) {
-		n = nx_shards_count(s);
-		if (n && !resume)
-			rc = nx_fail(
-				err, NX_ECONFLICT,
-				"%s: holds %zu trial%s of an unfinished run; finish it with --resume, "
-				"or choose another -o, or remove the directory",
-				s->dir, n, n == 1 ? "" : "s");
-		else if (!(rc = n ? nx_shards_update(s, head, force, err)
-		                  : store_head(s, head, err)))
-			rc = each_entry(s, tidy, err); /* last: a refused run has changed nothing */
-	}
+	else if (access(output, F_OK) == 0 && !force && (!resume || access(s->dir, F_OK) != 0))
+		rc = refuse_existing(output, err); /* without so much as a lock */
+	else if (!(rc = nx_shards_lock(s, err)))
+		rc = begin(s, output, head, resume, force, err);
 	if (rc)
 		nx_shards_close(s);
 	else
@@ -331,6 +378,8 @@ void nx_shards_close(struct nx_shards *s)
 {
 	if (!s)
 		return;
+	if (s->locked && is_bare(s))
+		(void)nx_shards_remove(s, NULL);
 	if (s->lock_fd >= 0)
 		close(s->lock_fd);
 	free(s->forced);
@@ -353,6 +402,11 @@ int nx_shards_write(struct nx_shards *s, const struct nx_trial *t, struct nx_err
 const char *nx_shards_dir(const struct nx_shards *s)
 {
 	return s->dir;
+}
+
+bool nx_shards_merged(const struct nx_shards *s)
+{
+	return s->merged;
 }
 
 const char *nx_shards_note(const struct nx_shards *s)

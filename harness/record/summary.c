@@ -162,7 +162,7 @@ static void estimates(struct grid *g, size_t c, struct nx_cell_row *out)
 				g->a[n++] = t->metrics[m];
 		}
 		struct nx_interval ci =
-			nx_boot_median(g->a, NULL, n, NX_BOOT_DEFAULT, seed_of(out->id, m));
+			nx_cell_interval(g->a, n, NX_BOOT_DEFAULT, seed_of(out->id, m));
 		out->metrics[m] = (struct nx_estimate){nx_median(g->a, n), ci.lo, ci.hi};
 	}
 }
@@ -194,6 +194,28 @@ static void throughputs(const struct grid *g, size_t c, double *v)
 		v[r] = usable(g, c, t) ? t->metrics[NX_METRIC_OUTPUT_THROUGHPUT] : NAN;
 	}
 }
+
+/* A technique of the stack that does not claim the base's tokens, or NULL: speed bought with other output. */
+static const char *claims_nothing(const struct nx_cell *c)
+{
+	for (int32_t i = 0; c->stack && i < c->stack->stack.n_layers; i++) {
+		const struct nx_technique *t = c->stack->stack.layers[i].plugin->technique;
+		if (!(t->flags & NX_TECH_EXACT))
+			return t->name;
+	}
+	return NULL;
+}
+
+/* What holds whatever the verdict is comes after what was noted. */
+static void add_note(const struct nx_cell *c, char *note, size_t size)
+{
+	const char *who = claims_nothing(c);
+	size_t at = strlen(note);
+	if (who && at < size)
+		snprintf(note + at, size - at, "%s%s does not claim the base's tokens",
+		         at ? "; " : "", who);
+}
+
 
 /* Ratio and note of cell i. Returns whether the pair takes part in the sweep's verdicts. */
 static bool compare(struct grid *g, const struct nx_cell *cells, struct nx_cell_row *rows, size_t i,
@@ -235,8 +257,9 @@ static bool compare(struct grid *g, const struct nx_cell *cells, struct nx_cell_
 		snprintf(note, size, "no verdict: the trials were disturbed");
 		return false;
 	}
-	if (pair->n < 3)
-		snprintf(note, size, "%zu rounds in common; a verdict takes 3", pair->n);
+	if (pair->n < NX_VERDICT_ROUNDS)
+		snprintf(note, size, "too few rounds: %zu in common, a verdict takes %d", pair->n,
+		         NX_VERDICT_ROUNDS);
 	else if (out->gate.ran && out->gate.verdict == 2)
 		snprintf(note, size, "gate inconclusive: %d of %d positions are near ties",
 		         out->gate.n_near_tie, out->gate.n_positions);
@@ -264,6 +287,8 @@ int nx_summarise(const struct nx_cell *cells, size_t n_cells, const struct nx_tr
 	}
 	for (size_t i = 0; i < n_cells; i++) {
 		judged[i] = compare(&g, cells, out, i, head->reference, &pairs[i]);
+		if (out[i].n_ok && cells[i].stack_index != head->reference)
+			add_note(&cells[i], out[i].speedup_note, sizeof(out[i].speedup_note));
 		p[i] = judged[i] ? pairs[i].p : NAN;
 	}
 	nx_holm(p, n_cells);

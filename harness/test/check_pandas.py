@@ -17,11 +17,11 @@ with h5py.File(sys.argv[1], "r") as f:
     fast = summary.iloc[1]
     assert fast["output_throughput_lo"] <= fast["output_throughput"] <= fast["output_throughput_hi"]
     assert fast["verdict"] == b"faster" and 1.19 < fast["speedup"] < 1.21
-    assert len(trials) == 20 and trials["round"].max() == 4
+    assert len(trials) == 24 and trials["round"].max() == 5
     tokens = pd.DataFrame(f["cells/00000000000000a1/tokens"][()])
-    assert len(tokens) == 2500 and tokens["round"].nunique() == 5
+    assert len(tokens) == 3000 and tokens["round"].nunique() == 6
     phases = pd.DataFrame(f["cells/00000000000000a1/phases"][()])
-    assert list(phases["n_steps"]) == [2] * 5 and list(phases["counted_flops"]) == [8] * 5
+    assert list(phases["n_steps"]) == [2] * 6 and list(phases["counted_flops"]) == [8] * 6
     assert phases["perf_instructions"].isna().all()
     finish = f["cells/00000000000000a1/requests"].dtype["finish"]
     assert h5py.check_enum_dtype(finish) == {"length": 0, "eos": 1, "context": 2}

@@ -170,6 +170,8 @@ static void on_step(void *ctx, const struct nx_step_info *s)
 	o->n_steps++;
 	o->n_preempted += s->n_preempted;
 	o->n_accepted += s->n_accepted;
+	o->n_drafting += s->rows[NX_ROW_CANDIDATE] > 0;
+	o->n_replayed += s->replayed && s->rows[NX_ROW_CANDIDATE] > 0;
 	if (s->kv_held > o->kv_held_peak)
 		o->kv_held_peak = s->kv_held;
 	ck_assert_int_le(s->kv_used, s->kv_held);

@@ -11,7 +11,7 @@
 
 #include "record/run.h"
 
-enum { FIXTURE_CELLS = 4, FIXTURE_ROUNDS = 5 };
+enum { FIXTURE_CELLS = 4, FIXTURE_ROUNDS = 6 };
 
 struct fixture {
 	char dir[64], output[128], parts[160];

@@ -82,7 +82,23 @@ static bool next(struct stack_choice *c)
 	return false;
 }
 
-size_t stacks_all(struct stack_choice **out, stack_legal_fn legal, void *ctx)
+static bool same_technique(const char *a, const char *b)
+{
+	size_t n = strcspn(a, ":");
+	return n == strcspn(b, ":") && strncmp(a, b, n) == 0;
+}
+
+/* No earlier entry of an axis has the same technique. */
+static bool all_firsts(const struct stack_choice *c)
+{
+	for (int a = 0; a < AXIS_COUNT; a++)
+		for (int i = 0; i < c->at[a]; i++)
+			if (same_technique(axes[a][i], axes[a][c->at[a]]))
+				return false;
+	return true;
+}
+
+size_t stacks_all(struct stack_choice **out, bool firsts, stack_legal_fn legal, void *ctx)
 {
 	struct stack_choice c = {{0}};
 	size_t n = 0, most = 1;
@@ -91,7 +107,7 @@ size_t stacks_all(struct stack_choice **out, stack_legal_fn legal, void *ctx)
 	*out = malloc(most * sizeof(**out));
 	ck_assert_ptr_nonnull(*out);
 	do {
-		if (!legal || legal(ctx, &c))
+		if ((!firsts || all_firsts(&c)) && (!legal || legal(ctx, &c)))
 			(*out)[n++] = c;
 	} while (next(&c));
 	return n;
@@ -118,7 +134,7 @@ static int gain(const struct stack_choice *c, bool mark)
 size_t stacks_pairwise(struct stack_choice **out, stack_legal_fn legal, void *ctx)
 {
 	struct stack_choice *all;
-	size_t n_all = stacks_all(&all, NULL, NULL), n = 0;
+	size_t n_all = stacks_all(&all, false, NULL, NULL), n = 0;
 	memset(covered, 0, sizeof(covered));
 	*out = malloc(n_all * sizeof(**out));
 	ck_assert_ptr_nonnull(*out);

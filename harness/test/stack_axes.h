@@ -29,8 +29,9 @@ struct stack_choice {
 /* Tells whether a choice can run at all (traits, geometry); ctx is the caller's. NULL: every one can. */
 typedef bool (*stack_legal_fn)(void *ctx, const struct stack_choice *c);
 
-/* All legal stacks, or a set in which each legal pair of entries of two axes occurs. *out is the caller's. */
-size_t stacks_all(struct stack_choice **out, stack_legal_fn legal, void *ctx);
+/* All legal stacks, or a set in which each legal pair of entries of two axes occurs. *out is the caller's.
+ * firsts: only the first entry of each technique, so that parameters do not multiply. */
+size_t stacks_all(struct stack_choice **out, bool firsts, stack_legal_fn legal, void *ctx);
 size_t stacks_pairwise(struct stack_choice **out, stack_legal_fn legal, void *ctx);
 
 /* "a:x=1,b"; mask: bits 1 << enum axis of the axes to take. */

@@ -37,8 +37,8 @@ static void expect(int status, const char *args, const char *on_stdout, const ch
 		              c.err);
 }
 
-static const char *const VERBS[] = {"run",  "list",     "profile", "report",
-                                    "plot", "generate", "bench",   "doctor"};
+static const char *const VERBS[] = {"run",      "list",  "profile",       "report", "plot",
+                                    "generate", "bench", "new-technique", "doctor"};
 #define N_VERBS ((int)(sizeof(VERBS) / sizeof(VERBS[0])))
 
 START_TEST(usage_names_every_verb)

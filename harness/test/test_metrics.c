@@ -263,9 +263,10 @@ START_TEST(the_system_describes_itself)
 	nx_cpu_sample(&b);
 	ck_assert(nx_cpu_load_other(&a, &b) >= 0 || isnan(nx_cpu_load_other(&a, &b)));
 	a.busy_s = -1;
-	ck_assert(isnan(nx_cpu_load_other(&a, &b)));
-	ck_assert(nx_cpu_load_other(&(struct nx_cpu_sample){0, 10, 5},
-	                            &(struct nx_cpu_sample){2, 14, 6}) == 1.5);
+	ck_assert(isnan(nx_cpu_load_other(&a, &b)) && isnan(nx_cpu_load_stolen(&a, &b)));
+	a = (struct nx_cpu_sample){.wall_s = 0, .busy_s = 10, .own_s = 5, .steal_s = 1};
+	b = (struct nx_cpu_sample){.wall_s = 2, .busy_s = 14, .own_s = 6, .steal_s = 2};
+	ck_assert(nx_cpu_load_other(&a, &b) == 1.5 && nx_cpu_load_stolen(&a, &b) == 0.5);
 	ck_assert_uint_gt(nx_rss_bytes(), 100000);
 	ck_assert_uint_ge(nx_rss_peak_bytes(), nx_rss_bytes() / 2);
 	ck_assert(nx_throttle_count() >= -1);

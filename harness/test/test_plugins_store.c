@@ -51,6 +51,13 @@ static void release(void *ctx, int32_t b)
 	c->n_held--;
 }
 
+static bool idle(void *ctx, int32_t b)
+{
+	const struct cache *c = ctx;
+	ck_assert(b >= 0 && b < BLOCKS);
+	return c->block[b].held;
+}
+
 static void cache_open(struct cache *c, const char *values, int32_t most)
 {
 	struct nx_prefix_limits l = {
@@ -63,6 +70,7 @@ static void cache_open(struct cache *c, const char *values, int32_t most)
 	fake_host_load(&c->f, "prefix_donor", values, PLACES);
 	c->f.host.kv_hold = hold;
 	c->f.host.kv_release = release;
+	c->f.host.kv_idle = idle;
 	fake_host_create(&c->f);
 	ck_assert_int_eq(c->f.plugin.technique->prefix_geometry(c->f.self, &l, &g, &err), 0);
 	ck_assert_int_eq(g.block_size, BS);

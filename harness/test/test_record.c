@@ -131,7 +131,7 @@ START_TEST(a_run_comes_back_with_its_statistics)
 	          strcmp(fast->seq_len_text, "512") == 0);
 	ck_assert(base->speedup.value == 1 && base->verdict == NX_VERDICT_NONE &&
 	          isnan(base->p_value));
-	ck_assert(fast->n_ok == 5 && fast->status == NX_STATUS_OK &&
+	ck_assert(fast->n_ok == 6 && fast->status == NX_STATUS_OK &&
 	          fast->verdict == NX_VERDICT_FASTER);
 	ck_assert(fast->speedup.lo < 1.2 + 0.005 && fast->speedup.hi > 1.2 - 0.005 &&
 	          fast->p_value < 0.05);
@@ -139,19 +139,19 @@ START_TEST(a_run_comes_back_with_its_statistics)
 	ck_assert(thr->lo <= thr->value && thr->value <= thr->hi && fabs(thr->value - 120) < 1);
 	ck_assert(isnan(fast->metrics[NX_METRIC_GOODPUT].value));
 	ck_assert(fast->gate.ran && fast->gate.verdict == 1 && fast->gate.n_equal == 98);
-	ck_assert(fast->n_ttft == 15 &&
-	          fast->n_tpot == 10); /* one request of three has one token */
+	ck_assert(fast->n_ttft == 18 &&
+	          fast->n_tpot == 12); /* one request of three has one token */
 	ck_assert_double_eq_tol(fast->ttft_ms[0], 5, 1e-9);
 	ck_assert_double_eq_tol(fast->tpot_ms[0], 2, 1e-9);
 	const struct nx_phase_use *decode = &fast->phases[NX_PHASE_DECODE];
-	ck_assert(decode->n_steps == 10 && decode->time_ns == 90 && decode->kv_held == 11);
-	ck_assert(decode->counted.flops == 40 && decode->perf_llc_misses == 15 &&
+	ck_assert(decode->n_steps == 12 && decode->time_ns == 108 && decode->kv_held == 11);
+	ck_assert(decode->counted.flops == 48 && decode->perf_llc_misses == 18 &&
 	          isnan(decode->perf_instructions));
 	ck_assert(fast->phases[NX_PHASE_PREFILL].n_steps == 0);
-	ck_assert(fast->n_mem == 2 && fast->mem[1].reserved_bytes == 2004); /* of the last trial */
-	ck_assert(fast->n_counters == 1 && fast->counters[0].value == 12);
+	ck_assert(fast->n_mem == 2 && fast->mem[1].reserved_bytes == 2005); /* of the last trial */
+	ck_assert(fast->n_counters == 1 && fast->counters[0].value == 12.5);
 	ck_assert_str_eq(fast->counters[0].unit, "blocks");
-	ck_assert(oom->status == NX_STATUS_OUT_OF_MEMORY && oom->n_trials == 5 && oom->n_ok == 0);
+	ck_assert(oom->status == NX_STATUS_OUT_OF_MEMORY && oom->n_trials == 6 && oom->n_ok == 0);
 	ck_assert_str_eq(oom->cause, "needs 91 GB, device has 78 GB");
 	ck_assert_ptr_nonnull(strstr(big->speedup_note, "largest batch that fits: 1"));
 	ck_assert(fabs(big->speedup.value - 3) < 0.05 && big->verdict == NX_VERDICT_NONE);
@@ -179,10 +179,10 @@ START_TEST(trials_that_do_not_count_stay_in_the_file)
 	ck_assert_int_eq(nx_run_merge(s, f.output, &f.head, f.cells, FIXTURE_CELLS, &err), 0);
 	nx_shards_close(s);
 	ck_assert_msg(nx_run_read(&r, f.output, &err) == 0, "%s", err.msg);
-	ck_assert(r->cells[1].n_trials == 5 && r->cells[1].n_ok == 4 && r->cells[1].n_ttft == 12);
+	ck_assert(r->cells[1].n_trials == 6 && r->cells[1].n_ok == 5 && r->cells[1].n_ttft == 15);
 	ck_assert(r->cells[1].metrics[NX_METRIC_OUTPUT_THROUGHPUT].lo > 100);
 	ck_assert_ptr_nonnull(
-		strstr(r->cells[1].cause, "1 of 5 trials left out, the first was throttled"));
+		strstr(r->cells[1].cause, "1 of 6 trials left out, the first was throttled"));
 	ck_assert(r->cells[3].status == NX_STATUS_INEXACT && isnan(r->cells[3].speedup.value));
 	ck_assert_str_eq(r->cells[3].speedup_note, "withheld: gate failed");
 	ck_assert(r->cells[3].gate.first_request == 4 && r->cells[3].gate.verdict == 3);

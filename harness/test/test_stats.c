@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Statistics against known values, and the error rates of the verdict by simulation. */
+/* Statistics against known values; the error rates of the verdicts are test_truth.c's. */
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
@@ -113,17 +113,35 @@ START_TEST(bootstrap_resamples_rounds_first)
 }
 END_TEST
 
+/* The t interval of the logarithms where the bootstrap is too narrow; never below 0; exact without spread. */
+START_TEST(a_cells_interval_is_wide_enough_for_its_rounds)
+{
+	double v[] = {100, NAN, 102, 98}, zero[] = {0, 2, 0, 1}, same[] = {0.3, 0.3, 0.3};
+	struct nx_interval boot = nx_boot_median(v, NULL, 4, 500, 1),
+			   ci = nx_cell_interval(v, 4, 500, 1);
+	ck_assert_double_ge(boot.lo, 98);
+	ck_assert_double_eq_tol(ci.lo, 95.13, 0.05); /* exp(ln 100 -+ 4.303 x 0.01155), nearly */
+	ck_assert_double_eq_tol(ci.hi, 105.10, 0.1);
+	ci = nx_cell_interval(zero, 4, 500, 1);
+	ck_assert(ci.lo == 0 && ci.hi > 2 && ci.hi < 4);
+	ci = nx_cell_interval(same, 3, 500, 1);
+	ck_assert(ci.lo == 0.3 && ci.hi == 0.3);
+	ck_assert(isnan(nx_cell_interval(v, 2, 500, 1).lo));
+	ck_assert(isnan(nx_cell_interval(v, 0, 500, 1).hi));
+}
+END_TEST
+
 START_TEST(pairs_cancel_what_rounds_share)
 {
-	double a[] = {104, 208, 52.5, 131}, b[] = {100, 200, 50, 125};
-	struct nx_pair p = nx_pair_ratio(a, b, 4, 1000, 1);
+	double a[] = {104, 208, 52.5, 131, 418, 10.45}, b[] = {100, 200, 50, 125, 400, 10};
+	struct nx_pair p = nx_pair_ratio(a, b, 6, 1000, 1);
 
-	ck_assert_uint_eq(p.n, 4);
-	ck_assert_double_eq_tol(p.ratio, 1.0445, 1e-3);
+	ck_assert_uint_eq(p.n, 6);
+	ck_assert_double_eq_tol(p.ratio, 1.0447, 1e-3);
 	ck_assert(p.ci.lo > 1.03 && p.ci.hi < 1.06 && p.ci.lo < p.ratio && p.ratio < p.ci.hi);
 	ck_assert_double_lt(p.p, 0.001);
 	ck_assert_int_eq(nx_pair_verdict(&p, p.p, 0.01), NX_VERDICT_FASTER);
-	p = nx_pair_ratio(b, a, 4, 1000, 1);
+	p = nx_pair_ratio(b, a, 6, 1000, 1);
 	ck_assert_int_eq(nx_pair_verdict(&p, p.p, 0.01), NX_VERDICT_SLOWER);
 	ck_assert_int_eq(nx_pair_verdict(&p, 0.06, 0.01), NX_VERDICT_UNCLEAR);
 	ck_assert_int_eq(nx_pair_verdict(&p, p.p, 0.2), NX_VERDICT_SAME);
@@ -141,8 +159,13 @@ START_TEST(few_or_odd_pairs_are_unclear)
 	ck_assert_uint_eq(p.n, 0);
 	ck_assert_int_eq(nx_pair_verdict(&p, p.p, 0.01), NX_VERDICT_NONE);
 
-	p = nx_pair_ratio((double[]){1, 1, 1}, (double[]){1, 1, 1}, 3, 100,
-	                  1); /* no spread at all */
+	/* Certain to the eye, and below what a verdict takes. */
+	double five[] = {5, 5.01, 5, 4.99, 5}, one[] = {1, 1, 1, 1, 1, 1};
+	p = nx_pair_ratio(five, one, 5, 100, 1);
+	ck_assert(p.ci.lo > 4.9 && p.ci.hi < 5.1 && isnan(p.p));
+	ck_assert_int_eq(nx_pair_verdict(&p, 0, 0.01), NX_VERDICT_UNCLEAR);
+
+	p = nx_pair_ratio(one, one, NX_VERDICT_ROUNDS, 100, 1); /* no spread at all */
 	ck_assert_double_eq(p.p, 1);
 	ck_assert_int_eq(nx_pair_verdict(&p, p.p, 0.01), NX_VERDICT_SAME);
 
@@ -150,59 +173,6 @@ START_TEST(few_or_odd_pairs_are_unclear)
 	ck_assert_int_eq(NX_VERDICT_ID_UNCLEAR, NX_VERDICT_UNCLEAR);
 	ck_assert_str_eq(nx_verdict_name(NX_VERDICT_SAME), "same");
 	ck_assert_str_eq(nx_verdict_name(99), "unknown");
-}
-END_TEST
-
-enum { PAIRS = 12, SWEEPS = 2000 };
-
-/* One sweep: 12 stacks against one reference, normal noise; returns how many verdicts of each kind.
- * */
-static void sweep(struct nx_rng *rng, int rounds, double effect, double noise, double min_effect,
-                  int n[])
-{
-	double ref[16], v[16], p[PAIRS];
-	struct nx_pair pair[PAIRS];
-
-	for (int r = 0; r < rounds; r++)
-		ref[r] = 100 * exp(noise * nx_rng_normal(rng));
-	for (int i = 0; i < PAIRS; i++) {
-		for (int r = 0; r < rounds; r++)
-			v[r] = 100 * (1 + effect) * exp(noise * nx_rng_normal(rng));
-		pair[i] = nx_pair_ratio(v, ref, (size_t)rounds, 0, 1);
-		p[i] = pair[i].p;
-	}
-	nx_holm(p, PAIRS);
-	for (int i = 0; i < PAIRS; i++)
-		n[nx_pair_verdict(&pair[i], p[i], min_effect)]++;
-}
-
-/* A/A: nothing differs. Sweeps with any faster or slower, of all sweeps: at most 5 % plus three
- * standard errors of the simulation (1.5 %). min_effect 0: the p-values alone must hold. */
-START_TEST(false_alarms_stay_below_five_percent)
-{
-	static const int rounds[] = {3, 5, 10};
-	struct nx_rng rng = {11 + (uint64_t)_i};
-	int alarms = 0;
-
-	for (int s = 0; s < SWEEPS; s++) {
-		int n[NX_VERDICT_COUNT] = {0};
-		sweep(&rng, rounds[_i], 0, 0.01, 0, n);
-		alarms += n[NX_VERDICT_FASTER] + n[NX_VERDICT_SLOWER] > 0;
-	}
-	ck_assert_double_le(alarms / (double)SWEEPS, 0.065);
-	ck_assert_int_gt(alarms, 0); /* a test that never fires is no test */
-}
-END_TEST
-
-START_TEST(a_real_effect_is_found)
-{
-	struct nx_rng rng = {17};
-	int n[NX_VERDICT_COUNT] = {0};
-
-	for (int s = 0; s < SWEEPS / 4; s++)
-		sweep(&rng, 10, 0.05, 0.01, 0.01, n);
-	ck_assert_double_ge(n[NX_VERDICT_FASTER] / (double)(SWEEPS / 4 * PAIRS), 0.9);
-	ck_assert_int_eq(n[NX_VERDICT_SLOWER], 0);
 }
 END_TEST
 
@@ -233,10 +203,9 @@ int main(void)
 	tcase_add_test(tc, holm_steps_down_and_keeps_order);
 	tcase_add_test(tc, bootstrap_is_deterministic_and_covers);
 	tcase_add_test(tc, bootstrap_resamples_rounds_first);
+	tcase_add_test(tc, a_cells_interval_is_wide_enough_for_its_rounds);
 	tcase_add_test(tc, pairs_cancel_what_rounds_share);
 	tcase_add_test(tc, few_or_odd_pairs_are_unclear);
-	tcase_add_loop_test(tc, false_alarms_stay_below_five_percent, 0, 3);
-	tcase_add_test(tc, a_real_effect_is_found);
 	tcase_add_test(tc, stopping_rule_stops_when_it_should);
 	suite_add_tcase(s, tc);
 	SRunner *r = srunner_create(s);

@@ -6,63 +6,7 @@
  * turns (A-B-A-B ...) that are shorter than a scheduler's slice where they can be. Rates are those of the best turn,
  * as the calibrated peaks are; "x lib" is the median over turns of library time / own time.
  */
-#include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-
-#include "nexus/device.h"
-
-#define MAX_TURNS 64
-
-static const struct nx_device_ops *ops;
-static bool quick;
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void must(int rc, const struct nx_err *err)
-{
-	if (rc) {
-		fprintf(stderr, "bench_cpu: %s\n", err->msg);
-		exit(EXIT_FAILURE);
-	}
-}
-
-static int compare(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return x < y ? -1 : x > y;
-}
-
-static double best_of(const double *x, int n)
-{
-	double best = x[0];
-	for (int i = 1; i < n; i++)
-		best = x[i] < best ? x[i] : best;
-	return best;
-}
-
-static double median(double *x, int n)
-{
-	qsort(x, (size_t)n, sizeof(*x), compare);
-	return x[n / 2];
-}
-
-static uint64_t state = 88172645463325252u;
-
-static float noise(void)
-{
-	state ^= state << 13;
-	state ^= state >> 7;
-	state ^= state << 17;
-	return (float)(int32_t)(uint32_t)(state >> 16) * (1.0f / 2147483648.0f);
-}
+#include "bench/bench.h"
 
 static int noise_rows(void *ctx, int64_t row0, int64_t n, float *dst, struct nx_err *err)
 {
@@ -72,26 +16,6 @@ static int noise_rows(void *ctx, int64_t row0, int64_t n, float *dst, struct nx_
 	for (int64_t i = 0; i < n * w->k; i++)
 		dst[i] = noise();
 	return 0;
-}
-
-static float *noise_array(void *dev, size_t n)
-{
-	float *x = ops->alloc(dev, n * sizeof(*x));
-	if (!x)
-		exit(EXIT_FAILURE);
-	for (size_t i = 0; i < n; i++)
-		x[i] = noise();
-	return x;
-}
-
-static void *open_device(const char *isa, int threads, const char *library_rows)
-{
-	struct nx_device_config cfg = {.isa = isa, .n_threads = threads, .dtype = NX_BF16};
-	struct nx_err err;
-	void *dev = NULL;
-	setenv("NEXUS_LIBRARY_ROWS", library_rows, 1);
-	must(ops->open(&dev, &cfg, &err), &err);
-	return dev;
 }
 
 /* ---- linear */
@@ -318,163 +242,12 @@ static void bench_attention(void *dev, const struct nx_calibration *peak)
 	printf("cache read %.1f GB/s\n", peak->cache_read_bytes_per_s * 1e-9);
 }
 
-/* ---- sampling */
-
-static void bench_sample(void *dev)
-{
-	static const struct {
-		const char *name;
-		struct nx_sampler s;
-	} cases[] = {{"greedy", {.top_p = 1}},
-	             {"temperature 0.8", {.temperature = 0.8f, .top_p = 1}},
-	             {"top_k 40", {.temperature = 0.8f, .top_p = 1, .top_k = 40}},
-	             {"top_p 0.95", {.temperature = 0.8f, .top_p = 0.95f}},
-	             {"min_p 0.05", {.temperature = 0.8f, .top_p = 1, .min_p = 0.05f}}};
-	enum { VOCAB = 128256 };
-	float *logits = noise_array(dev, VOCAB), logprob;
-	int32_t len = 0, last = 0, token, accepted;
-	struct nx_seq_state st = {1, &len, &last};
-	struct nx_verdict v = {.stride = 1, .token = &token, .n_accepted = &accepted};
-	printf("\nsampling one row of %d logits, with its log-probability\n", VOCAB);
-	for (int i = 0; i < VOCAB; i++) /* about as peaked as a language model's */
-		logits[i] = 5 * (logits[i] + noise() + noise());
-	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct nx_emit e = {.logit_row = 0};
-		double each[MAX_TURNS];
-		int turns = quick ? 5 : 25;
-		for (int turn = 0; turn < turns; turn++) {
-			struct nx_sample a = {.logits = logits,
-			                      .n_emit = 1,
-			                      .vocab = VOCAB,
-			                      .emit = &e,
-			                      .samplers = &cases[i].s,
-			                      .state = &st,
-			                      .verdict = &v,
-			                      .logprob = &logprob};
-			struct nx_err err;
-			double t = now();
-			e.pos_off = turn;
-			must(ops->sample(dev, NULL, &a, &err), &err);
-			each[turn] = now() - t;
-		}
-		printf("%-18s %9.1f us\n", cases[i].name, best_of(each, turns) * 1e6);
-	}
-	ops->free(dev, logits, VOCAB * sizeof(float));
-}
-
-/* ---- verification */
-
-enum { VERIFY_VOCAB = 49152, VERIFY_K = 7 };
-
-/* A chain of drafted rows, against as many draws and one without a draft. q is a row of the chain's tokens alone. */
-static void time_verify(void *dev, struct nx_sample *a, struct nx_draft *draft, float *q, int turn,
-                        double *plain, double *drafted)
-{
-	struct nx_emit e = {.pos_off = turn};
-	struct nx_err err;
-	int32_t *token = draft->token;
-	a->emit = &e;
-	a->draft = NULL;
-	double t = now();
-	for (int i = 0; i <= VERIFY_K; i++, e.pos_off++, e.logit_row++) {
-		must(ops->sample(dev, NULL, a, &err), &err);
-		if (i < VERIFY_K)
-			token[i] = a->verdict->token[0];
-	}
-	*plain = now() - t;
-	for (int i = 0; i < VERIFY_VOCAB; i++)
-		q[i] = 0;
-	for (int i = 0; i < VERIFY_K; i++)
-		q[token[i]] = 1e-9f; /* less than p */
-	if (draft->q_row[0] == 1) {
-		token[0] = 0;
-		q[VERIFY_VOCAB] = 1; /* far more than p */
-	}
-	a->draft = draft;
-	e = (struct nx_emit){.pos_off = turn, .n_draft = VERIFY_K};
-	t = now();
-	must(ops->sample(dev, NULL, a, &err), &err);
-	*drafted = now() - t;
-}
-
-static void bench_verify(void *dev)
-{
-	static const struct {
-		const char *name;
-		struct nx_sampler s;
-		int32_t q_row;
-	} cases[] = {{"greedy", {.top_p = 1}, NX_Q_CERTAIN},
-	             {"chosen, temperature 0.8", {.temperature = 0.8f, .top_p = 1}, NX_Q_CERTAIN},
-	             {"drawn, temperature 0.8", {.temperature = 0.8f, .top_p = 1}, 0},
-	             {"the first rejected", {.temperature = 0.8f, .top_p = 1}, 1},
-	             {"drawn, top_k 40", {.temperature = 0.8f, .top_p = 1, .top_k = 40}, 0}};
-	size_t n = (size_t)(VERIFY_K + 1) * VERIFY_VOCAB, n_q = 2u * VERIFY_VOCAB;
-	float *logits = noise_array(dev, n), *q = noise_array(dev, n_q);
-	int32_t len = 0, last = 0, token[VERIFY_K + 1], path[VERIFY_K + 1], accepted,
-		rows[4][VERIFY_K];
-	struct nx_seq_state st = {1, &len, &last};
-	struct nx_verdict v = {VERIFY_K + 1, token, &accepted, path};
-	struct nx_draft draft = {VERIFY_K, rows[0], rows[1],      rows[2],
-	                         rows[3],  q,       VERIFY_VOCAB, NULL};
-	printf("\nverification of %d drafted rows of %d logits, one thread\n%-26s %9s %9s %9s %9s\n",
-	       VERIFY_K, VERIFY_VOCAB, "", "us", "accepted", "undrafted", "ratio");
-	for (size_t i = 0; i < n; i++)
-		logits[i] = 5 * (logits[i] + noise() + noise());
-	memset(q, 0, n_q * sizeof(*q));
-	for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
-		double drafted[MAX_TURNS], plain[MAX_TURNS], ratio[MAX_TURNS], mean = 0;
-		int turns = quick ? 7 : 25;
-		struct nx_sample a = {.logits = logits,
-		                      .n_emit = 1,
-		                      .vocab = VERIFY_VOCAB,
-		                      .samplers = &cases[c].s,
-		                      .state = &st,
-		                      .verdict = &v};
-		for (int i = 0; i < VERIFY_K; i++) {
-			rows[1][i] = i - 1;
-			rows[2][i] = NX_ROW_CANDIDATE;
-			rows[3][i] = cases[c].q_row;
-		}
-		for (int turn = 0; turn < turns; turn++) {
-			time_verify(dev, &a, &draft, q, turn, &plain[turn], &drafted[turn]);
-			ratio[turn] = drafted[turn] / plain[turn];
-			mean += (double)accepted / turns;
-		}
-		printf("%-26s %9.1f %9.2f %9.1f %9.2f\n", cases[c].name,
-		       best_of(drafted, turns) * 1e6, mean, best_of(plain, turns) * 1e6,
-		       median(ratio, turns));
-	}
-	ops->free(dev, logits, n * sizeof(float));
-	ops->free(dev, q, n_q * sizeof(float));
-}
-
 int main(int argc, char **argv)
 {
-	const char *isa = "auto", *build = getenv("NEXUS_BUILD");
-	char path[1024];
-	int threads = 0;
-	for (int i = 1; i < argc; i++) {
-		if (!strcmp(argv[i], "--quick")) {
-			quick = true;
-		} else if (!strcmp(argv[i], "--isa") && i + 1 < argc) {
-			isa = argv[++i];
-		} else if (!strcmp(argv[i], "--threads") && i + 1 < argc) {
-			threads = (int)strtol(argv[++i], NULL, 10);
-		} else {
-			fprintf(stderr, "usage: bench_cpu [--quick] [--isa NAME] [--threads N]\n");
-			return 2;
-		}
-	}
-	snprintf(path, sizeof(path), "%s/backends/cpu.so", build ? build : "build");
-	void *so = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-	nx_backend_fn entry = NULL;
-	if (so)
-		*(void **)&entry = dlsym(so, NX_BACKEND_SYMBOL);
-	if (!entry) {
-		fprintf(stderr, "bench_cpu: %s\n", dlerror());
-		return 3;
-	}
-	ops = entry();
+	const char *isa;
+	int threads, rc = bench_begin(argc, argv, &isa, &threads);
+	if (rc)
+		return rc;
 	void *own = open_device(isa, threads, "0"), *library = open_device(isa, threads, "1");
 	struct nx_device_info info;
 	struct nx_calibration peak;
@@ -491,8 +264,6 @@ int main(int argc, char **argv)
 	bench_decode(own, info.llc_bytes);
 	bench_linear(own, library, &peak, info.llc_bytes);
 	bench_attention(own, &peak);
-	bench_sample(own);
-	bench_verify(own);
 	ops->close(own);
 	ops->close(library);
 	return 0;

@@ -161,8 +161,9 @@ int op_rope_store(void *dev, struct nx_stream *s, const struct nx_rope_store *a,
 	for_rows(d, a->rows->n_rows, width, rope_part, (void *)(uintptr_t)a);
 	uint64_t rows = (uint64_t)a->rows->n_rows;
 	d->counted.act_bytes += 2 * rows * (uint64_t)width * sizeof(float);
-	if (!own)
-		d->counted.kv_bytes += rows * 2u * kv_part_bytes(kv);
+	for (int32_t r = 0; r < a->rows->n_rows && !own; r++)
+		if (a->rows->kind[r] != NX_ROW_REDO)
+			d->counted.kv_bytes += 2u * kv_part_bytes(kv);
 	return 0;
 }
 

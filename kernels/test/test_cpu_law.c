@@ -66,7 +66,7 @@ static const struct {
 	const char *name;
 	float distance, spike;
 	int32_t cols;
-} worlds[] = {{"near", 1.5f, 0, 0}, {"spike", 1.5f, 4, 0}, {"reduced", 1, 2, 30}};
+} worlds[] = {{"near", 1.5f, 0, 0}, {"spike", 1.5f, 4, 0}, {"reduced", 1.5f, 3, 44}};
 #define N_WORLDS ((int)(sizeof(worlds) / sizeof(worlds[0])))
 
 /* Test _i: all samplers in each world. */

@@ -146,7 +146,10 @@ START_TEST(rope_store_rotates_pairs_and_writes_by_kind)
 		                          .rope_dim = ROPE,
 		                          .inv_freq = inv,
 		                          .qkv = x};
+		struct nx_counted counted;
 		rig_ok(&r, r.ops->rope_store(r.dev, NULL, &a, &r.err));
+		r.ops->counted(r.dev, &counted); /* K and V of all rows but the REDO one */
+		ck_assert_uint_eq(counted.kv_bytes, 4 * 2 * KV_HEADS * DIM * sizeof(float));
 		for (int row = 0; row < ROWS; row++)
 			for (int h = 0; h < HEADS + 2 * KV_HEADS; h++)
 				for (int i = 0; i < DIM; i += 2) {

@@ -112,6 +112,121 @@ START_TEST(chosen_children_change_no_token)
 }
 END_TEST
 
+/* Vocabularies that take many slices: the fast forms against the reference, with children of all sorts. */
+START_TEST(large_vocabularies_are_verified_as_the_reference_does)
+{
+	enum { SEQS = 80, NODES = 5, BIG = 9001, COLS = 8500 };
+	static const int32_t parent[NODES] = {-1, -1, -1, 0, 1};
+	int32_t verdict[2][SEQS * (NODES + 2)];
+	float *q = malloc(sizeof(float) * 2 * BIG), *x = noise_array(BIG, 5);
+	int32_t *map = malloc(sizeof(int32_t) * COLS);
+	bool mapped = _i & 1;
+	for (int32_t c = 0; c < COLS; c++)
+		map[c] = BIG - 1 - c;
+	for (int row = 0; row < 2; row++) {
+		double total = 0;
+		int32_t n = mapped ? COLS : BIG;
+		for (int pass = 0; pass < 2; pass++)
+			for (int32_t c = 0; c < n; c++) {
+				int32_t t = mapped ? map[c] : c;
+				float m = expf(30 * x[t] + noise((uint64_t)row, (uint64_t)t));
+				total += pass ? 0 : m;
+				q[row * n + c] = m / (float)total;
+			}
+	}
+	for (int isa = 0; isa < N_ISAS; isa++) {
+		struct rig r;
+		struct trial t;
+		int32_t differ = 0, deep = 0, first = 0;
+		if (!rig_open(&r, isa, 2, false))
+			continue;
+		trial_open(&t, BIG, SEQS, NODES);
+		t.draft.q = q;
+		t.draft.q_cols = mapped ? COLS : BIG;
+		t.draft.q_token = mapped ? map : NULL;
+		for (int32_t s = 0; s < SEQS; s++) {
+			t.samplers[s] = samplers[_i / 2];
+			t.samplers[s].seed = (uint64_t)s + 1;
+			for (int32_t row = 0; row <= NODES; row++)
+				for (int32_t i = 0; i < BIG; i++)
+					trial_logits(&t, s, row)[i] =
+						20 * x[i] * x[i] +
+						3 * noise((uint64_t)(s * NODES + row), (uint64_t)i);
+			for (int32_t i = 0; i < NODES; i++) {
+				/* among the best of some residue, for the target or for q */
+				const float *p = s % 2 ? x : trial_logits(&t, s, 1 + parent[i]);
+				int32_t token = 0,
+					rank = (int32_t)pick((uint64_t)s, (uint64_t)i, 3);
+				for (int32_t y = 0; y < BIG; y++)
+					if (y % 3 == rank && p[y] > p[token])
+						token = y;
+				trial_row(&t, s, i, token, parent[i],
+				          i == 1 ? NX_Q_CERTAIN : i % 2);
+			}
+		}
+		rig_ok(&r, r.ops->sample(r.dev, NULL, &t.a, &r.err));
+		for (int32_t s = 0; s < SEQS; s++) {
+			int32_t *v = verdict[isa > 0] + (int64_t)s * (NODES + 2),
+				n = t.verdict.n_accepted[s];
+			memset(v, 0, sizeof(int32_t) * (NODES + 2));
+			v[0] = n;
+			memcpy(v + 1, trial_out(&t, s), sizeof(int32_t) * (size_t)(n + 1));
+			differ += isa && memcmp(v, verdict[0] + (int64_t)s * (NODES + 2),
+			                        sizeof(int32_t) * (NODES + 2)) != 0;
+			deep += n > 0;
+			first += n == 0;
+		}
+		ck_assert_msg(differ <= 1, "%s: %d verdicts differ", isa_name(isa), differ);
+		ck_assert_msg(deep > 3 && first > 3, "%s: %d deep, %d not", isa_name(isa), deep,
+		              first);
+		trial_close(&t);
+		rig_close(&r);
+	}
+	free(q);
+	free(x);
+	free(map);
+}
+END_TEST
+
+/* p is flat and q all on token 0, which is rejected: what is left is flat too, wherever a slice ends. */
+START_TEST(what_is_left_is_drawn_from_all_slices)
+{
+	enum { SEQS = 50, ROUNDS = 40, BIG = 9001, BINS = 9, N = SEQS * ROUNDS };
+	float *q = calloc(BIG, sizeof(*q));
+	q[0] = 1;
+	for (int isa = 0; isa < N_ISAS; isa++) {
+		struct rig r;
+		struct trial t;
+		double count[BINS] = {0}, chi = 0, want = (double)N / BINS;
+		if (!rig_open(&r, isa, 1, false))
+			continue;
+		trial_open(&t, BIG, SEQS, 1);
+		t.draft.q = q;
+		t.draft.q_cols = BIG;
+		for (int32_t round = 0; round < ROUNDS; round++) {
+			for (int32_t s = 0; s < SEQS; s++) {
+				t.samplers[s] = (struct nx_sampler){.temperature = 1, .top_p = 1};
+				t.samplers[s].request = (uint32_t)(round * SEQS + s);
+				trial_row(&t, s, 0, 0, -1, 0);
+			}
+			rig_ok(&r, r.ops->sample(r.dev, NULL, &t.a, &r.err));
+			for (int32_t s = 0; s < SEQS; s++)
+				if (t.verdict.n_accepted[s] == 0) {
+					int32_t token = trial_out(&t, s)[0];
+					ck_assert(token > 0 && token < BIG);
+					count[(token - 1) / 1000]++;
+				}
+		}
+		for (int i = 0; i < BINS; i++)
+			chi += (count[i] - want) * (count[i] - want) / want;
+		ck_assert_msg(chi < 60, "%s: chi-square %g of 8", isa_name(isa), chi);
+		trial_close(&t);
+		rig_close(&r);
+	}
+	free(q);
+}
+END_TEST
+
 /*
  * One sequence with a draft by hand. The target's choice after node i (and after the root) is `best`; other tokens
  * have the same logit but for token 9, which comes second.
@@ -318,6 +433,9 @@ int main(void)
 	TCase *tc = tcase_create("verify");
 	tcase_set_timeout(tc, 120);
 	tcase_add_loop_test(tc, chosen_children_change_no_token, 0, N_SAMPLERS);
+	tcase_add_loop_test(tc, large_vocabularies_are_verified_as_the_reference_does, 0,
+	                    2 * (N_SAMPLERS - 1));
+	tcase_add_test(tc, what_is_left_is_drawn_from_all_slices);
 	tcase_add_test(tc, greedy_takes_the_longest_path);
 	tcase_add_test(tc, forced_tokens_choose_the_path_and_not_the_tokens);
 	tcase_add_loop_test(tc, a_given_verdict_is_taken, 0, N_GIVEN);

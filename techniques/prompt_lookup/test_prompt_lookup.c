@@ -115,7 +115,7 @@ START_TEST(drafts_are_those_of_a_full_search)
 		sample[i] = 0;
 		append(&t[i], 0);
 	}
-	for (int step = 0; step < 4000; step++) {
+	for (int step = 0; step < 1500; step++) {
 		int32_t p = (int32_t)(next(&r) % PLACES);
 		uint32_t what = next(&r) % 100;
 		int32_t grow = 1 + (int32_t)(next(&r) % (what < 10 ? 60 : 6));

@@ -147,7 +147,8 @@ struct nx_draft {
 };
 
 /* What was decided, by place: device memory of the engine. Kept until the place is decided on again, so that
- * the next round's draft can read it; n_accepted is 0 for a sequence that has just got its place. */
+ * the next round's draft can read it; n_accepted is 0 for a sequence that has just got its place, and token then
+ * means nothing: state->last_token is right always. */
 struct nx_verdict {
 	int32_t stride;      /* columns of token and of path: 1 + most drafted rows */
 	int32_t *token;      /* [max_seqs, stride] tokens emitted: accepted ones, then one more */

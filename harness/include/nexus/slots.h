@@ -256,7 +256,10 @@ struct nx_draft_step {
 	const struct nx_sampler *samplers;
 	const struct nx_target *target;
 	const struct nx_kv *kv;           /* of the drafter's group; NULL = none */
-	const struct nx_seq_state *group; /* its valid length by place: the drafter's to advance; NULL = none */
+	/* Its valid length by place, NULL = none. The drafter's to advance; the engine sets it with the place: 0, what
+	 * a prefix hit, a fork or a swap-in brought. After a hit under a grouped codec it may be ahead of
+	 * state->len: rows below it stand and are not to be written. */
+	const struct nx_seq_state *group;
 };
 
 /* Rows of one sequence in a forward, as observe sees them. */

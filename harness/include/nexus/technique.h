@@ -129,6 +129,8 @@ struct nx_host {
 	 * cache's own pool. release: gives the block back. */
 	int32_t (*kv_hold)(void *ctx, int32_t place, int32_t index);
 	void (*kv_release)(void *ctx, int32_t block);
+	/* No sequence has the block: releasing it gives its rows back at once. */
+	bool (*kv_idle)(void *ctx, int32_t block);
 };
 
 struct nx_probe {
@@ -235,7 +237,7 @@ struct nx_technique {
 	int32_t (*prefix_match)(void *self, const int32_t *tokens, int32_t n, int32_t *blocks);
 	/* PLAN. New full blocks of a sequence may be cached: kv_hold() those that are wanted. */
 	void (*prefix_publish)(void *self, const struct nx_prefix_rows *r);
-	/* PLAN. The pool is short of `rows` rows: kv_release() what can be spared. Returns rows given back. */
+	/* PLAN. The pool is short of `rows` rows: kv_release() blocks that are kv_idle(). Returns rows given back. */
 	int64_t (*prefix_evict)(void *self, int64_t rows);
 
 	/* draft slot: draft_needs, propose, and draft unless NX_TECH_NEEDS_TOKENS is set (a host drafter). */

@@ -91,7 +91,7 @@ static void tree_save(void *args)
 		/* The row before the first: the last that was seen here, or none. A decoding root's was kept by
 		 * tree_ingest. */
 		int32_t first = c->state.len[q] + c->rows.slot_off[r];
-		if (first == 0)
+		if (first == 0 || !p->valid) /* nothing, or rows that a prefix brought */
 			memset(before, 0, bytes);
 		else if (c->seq.prompt)
 			memcpy(before, root, bytes);
@@ -106,8 +106,10 @@ static void tree_save(void *args)
 			token = c->state.last_token[q];
 		/* Of a first row that is done again only the feature counts. */
 		if (c->row >= 0 && i >= skip) {
+			/* Rows that a prefix brought stand. */
+			bool stands = slot < c->group.len[q];
 			tree_row(t, c->row + i - skip, q, token, slot - c->group.len[q], slot,
-			         NX_ROW_COMMIT);
+			         stands ? NX_ROW_REDO : NX_ROW_COMMIT);
 			tree_put_feature(t, c->row + i - skip, i ? root : before);
 		}
 		if (i == n - 1 && i > 0)
@@ -128,8 +130,8 @@ static void tree_prompt_done(void *args)
 	const struct tree_observe_call *c = args;
 	struct tree *t = c->t;
 	int32_t q = c->seq.seq;
-	*t->bad += c->group.len[q] > t->place[q].root_slot + 1;
-	c->group.len[q] = t->place[q].root_slot + 1;
+	if (c->group.len[q] <= t->place[q].root_slot)
+		c->group.len[q] = t->place[q].root_slot + 1;
 }
 
 static void tree_forget(void *args)
@@ -169,7 +171,11 @@ static void tree_ingest(void *args)
 				continue;
 			}
 			int32_t j = slot - R; /* 0: last round's root, then accepted rows, then the new root */
-			tree_row(t, at, q, j == 0 ? p->root_token : token[j - 1], r, slot, NX_ROW_COMMIT);
+			tree_row(t, at, q,
+			         slot == L ? c->state.last_token[q]
+			         : j == 0  ? p->root_token
+			                   : token[j - 1],
+			         r, slot, NX_ROW_COMMIT);
 			tree_put_feature(t, at,
 			                 j == 0   ? tree_before(t, q)
 			                 : j == 1 ? tree_feature(t, q, 0)
@@ -178,10 +184,11 @@ static void tree_ingest(void *args)
 		}
 		if (!p->valid)
 			continue;
-		*t->bad += token[a] != c->state.last_token[q];
+		*t->bad += a > 0 && token[a] != c->state.last_token[q];
 		for (int32_t j = 0; j <= a; j++)
-			tree_next(t, q)[j ? token[j - 1] : p->root_token] = token[j];
-		p->root_token = token[a];
+			tree_next(t, q)[j ? token[j - 1] : p->root_token] =
+				j == a ? c->state.last_token[q] : token[j];
+		p->root_token = c->state.last_token[q];
 		/* What precedes the new root, and where the next round finds it. */
 		const float *f = a ? tree_feature(t, q, 1 + path[a - 1]) : tree_feature(t, q, 0);
 		memmove(tree_before(t, q), f, sizeof(float) * 2 * (size_t)t->d_model);

@@ -149,12 +149,13 @@ static int32_t prefix_match(void *self, const int32_t *tokens, int32_t n, int32_
 }
 
 /* Gives back the leaf that was longest unused, but nothing used at `now`. */
-static bool evict_one(struct donor *d, uint64_t now)
+static bool evict_one(struct donor *d, uint64_t now, bool idle)
 {
 	int32_t old = -1;
 	for (int32_t i = 0; i < d->max_entries; i++) {
 		const struct entry *e = &d->entries[i];
 		if (e->block >= 0 && e->children == 0 && e->used < now &&
+		    (!idle || d->host->kv_idle(d->host->ctx, e->block)) &&
 		    (old < 0 || e->used < d->entries[old].used))
 			old = i;
 	}
@@ -179,10 +180,10 @@ static bool evict_one(struct donor *d, uint64_t now)
 static int32_t insert(struct donor *d, const struct nx_prefix_rows *r, int32_t index, uint64_t key,
                       int32_t parent)
 {
-	if (d->free_first < 0 && !evict_one(d, d->clock))
+	if (d->free_first < 0 && !evict_one(d, d->clock, false))
 		return -1;
 	int32_t block = d->host->kv_hold(d->host->ctx, r->seq, index);
-	if (block < 0 && evict_one(d, d->clock))
+	if (block < 0 && evict_one(d, d->clock, true))
 		block = d->host->kv_hold(d->host->ctx, r->seq, index);
 	if (block < 0)
 		return -1;
@@ -225,7 +226,7 @@ static int64_t prefix_evict(void *self, int64_t rows)
 	struct donor *d = self;
 	int64_t given = 0;
 	d->clock++;
-	while (given < rows && evict_one(d, d->clock))
+	while (given < rows && evict_one(d, d->clock, true))
 		given += d->block_size;
 	return given;
 }

@@ -210,6 +210,7 @@ static void load(const struct codec_call *c, const struct codec_keys *keys, int3
 	struct source s = {kv, c, self->fresh[seq], c->a.layer, seq};
 	/* A drafted row that was clipped may lie beyond: its group has nothing encoded. */
 	int32_t own = (p < n ? p : n) / w * w;
+	struct scale ks[CODEC_MAX_DIM];
 	for (int32_t i = 0; i < n; i++) {
 		float *k = space->k + (int64_t)i * dim, *v = space->v + (int64_t)i * dim;
 		if (i >= own) {
@@ -223,10 +224,11 @@ static void load(const struct codec_call *c, const struct codec_keys *keys, int3
 		const uint8_t *vb = kb + kv->v_offset;
 		struct scale vs = get_scale(vb + code_bytes(self, width),
 		                            (int64_t)(i % w) * kv->n_kv_heads + head);
+		for (int32_t d = 0; d < dim && i % w == 0; d++)
+			ks[d] = get_scale(kb + code_bytes(self, width), first + d);
 		for (int32_t d = 0; d < dim; d++) {
 			int64_t at = i % w * width + first + d;
-			k[d] = get_code(self, kb, at,
-			                get_scale(kb + code_bytes(self, width), first + d));
+			k[d] = get_code(self, kb, at, ks[d]);
 			v[d] = get_code(self, vb, at, vs);
 		}
 	}

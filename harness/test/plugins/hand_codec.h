@@ -11,6 +11,8 @@
 
 #include "hand.h"
 
+#define CODEC_MAX_DIM 256 /* of a head */
+
 /* A call of codec_attend, by value: what it was handed is borrowed. */
 struct codec_call {
 	struct nx_attention a;
@@ -72,6 +74,8 @@ struct codec_space {
 static inline int codec_space_open(struct codec_space *s, const struct nx_host *host,
                                    int32_t max_keys, int32_t head_dim)
 {
+	if (head_dim > CODEC_MAX_DIM)
+		return NX_ENOTSUP;
 	size_t one = (size_t)max_keys * (size_t)head_dim * sizeof(float);
 	s->max_keys = max_keys;
 	s->bytes = 2 * one + (size_t)max_keys * sizeof(double);
@@ -102,10 +106,14 @@ static inline void codec_one(const struct codec_call *c, const struct codec_spac
 	int64_t q = c->a.q_stride * row + (int64_t)head * dim;
 	int64_t out = ((int64_t)row * c->a.n_heads + head) * dim;
 	double max = -INFINITY, total = 0;
+	float query[CODEC_MAX_DIM];
+	for (int32_t d = 0; d < dim; d++)
+		query[d] = hand_get(c->a.q, c->act, q + d);
 	for (int32_t i = 0; i < n; i++) {
+		const float *k = s->k + (int64_t)i * dim;
 		double dot = 0;
 		for (int32_t d = 0; d < dim; d++)
-			dot += (double)hand_get(c->a.q, c->act, q + d) * s->k[(int64_t)i * dim + d];
+			dot += (double)query[d] * (double)k[d];
 		s->score[i] = dot * (double)c->a.scale;
 		max = fmax(max, s->score[i]);
 	}

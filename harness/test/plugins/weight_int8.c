@@ -14,6 +14,8 @@ struct int8_codec {
 	const struct nx_host *host;
 	enum nx_dtype act;
 	struct hand_ring ring;
+	float *x; /* device, [max_k] one row of a product, as floats */
+	int64_t max_k;
 	uint64_t n[C_COUNT];
 };
 
@@ -28,6 +30,7 @@ struct product {
 	struct nx_linear a;
 	struct matrix w;
 	enum nx_dtype act;
+	float *x;
 };
 
 static int create(void **self, const struct nx_host *host, const struct nx_value *values,
@@ -55,6 +58,8 @@ static void destroy(void *self)
 {
 	struct int8_codec *c = self;
 	hand_ring_close(&c->ring);
+	if (c->x)
+		c->host->free(c->host->ctx, NX_MEM_DEVICE, c->x, (size_t)c->max_k * sizeof(float));
 	free(c);
 }
 
@@ -71,6 +76,19 @@ static void pack_row(const float *x, int64_t k, float *scale, int8_t *q)
 	*scale = most / 127;
 	for (int64_t i = 0; i < k; i++)
 		q[i] = *scale > 0 ? (int8_t)lrintf(x[i] / *scale) : 0;
+}
+
+/* All matrices are packed before a product runs. */
+static int make_row(struct int8_codec *c, int64_t k, struct nx_err *err)
+{
+	const struct nx_host *h = c->host;
+	if (k <= c->max_k)
+		return 0;
+	if (c->x)
+		h->free(h->ctx, NX_MEM_DEVICE, c->x, (size_t)c->max_k * sizeof(float));
+	c->max_k = k;
+	c->x = h->alloc(h->ctx, NX_MEM_DEVICE, (size_t)k * sizeof(float));
+	return c->x ? 0 : nx_fail(err, NX_ENOMEM, "weight_int8: no memory for a row");
 }
 
 /* Rows [row0, row0 + n) go through host memory, which a copy may still read until it has been waited for. */
@@ -115,13 +133,13 @@ static int weight_pack(void *self, const struct nx_weight_desc *d, enum nx_weigh
 	size_t stage_bytes = (size_t)STAGE_ROWS * ((size_t)d->k * 5 + sizeof(float));
 	float *stage = h->alloc(h->ctx, NX_MEM_HOST, stage_bytes);
 	struct matrix *m = calloc(1, sizeof(*m));
-	int rc = 0;
+	int rc = make_row(c, d->k, err);
 	if (m) {
 		*m = (struct matrix){d->n, d->k, (size_t)d->n * ((size_t)d->k + sizeof(float)),
 		                     NULL};
 		m->data = h->alloc(h->ctx, NX_MEM_DEVICE, m->bytes);
 	}
-	if (!stage || !m || !m->data)
+	if (!rc && (!stage || !m || !m->data))
 		rc = nx_fail(err, NX_ENOMEM, "weight_int8: no memory for a matrix of %lld x %lld",
 		             (long long)d->n, (long long)d->k);
 	for (int64_t r = 0; r < d->n && !rc; r += STAGE_ROWS)
@@ -146,12 +164,13 @@ static uint64_t weight_bytes(void *self, const void *w)
 	return ((const struct matrix *)w)->bytes;
 }
 
-static double dot(const struct product *p, int64_t row, int64_t j)
+/* One sum, in order: more accumulators would be another order, though the same for all. */
+static double dot(const struct product *p, const float *x, int64_t j)
 {
 	const int8_t *q = (const int8_t *)p->w.data + (size_t)p->w.n * sizeof(float) + j * p->w.k;
 	double sum = 0;
 	for (int64_t i = 0; i < p->w.k; i++)
-		sum += (double)q[i] * (double)hand_get(p->a.x, p->act, row * p->w.k + i);
+		sum += (double)q[i] * (double)x[i];
 	return sum * (double)hand_get(p->w.data, NX_F32, j);
 }
 
@@ -161,27 +180,26 @@ static void run(void *args)
 	enum nx_dtype out = p->a.y_f32 ? NX_F32 : p->act;
 	bool swiglu = p->a.epilogue == NX_EPI_SWIGLU;
 	int64_t cols = swiglu ? p->w.n / 2 : p->w.n;
-	for (int64_t r = 0; r < p->a.m; r++)
+	for (int64_t r = 0; r < p->a.m; r++) {
+		for (int64_t i = 0; i < p->w.k; i++)
+			p->x[i] = hand_get(p->a.x, p->act, r * p->w.k + i);
 		for (int64_t j = 0; j < cols; j++) {
 			int64_t at = r * cols + j;
-			double y;
-			if (swiglu) {
-				double gate = dot(p, r, 2 * j);
-				y = gate / (1 + exp(-gate)) * dot(p, r, 2 * j + 1);
-			} else {
-				y = dot(p, r, j);
-			}
+			double y = dot(p, p->x, swiglu ? 2 * j : j);
+			if (swiglu)
+				y = y / (1 + exp(-y)) * dot(p, p->x, 2 * j + 1);
 			if (p->a.epilogue == NX_EPI_ADD)
 				y += (double)hand_get(p->a.y, out, at);
 			hand_put(p->a.y, out, at, (float)y);
 		}
+	}
 }
 
 static int weight_linear(void *self, struct nx_stream *s, const void *w, const struct nx_linear *a,
                          struct nx_err *err)
 {
 	struct int8_codec *c = self;
-	struct product p = {*a, *(const struct matrix *)w, c->act};
+	struct product p = {*a, *(const struct matrix *)w, c->act, c->x};
 	if (a->epilogue == NX_EPI_SWIGLU && p.w.n % 2)
 		return nx_fail(err, NX_EINVAL, "weight_int8: %lld features are no gates and ups",
 		               (long long)p.w.n);

@@ -9,7 +9,8 @@
 /* Most rows that may be drafted for a sequence now: never past its last output. */
 int32_t nx_draft_cap(const struct nx_engine *e, const struct nx_seq *s)
 {
-	if (!e->draft.stride || s->undraftable || s->phase != NX_SEQ_DECODE)
+	/* In a step that does rows again the drafter does not have their features yet. */
+	if (!e->draft.stride || s->undraftable || s->phase != NX_SEQ_DECODE || s->redo)
 		return 0;
 	int32_t left = s->max_out - s->n_out - 1;
 	return left < 0 ? 0 : left < e->draft.stride ? left : e->draft.stride;

@@ -137,7 +137,8 @@ struct nx_codec_layout {
  *
  * Where row i of the sequence lies when a layer of a forward is computed (L = len[seq]):
  *   i <  L                        blocks (if its group is complete), and the window if i >= L - R
- *   i >= L, COMMIT in this call   qkv, as computed, rotated; nowhere else yet
+ *   i >= L, COMMIT in this call   qkv, as computed, rotated; nowhere else yet. To be rounded to `plain` before it
+ *                                 is used or encoded: later queries find it so
  *   i >= L, earlier forward of this step (a long step is cut into several): as i < L, with L moved on
  *   drafted                       the sequence's scratch rows
  * codec_attend therefore, in this order: encodes the groups that COMMIT rows of the call complete (window 1: every
@@ -251,7 +252,9 @@ struct nx_draft_step {
 	const struct nx_draft_span *spans;       /* all decoding sequences of the step, drafting or not */
 	const struct nx_draft_span *spans_host;  /* host: the same, valid during the call */
 	int32_t n_spans;
-	const struct nx_verdict *last; /* of each place's latest round: accepted path and tokens */
+	/* Of each place's latest round: accepted path and tokens. Under teacher forcing its tokens are the sampler's,
+	 * not those that were fed: state->last_token and out->token[path] are right always. */
+	const struct nx_verdict *last;
 	const struct nx_seq_state *state;
 	const struct nx_sampler *samplers;
 	const struct nx_target *target;
@@ -269,7 +272,7 @@ struct nx_observed {
 	int32_t n_draft;      /* drafted rows that follow them */
 	int32_t draft0;       /* index of the first of them (a long step is cut into several forwards) */
 	int32_t n_redo;
-	bool prompt; /* rows of a prompt, or of a sequence that is computed again */
+	bool prompt; /* rows of a prompt, or of a sequence that is computed again: it is in no span of this step */
 };
 
 struct nx_observe {

@@ -78,11 +78,15 @@ int nx_hooks_create(struct nx_engine *e, struct nx_err *err)
 		h->t = l->plugin->technique;
 		fill_host(e, h);
 		if (h->t->probe) {
+			struct nx_device_info info;
+			e->dev->ops->info(e->dev->dev, &info);
 			struct nx_probe p = {.model = h->host.model,
 			                     .batch_size = e->cfg.batch_size,
 			                     .max_seqs = e->max_seqs,
 			                     .max_len = e->max_len,
-			                     .values = l->values};
+			                     .values = l->values,
+			                     .device_caps = info.caps};
+			snprintf(p.device_kind, sizeof(p.device_kind), "%s", e->dev->ops->name);
 			int rc = h->t->probe(&p, err);
 			if (rc)
 				return rc;

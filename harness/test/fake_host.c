@@ -32,7 +32,8 @@ static void fake_free(void *ctx, enum nx_mem kind, void *p, size_t bytes)
 
 struct fake_work {
 	nx_enqueue_fn fn; /* NULL: a copy */
-	void *args, *dst;
+	void *args;       /* kept, and no longer than they were given */
+	void *dst;
 	const void *src;
 	size_t bytes;
 	int byte; /* of a fill; -1 = none */
@@ -52,12 +53,14 @@ void fake_host_run(struct fake_host *f)
 {
 	for (int32_t i = 0; i < f->n_work; i++) {
 		const struct fake_work w = f->work[i];
-		if (w.fn)
+		if (w.fn) {
 			w.fn(w.args);
-		else if (w.byte >= 0)
+			free(w.args);
+		} else if (w.byte >= 0) {
 			memset(w.dst, w.byte, w.bytes);
-		else
+		} else {
 			memcpy(w.dst, w.src, w.bytes);
+		}
 	}
 	f->n_work = 0;
 }
@@ -89,12 +92,18 @@ static int dev_sync(void *dev, struct nx_stream *s, struct nx_err *err)
 	return 0;
 }
 
-static int dev_enqueue(void *dev, struct nx_stream *s, nx_enqueue_fn fn, void *args,
-                       struct nx_err *err)
+static int dev_enqueue(void *dev, struct nx_stream *s, nx_enqueue_fn fn, const void *args,
+                       size_t bytes, struct nx_err *err)
 {
+	int rc = nx_enqueue_check(bytes, err);
 	(void)s;
-	(void)err;
-	push(dev, &(struct fake_work){.fn = fn, .args = args});
+	if (rc)
+		return rc;
+	void *copy = malloc(bytes ? bytes : 1);
+	ck_assert_ptr_nonnull(copy);
+	if (bytes)
+		memcpy(copy, args, bytes);
+	push(dev, &(struct fake_work){.fn = fn, .args = copy});
 	return 0;
 }
 
@@ -200,6 +209,8 @@ void fake_host_close(struct fake_host *f)
 {
 	f->plugin.technique->destroy(f->self);
 	ck_assert_uint_eq(f->live_bytes, 0);
+	for (int32_t i = 0; i < f->n_work; i++)
+		free(f->work[i].args);
 	free(f->work);
 }
 

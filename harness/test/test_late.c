@@ -137,7 +137,12 @@ END_TEST
 
 static void count_up(void *args)
 {
-	++*(int *)args;
+	++**(int **)args;
+}
+
+static int enqueue_count(int *n)
+{
+	return ops->enqueue(dev.dev, stream, count_up, &n, sizeof(n), &err);
 }
 
 START_TEST(work_runs_in_waits_alone)
@@ -147,11 +152,11 @@ START_TEST(work_runs_in_waits_alone)
 	ck_assert_int_eq(ops->event_create(dev.dev, &first, &err), 0);
 	ck_assert_int_eq(ops->event_create(dev.dev, &second, &err), 0);
 	ck_assert_int_eq(ops->event_create(dev.dev, &never, &err), 0);
-	ck_assert_int_eq(ops->enqueue(dev.dev, stream, count_up, &n[0], &err), 0);
+	ck_assert_int_eq(enqueue_count(&n[0]), 0);
 	ck_assert_int_eq(ops->event_record(dev.dev, stream, first, &err), 0);
-	ck_assert_int_eq(ops->enqueue(dev.dev, stream, count_up, &n[1], &err), 0);
+	ck_assert_int_eq(enqueue_count(&n[1]), 0);
 	ck_assert_int_eq(ops->event_record(dev.dev, stream, second, &err), 0);
-	ck_assert_int_eq(ops->enqueue(dev.dev, stream, count_up, &n[2], &err), 0);
+	ck_assert_int_eq(enqueue_count(&n[2]), 0);
 	ck_assert(n[0] == 0 && n[1] == 0 && n[2] == 0);
 	ck_assert_int_eq(ops->event_wait(dev.dev, never, &err), 0);
 	ck_assert(n[0] == 0 && n[1] == 0 && n[2] == 0);
@@ -164,6 +169,42 @@ START_TEST(work_runs_in_waits_alone)
 	ck_assert(n[0] == 1 && n[1] == 1 && n[2] == 1);
 	ops->event_destroy(dev.dev, second);
 	ops->event_destroy(dev.dev, never);
+}
+END_TEST
+
+struct patch {
+	uint8_t *to; /* device */
+	uint8_t bytes[NX_ENQUEUE_MAX - 8];
+};
+
+static void put_patch(void *args)
+{
+	const struct patch *p = args;
+	if ((uintptr_t)args % 16 == 0)
+		memcpy(p->to, p->bytes, sizeof(p->bytes));
+}
+
+START_TEST(arguments_are_copied_as_many_as_may_be)
+{
+	struct patch p = {.to = device(3 * sizeof(p.bytes))};
+	uint8_t *d = p.to, *h = host(3 * sizeof(p.bytes));
+	int never = 0, *n = &never;
+	ck_assert_uint_eq(sizeof(p), NX_ENQUEUE_MAX);
+	for (int i = 0; i < 3; i++, p.to += sizeof(p.bytes)) {
+		memset(p.bytes, i + 1, sizeof(p.bytes));
+		ck_assert_int_eq(ops->enqueue(dev.dev, stream, put_patch, &p, sizeof(p), &err), 0);
+	}
+	memset(&p, 0xff, sizeof(p));
+	ck_assert_int_eq(ops->enqueue(dev.dev, stream, count_up, &n, NX_ENQUEUE_MAX + 1, &err),
+	                 NX_EINVAL);
+	ck_assert_str_eq(err.msg, "enqueue() copies at most 4096 bytes of arguments, not 4097");
+	copy(stream, h, d, 3 * sizeof(p.bytes), NX_D2H);
+	sync(stream);
+	ck_assert_int_eq(never, 0);
+	for (size_t i = 0; i < 3 * sizeof(p.bytes); i++)
+		ck_assert_uint_eq(h[i], 1 + i / sizeof(p.bytes));
+	ops->free(dev.dev, d, 3 * sizeof(p.bytes));
+	ops->host_free(dev.dev, h, 3 * sizeof(p.bytes));
 }
 END_TEST
 
@@ -332,13 +373,13 @@ START_TEST(an_error_of_queued_work_comes_with_the_wait_and_stays)
 	float *x = device(64);
 	ck_assert_msg(ops->weight_create(dev.dev, &desc, &w, &err) == 0, "%s", err.msg);
 	ck_assert_int_eq(ops->embed(dev.dev, stream, &rows, &state, w, x, &err), 0);
-	ck_assert_int_eq(ops->enqueue(dev.dev, stream, count_up, &later, &err), 0);
+	ck_assert_int_eq(enqueue_count(&later), 0);
 	for (int i = 0; i < 2; i++) {
 		struct nx_err e = {0};
 		ck_assert_int_eq(ops->stream_sync(dev.dev, stream, &e), NX_EINVAL);
 		ck_assert_ptr_nonnull(strstr(e.msg, "lookup"));
 	}
-	ck_assert_int_eq(ops->enqueue(dev.dev, stream, count_up, &later, &err), NX_EINVAL);
+	ck_assert_int_eq(enqueue_count(&later), NX_EINVAL);
 	ck_assert_int_eq(later, 0);
 	ops->weight_destroy(dev.dev, w);
 	ops->free(dev.dev, x, 64);
@@ -372,7 +413,7 @@ START_TEST(freeing_what_queued_work_does_not_name_is_fine)
 {
 	int32_t *d = device(64), *other = device(64), n = 0;
 	ck_assert_int_eq(ops->fill(dev.dev, stream, d, 0, 64, &err), 0);
-	ck_assert_int_eq(ops->enqueue(dev.dev, stream, count_up, &n, &err), 0);
+	ck_assert_int_eq(enqueue_count(&n), 0);
 	ops->free(dev.dev, other, 64);
 	ops->stream_destroy(dev.dev, stream); /* its work is still done */
 	ck_assert_int_eq(n, 1);
@@ -397,7 +438,6 @@ static void note(void *args)
 /* One log of what ran, from three streams; the first is waited for. Returns how much ran. */
 static int interleave(int *log, const char *seed)
 {
-	static struct entry entries[STREAMS][EACH];
 	struct nx_stream *s[STREAMS];
 	int n = 0;
 	setenv("NEXUS_LATE_SEED", seed, 1);
@@ -405,9 +445,8 @@ static int interleave(int *log, const char *seed)
 	for (int i = 0; i < STREAMS; i++) {
 		ck_assert_int_eq(ops->stream_create(dev.dev, &s[i], &err), 0);
 		for (int k = 0; k < EACH; k++) {
-			entries[i][k] = (struct entry){.log = log, .n = &n, .value = i * EACH + k};
-			ck_assert_int_eq(ops->enqueue(dev.dev, s[i], note, &entries[i][k], &err),
-			                 0);
+			const struct entry e = {.log = log, .n = &n, .value = i * EACH + k};
+			ck_assert_int_eq(ops->enqueue(dev.dev, s[i], note, &e, sizeof(e), &err), 0);
 		}
 	}
 	sync(s[0]);
@@ -447,6 +486,7 @@ int main(void)
 	                            SIGABRT);
 	tcase_add_test(device_case, memory_is_aligned_and_begins_as_nan);
 	tcase_add_test(device_case, work_runs_in_waits_alone);
+	tcase_add_test(device_case, arguments_are_copied_as_many_as_may_be);
 	tcase_add_test(device_case, a_host_buffer_used_again_too_early_gives_its_later_content);
 	tcase_add_test(device_case, what_is_copied_to_the_host_is_poison_until_a_wait);
 	tcase_add_test(device_case, structs_on_the_stack_may_change_after_the_call);

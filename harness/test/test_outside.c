@@ -157,6 +157,10 @@ static const struct {
 	{"prefix", "s/^\trelease(s, 0);//", "blocks it holds"},
 	{"weights", "s/y += load/y -= load/", "epilogue 1"},
 	{"weights", "s/, .a = .a, /, .a = {0}, /", "epilogue 0"},
+	/* What was borrowed, by its address. */
+	{"weights",
+         "s/struct nx_linear a;/const struct nx_linear *a;/; s/, .a = .a, /, .a = a, /; s/j->a[.]/j->a->/g",
+         "epilogue 0"},
 };
 #define N_MISTAKES ((int)(sizeof(MISTAKES) / sizeof(MISTAKES[0])))
 

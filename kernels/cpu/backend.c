@@ -266,12 +266,18 @@ static int event_wait(void *dev, struct nx_event *e, struct nx_err *err)
 	return 0;
 }
 
-static int enqueue(void *dev, struct nx_stream *s, nx_enqueue_fn fn, void *args, struct nx_err *err)
+static int enqueue(void *dev, struct nx_stream *s, nx_enqueue_fn fn, const void *args, size_t bytes,
+                   struct nx_err *err)
 {
+	_Alignas(16) uint8_t copy[NX_ENQUEUE_MAX];
+	int rc = nx_enqueue_check(bytes, err);
 	(void)dev;
 	(void)s;
-	(void)err;
-	fn(args);
+	if (rc)
+		return rc;
+	if (bytes)
+		memcpy(copy, args, bytes);
+	fn(copy);
 	return 0;
 }
 

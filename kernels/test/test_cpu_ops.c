@@ -274,7 +274,9 @@ END_TEST
 
 static void add_one(void *args)
 {
-	++*(int *)args;
+	int *n;
+	memcpy(&n, args, sizeof(n));
+	*n += (uintptr_t)args % 16 == 0 && args != (void *)n;
 }
 
 START_TEST(work_is_counted_and_memory_is_poisoned)
@@ -282,14 +284,17 @@ START_TEST(work_is_counted_and_memory_is_poisoned)
 	struct rig r;
 	struct nx_counted c;
 	struct nx_device_info info;
-	int ran = 0;
+	int ran = 0, *n = &ran;
 	ck_assert(rig_open(&r, 0, 2, false));
 	r.ops->info(r.dev, &info);
 	ck_assert_int_eq(info.n_units, 2);
 	ck_assert_int_eq(info.act_dtype, NX_F32);
 	ck_assert_str_eq(info.isa, "ref");
 	ck_assert(info.mem_bytes > 0 && info.free_bytes > 0 && info.caps & NX_DEV_HOST_MEMORY);
-	rig_ok(&r, r.ops->enqueue(r.dev, NULL, add_one, &ran, &r.err));
+	rig_ok(&r, r.ops->enqueue(r.dev, NULL, add_one, &n, sizeof(n), &r.err));
+	ck_assert_int_eq(ran, 1);
+	ck_assert_int_eq(r.ops->enqueue(r.dev, NULL, add_one, &n, NX_ENQUEUE_MAX + 1, &r.err),
+	                 NX_EINVAL);
 	ck_assert_int_eq(ran, 1);
 	float *p = r.ops->alloc(r.dev, 1000);
 	ck_assert(isnan(p[0]) && isnan(p[249]) && (uintptr_t)p % 64 == 0);

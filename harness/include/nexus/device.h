@@ -9,9 +9,9 @@
  *   Rows.     Every operation takes M rows: decode, verification and prefill are one call with other M.
  *   Enqueue.  Operations put work on a stream and return; arguments are fixed addresses in device
  *             memory and grids that depend on host-known bounds alone, so a step can be captured.
- *             Structs and host arrays of a call are read within it; what copy() and kv_swap() read or
- *             write on the host is, until the work has been waited for. NULL is the device's own
- *             stream, ordered against no other.
+ *             Structs and host arrays of a call are read within it, the args of enqueue() too; what
+ *             copy() and kv_swap() read or write on the host is, until the work has been waited for.
+ *             NULL is the device's own stream, ordered against no other.
  *   Offsets.  The host knows a sequence's length only within bounds. Rows carry offsets from the
  *             device-side length `len[seq]`; kernels add them.
  *   Memory.   "device" pointers come from alloc() and may be touched by the host only through copy()
@@ -35,7 +35,7 @@
 extern "C" {
 #endif
 
-#define NX_DEVICE_ABI 2u
+#define NX_DEVICE_ABI 3u
 
 struct nx_stream;
 struct nx_event;
@@ -225,7 +225,9 @@ struct nx_counted {
 	uint64_t flops;                             /* 2 per multiply-add, products and attention */
 };
 
+/* args: the device's own copy, aligned to 16 bytes and good during the call. */
 typedef void (*nx_enqueue_fn)(void *args);
+#define NX_ENQUEUE_MAX 4096 /* most bytes of arguments */
 
 struct nx_device_ops {
 	uint32_t abi;  /* NX_DEVICE_ABI */
@@ -259,10 +261,24 @@ struct nx_device_ops {
 	int (*graph_launch)(void *dev, struct nx_stream *s, struct nx_graph *g, struct nx_err *err);
 	void (*graph_destroy)(void *dev, struct nx_graph *g);
 
-	/* Work of a technique's own: on the CPU a C function, on CUDA a launcher that only launches
-	 * kernels. args must stay alive until the stream has run it. */
-	int (*enqueue)(void *dev, struct nx_stream *s, nx_enqueue_fn fn, void *args,
-	               struct nx_err *err);
+	/*
+	 * Work of a technique's own. The `bytes` at args are copied before it returns and fn gets the copy, so
+	 * any number of calls may be under way and args may lie on the stack. More than NX_ENQUEUE_MAX bytes
+	 * are NX_EINVAL; with 0 args is not looked at.
+	 *   CPU   fn is a C function that may read and write device memory; it runs in its turn on the stream
+	 *   CUDA  fn is a launcher: it is called at once, during graph capture too, and only launches kernels, on
+	 *         the stream that its args carry; what they are handed is theirs by value
+	 *
+	 * Host structs that a hook was handed (nx_attention, nx_rows, nx_kv, nx_seq_state, nx_draft, nx_verdict,
+	 * ...) are borrowed for the hook's call: what fn needs of them goes into args by value, not as a pointer
+	 * to them. The pointers into device memory that they hold stay good:
+	 *   for the engine's life  those of nx_kv, nx_seq_state, nx_draft, nx_verdict and nx_target, samplers and
+	 *                          taps; their contents change from step to step, taps with each forward
+	 *   for the step only      those of nx_rows and its segments, spans, emit, logits, and activations (q, qkv,
+	 *                          out, x, y), which the next layer overwrites
+	 */
+	int (*enqueue)(void *dev, struct nx_stream *s, nx_enqueue_fn fn, const void *args,
+	               size_t bytes, struct nx_err *err);
 
 	int (*copy)(void *dev, struct nx_stream *s, void *dst, const void *src, size_t bytes,
 	            enum nx_copy_dir dir, struct nx_err *err);
@@ -321,6 +337,16 @@ struct nx_device_ops {
 	                  const struct nx_seq_state *state, const struct nx_emit *emit /* device */,
 	                  int32_t n_emit, const struct nx_verdict *v, struct nx_err *err);
 };
+
+/* For devices: what enqueue() refuses. */
+static inline int nx_enqueue_check(size_t bytes, struct nx_err *err)
+{
+	return bytes <= NX_ENQUEUE_MAX
+	               ? 0
+	               : nx_fail(err, NX_EINVAL,
+	                         "enqueue() copies at most %d bytes of arguments, not %zu",
+	                         NX_ENQUEUE_MAX, bytes);
+}
 
 static inline size_t nx_kv_swap_row_bytes(const struct nx_kv *kv)
 {

@@ -14,8 +14,9 @@
  *         return nx_fake_done();                         prints `N passed, N failed`
  *     }
  *
- * Enqueued work waits until nx_fake_sync(), as on a GPU: arguments that lie on the stack of a hook are found out
- * (best with -fsanitize=address). fake_device.h has checks of hooks that compute (kv_codec, weights).
+ * Enqueued work waits until nx_fake_sync(), with a copy of its arguments: pointers in them to what a hook was lent,
+ * or to its stack, are found out (best with -fsanitize=address). fake_device.h has checks of hooks that compute
+ * (kv_codec, weights).
  *
  * What the fake leaves out: operations of the device other than alloc, free, copy, fill, enqueue and info are NULL.
  */
@@ -48,7 +49,7 @@ struct nx_fake {
 	int n_work;
 	struct {
 		nx_enqueue_fn fn;
-		void *args;
+		void *args; /* a copy */
 	} work[NX_FAKE_MAX];
 };
 
@@ -164,21 +165,31 @@ static inline bool nx_fake_idle(void *ctx, int32_t block)
 
 static inline void nx_fake_sync(struct nx_fake *f)
 {
-	for (int i = 0; i < f->n_work; i++)
+	for (int i = 0; i < f->n_work; i++) {
 		f->work[i].fn(f->work[i].args);
+		free(f->work[i].args);
+	}
 	f->n_work = 0;
 }
 
-static inline int nx_fake_enqueue(void *dev, struct nx_stream *s, nx_enqueue_fn fn, void *args,
-                                  struct nx_err *err)
+static inline int nx_fake_enqueue(void *dev, struct nx_stream *s, nx_enqueue_fn fn,
+                                  const void *args, size_t bytes, struct nx_err *err)
 {
 	struct nx_fake *f = (struct nx_fake *)dev;
+	int rc = nx_enqueue_check(bytes, err);
 	(void)s;
-	(void)err;
+	if (rc)
+		return rc;
 	if (f->n_work == NX_FAKE_MAX)
 		nx_fake_sync(f);
+	/* No more than was given, so that what reads on is found out. */
+	void *copy = malloc(bytes ? bytes : 1);
+	if (!copy)
+		return nx_fail(err, NX_ENOMEM, "the fake host is out of memory");
+	if (bytes)
+		memcpy(copy, args, bytes);
 	f->work[f->n_work].fn = fn;
-	f->work[f->n_work++].args = args;
+	f->work[f->n_work++].args = copy;
 	return 0;
 }
 
@@ -414,8 +425,9 @@ static inline int nx_fake_prepare(struct nx_fake *f, const char *path, const cha
 	return 0;
 }
 
-/* Probes and creates it. The code of the hook that refused; nothing is counted. */
-static inline int nx_fake_create(struct nx_fake *f, struct nx_err *err)
+/* Asks probe, if there is one, about a device of that kind. What it said. */
+static inline int nx_fake_probe(struct nx_fake *f, const char *kind, uint32_t caps,
+                                struct nx_err *err)
 {
 	struct nx_probe p;
 	memset(&p, 0, sizeof(p));
@@ -424,7 +436,15 @@ static inline int nx_fake_create(struct nx_fake *f, struct nx_err *err)
 	p.max_seqs = f->host.max_seqs;
 	p.max_len = f->host.max_len;
 	p.values = f->values;
-	int rc = f->t->probe ? f->t->probe(&p, err) : 0;
+	p.device_caps = caps;
+	snprintf(p.device_kind, sizeof(p.device_kind), "%s", kind);
+	return f->t->probe ? f->t->probe(&p, err) : 0;
+}
+
+/* Probes and creates it. The code of the hook that refused; nothing is counted. */
+static inline int nx_fake_create(struct nx_fake *f, struct nx_err *err)
+{
+	int rc = nx_fake_probe(f, "cpu", NX_DEV_HOST_MEMORY | NX_DEV_ASYNC, err);
 	return rc ? rc : f->t->create(&f->self, &f->host, f->values, err);
 }
 

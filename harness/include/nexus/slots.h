@@ -4,7 +4,8 @@
  * which, and when.
  *
  * Lengths without a unit are tokens (= KV rows). "place" is an index in [0, max_seqs) that a sequence holds while
- * it runs. Pointers are borrowed for the call unless said otherwise.
+ * it runs. Pointers are borrowed for the call unless said otherwise: a function that a hook enqueues gets what it
+ * needs of these structs by value (enqueue() in device.h, which says how long device memory stays good).
  */
 #ifndef NEXUS_SLOTS_H
 #define NEXUS_SLOTS_H
@@ -228,7 +229,9 @@ struct nx_draft_seq {
 	int32_t n_tokens, n_prompt;
 	int32_t n_out, max_out; /* n_out is an upper bound while the host plans ahead */
 	float temperature;
-	/* Of the latest round of this sequence that has reached the host; -1 = none yet. */
+	/* Of the latest round of this sequence that drafted at least one row and was read back; -1 = none yet. Steps
+	 * without a draft change nothing. A sequence's last round is never shown (nobody asks again), nor is one that
+	 * a preemption took back: counters built on these run low. */
 	int32_t last_drafted, last_accepted;
 };
 

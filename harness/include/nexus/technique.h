@@ -27,8 +27,11 @@
  *
  * Two kinds of hook. PLAN hooks run on the host and write only what they are handed. ENQUEUE hooks put
  * work on a stream through host->ops (operations of the device, or enqueue() for a function of their own) and
- * must not look at device memory: the work runs later, and on a GPU elsewhere. Hooks on the timed path (all but probe, create, reset, destroy, *_geometry, *_plan)
- * do not allocate, print, lock, open files or wait. All state lives in self; no mutable globals.
+ * must not look at device memory: the work runs later, and on a GPU elsewhere. The host structs that such a
+ * hook is handed are borrowed for the call: enqueue() copies its args, so what the function needs goes into them
+ * by value; device.h says there how long pointers into device memory stay good. Hooks on the timed path (all but
+ * probe, create, reset, destroy, *_geometry, *_plan) do not allocate, print, lock, open files or wait. All state
+ * lives in self; no mutable globals.
  *
  * Errors: 0 or a negative nx_code and one sentence in *err (see err.h). Threads: hooks of one instance
  * are called by one thread. Units are in the names; lengths without a unit are tokens (= KV rows).
@@ -43,7 +46,7 @@ extern "C" {
 #endif
 
 #define NX_TECHNIQUE_MAGIC 0x4e58544543484e51ull /* "NXTECHNQ" */
-#define NX_TECHNIQUE_ABI 2u                      /* bumped when existing members change meaning */
+#define NX_TECHNIQUE_ABI 3u                      /* bumped when existing members change meaning */
 #define NX_TECHNIQUE_SYMBOL "nx_technique_entry"
 
 /* ---- parameters and counters ------------------------------------------------------------------ */
@@ -137,6 +140,8 @@ struct nx_probe {
 	struct nx_model_info model;
 	int32_t batch_size, max_seqs, max_len;
 	const struct nx_value *values;
+	uint32_t device_caps; /* NX_DEV_*; C that touches device memory needs NX_DEV_HOST_MEMORY */
+	char device_kind[16]; /* name of the backend: "cpu", "cuda" */
 	uint64_t host_bytes, device_bytes; /* out: what the technique itself will take */
 };
 
@@ -145,7 +150,7 @@ struct nx_probe {
 enum nx_event_kind {
 	NX_EVENT_ADMIT,   /* arg = KV rows matched by a prefix */
 	NX_EVENT_FORK,    /* arg = sequence index of the parent */
-	NX_EVENT_COMMIT,  /* arg = rows planned, drafted ones included: no more are committed */
+	NX_EVENT_COMMIT,  /* arg = upper bound of the rows committed: planned + drafted */
 	NX_EVENT_PREEMPT, /* arg = enum nx_preempt */
 	NX_EVENT_RESUME,
 	NX_EVENT_RETIRE,
@@ -222,10 +227,11 @@ struct nx_technique {
 	 * twice: before the layout is known (block_size 0) and after; bytes and window stay the same. */
 	int (*codec_layout)(void *self, const struct nx_codec_limits *l, struct nx_codec_layout *out,
 	                    struct nx_err *err);
-	/* ENQUEUE, once a layer of each forward, after rotation: encodes, attends, keeps (see nx_codec_step). */
+	/* ENQUEUE, once a layer of each forward, after rotation: encodes, attends, keeps (see nx_codec_step). a and
+	 * what it points to are borrowed: copy *a->attention, and of it *rows, *state and *kv, into enqueue()'s args. */
 	int (*codec_attend)(void *self, struct nx_stream *s, const struct nx_codec_step *a,
 	                    struct nx_err *err);
-	/* ENQUEUE, when drafts were accepted. */
+	/* ENQUEUE, when drafts were accepted. c is borrowed, as above. */
 	int (*codec_commit)(void *self, struct nx_stream *s, const struct nx_codec_commit *c,
 	                    struct nx_err *err);
 
@@ -246,13 +252,14 @@ struct nx_technique {
 	/* PLAN, each step for each decoding sequence that may draft. Returns the number of rows, 0 to cap, or
 	 * NX_UNDRAFTABLE. A host drafter writes rows [result]; others are handed NULL and write them in draft. */
 	int32_t (*propose)(void *self, const struct nx_draft_seq *s, struct nx_draft_row *rows);
-	/* ENQUEUE, before the forward of a step in which sequences decode, drafting or not. */
+	/* ENQUEUE, before the forward of a step in which sequences decode, drafting or not. d and its host structs
+	 * (*out, *last, *state, *kv, *group, *target) are borrowed: enqueue() takes them by value. */
 	int (*draft)(void *self, struct nx_stream *s, const struct nx_draft_step *d,
 	             struct nx_err *err);
-	/* Optional. ENQUEUE, after each forward, prompts included. */
+	/* Optional. ENQUEUE, after each forward, prompts included. o is borrowed, as above. */
 	int (*observe)(void *self, struct nx_stream *s, const struct nx_observe *o,
 	               struct nx_err *err);
-	/* Optional. ENQUEUE, after the verdict of each step that emits. */
+	/* Optional. ENQUEUE, after the verdict of each step that emits. j is borrowed, as above. */
 	int (*judged)(void *self, struct nx_stream *s, const struct nx_judged *j,
 	              struct nx_err *err);
 

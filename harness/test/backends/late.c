@@ -3,9 +3,9 @@
  * test/backends/late.c: the late device, for tests only: as asynchronous as a device may be, with the
  * kernels of the CPU backend. What peeks or hurries here would do so on a GPU.
  *
- *   Work     is queued with a copy of its arguments and runs when the host waits, on the caller's thread
- *            and no further than the wait asks. Streams keep their own order; which of them runs next
- *            is drawn (NEXUS_LATE_SEED, 1). NULL is a stream like any other.
+ *   Work     is queued with a copy of its arguments, those of enqueue() too, and runs when the host
+ *            waits, on the caller's thread and no further than the wait asks. Streams keep their own
+ *            order; which of them runs next is drawn (NEXUS_LATE_SEED, 1). NULL is a stream like any other.
  *   Memory   of the device can be reached while work runs, and at no other time: host code that touches
  *            it gets SIGSEGV. It begins as NaN, and the page behind each allocation is never readable.
  *            What lies between an allocation and its page's ends is compared when it is freed.

@@ -145,20 +145,24 @@ static const struct nx_sample *keep_sample(struct late_work *k, const struct nx_
 
 struct enqueue_args {
 	nx_enqueue_fn fn;
-	void *args; /* the caller's, until it has run */
+	const void *args; /* kept, as any operation's */
+	size_t bytes;
 };
 
 static int run_enqueue(struct late_dev *d, void *args, struct nx_err *err)
 {
 	const struct enqueue_args *a = args;
-	return late_inner->enqueue(d->inner, NULL, a->fn, a->args, err);
+	return late_inner->enqueue(d->inner, NULL, a->fn, a->args, a->bytes, err);
 }
 
-static int late_enqueue(void *dev, struct nx_stream *s, nx_enqueue_fn fn, void *args,
-                        struct nx_err *err)
+static int late_enqueue(void *dev, struct nx_stream *s, nx_enqueue_fn fn, const void *args,
+                        size_t bytes, struct nx_err *err)
 {
+	int rc = nx_enqueue_check(bytes, err);
+	if (rc)
+		return rc;
 	struct late_work *k = late_begin(dev);
-	QUEUE(enqueue, fn, args);
+	QUEUE(enqueue, fn, late_keep(k, bytes ? args : NULL, bytes), bytes);
 }
 
 struct copy_args {

@@ -17,7 +17,6 @@ struct group_codec {
 	int32_t window, bits;
 	bool symmetric;
 	struct codec_space space;
-	struct hand_ring ring;
 	/* Device: of each place in the call that runs, its COMMIT rows: slots [first, end), from row `row` on. */
 	struct group_rows {
 		int32_t first, end, row;
@@ -53,7 +52,6 @@ static int create(void **self, const struct nx_host *host, const struct nx_value
 
 static void drop(struct group_codec *c)
 {
-	hand_ring_close(&c->ring);
 	codec_space_close(&c->space, c->host);
 	if (c->fresh)
 		c->host->free(c->host->ctx, NX_MEM_DEVICE, c->fresh,
@@ -96,8 +94,7 @@ static int codec_layout(void *self, const struct nx_codec_limits *l, struct nx_c
 	c->max_seqs = l->max_seqs;
 	c->fresh = c->host->alloc(c->host->ctx, NX_MEM_DEVICE,
 	                          (size_t)c->max_seqs * sizeof(*c->fresh));
-	if (!c->fresh || codec_space_open(&c->space, c->host, 2 * l->max_len, l->head_dim) ||
-	    hand_ring_open(&c->ring, c->host, sizeof(struct codec_call), (size_t)l->n_layers * 64))
+	if (!c->fresh || codec_space_open(&c->space, c->host, 2 * l->max_len, l->head_dim))
 		return nx_fail(err, NX_ENOMEM, "codec_group: no memory for %d keys", l->max_len);
 	int64_t row = (code_bytes(c, width) + (k > v ? k : v) + c->window - 1) / c->window;
 	out->window = c->window;
@@ -295,7 +292,7 @@ static int codec_attend(void *self, struct nx_stream *s, const struct nx_codec_s
 		               "codec_group: a row sees %d keys, at most %d were said",
 		               call.rows.max_keys, c->space.max_keys);
 	c->n[C_CALLS]++;
-	return hand_enqueue(&c->ring, s, run, &call, sizeof(call), err);
+	return c->host->ops->enqueue(c->host->dev, s, run, &call, sizeof(call), err);
 }
 
 /* Accepted rows lie in one group, which they may complete. */
@@ -320,7 +317,7 @@ static int codec_commit(void *self, struct nx_stream *s, const struct nx_codec_c
 	struct group_codec *c = self;
 	struct commit_call call = {*a, *a->kv, *a->state, *a->verdict, c};
 	c->n[C_COMMITS]++;
-	return hand_enqueue(&c->ring, s, run_commit, &call, sizeof(call), err);
+	return c->host->ops->enqueue(c->host->dev, s, run_commit, &call, sizeof(call), err);
 }
 
 static void read_counters(void *self, double *v)
@@ -354,6 +351,7 @@ static const struct nx_technique codec_group = {
 	.counters = counters,
 	.assumes = NX_TRAIT_KEPT_KV,
 	.flags = NX_TECH_EXACT,
+	.probe = hand_probe,
 	.create = create,
 	.reset = reset,
 	.destroy = destroy,

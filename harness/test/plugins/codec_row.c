@@ -11,7 +11,6 @@ struct row_codec {
 	const struct nx_host *host;
 	enum nx_dtype act;
 	struct codec_space space;
-	struct hand_ring ring;
 	uint64_t n_calls;
 };
 
@@ -32,7 +31,6 @@ static int create(void **self, const struct nx_host *host, const struct nx_value
 
 static void drop(struct row_codec *c)
 {
-	hand_ring_close(&c->ring);
 	codec_space_close(&c->space, c->host);
 }
 
@@ -53,8 +51,7 @@ static int codec_layout(void *self, const struct nx_codec_limits *l, struct nx_c
 {
 	struct row_codec *c = self;
 	drop(c);
-	if (codec_space_open(&c->space, c->host, 2 * l->max_len, l->head_dim) ||
-	    hand_ring_open(&c->ring, c->host, sizeof(struct codec_call), (size_t)l->n_layers * 64))
+	if (codec_space_open(&c->space, c->host, 2 * l->max_len, l->head_dim))
 		return nx_fail(err, NX_ENOMEM, "codec_row: no memory for %d keys", l->max_len);
 	out->window = 1;
 	out->row_bytes = (l->n_kv_heads * (4 + l->head_dim) + 15) / 16 * 16;
@@ -133,7 +130,7 @@ static int codec_attend(void *self, struct nx_stream *s, const struct nx_codec_s
 		return nx_fail(err, NX_EBUG, "codec_row: a row sees %d keys, at most %d were said",
 		               call.rows.max_keys, c->space.max_keys);
 	c->n_calls++;
-	return hand_enqueue(&c->ring, s, run, &call, sizeof(call), err);
+	return c->host->ops->enqueue(c->host->dev, s, run, &call, sizeof(call), err);
 }
 
 static void read_counters(void *self, double *v)
@@ -154,6 +151,7 @@ static const struct nx_technique codec_row = {
 	.source = "none",
 	.counters = counters,
 	.flags = NX_TECH_EXACT,
+	.probe = hand_probe,
 	.create = create,
 	.reset = reset,
 	.destroy = destroy,

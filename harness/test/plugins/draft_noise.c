@@ -24,7 +24,6 @@ struct noise {
 	bool sampled, reduced;
 	int32_t rows, vocab, cols;
 	float strength;
-	struct hand_ring ring;
 	float *q;         /* device, [max_seqs * rows, cols] */
 	int32_t *q_token; /* device, [cols]; NULL when the column is the token */
 	uint64_t n[C_COUNT];
@@ -65,7 +64,6 @@ static size_t q_bytes(const struct noise *d)
 static void drop(struct noise *d)
 {
 	const struct nx_host *h = d->host;
-	hand_ring_close(&d->ring);
 	if (d->q)
 		h->free(h->ctx, NX_MEM_DEVICE, d->q, q_bytes(d));
 	if (d->q_token)
@@ -113,8 +111,6 @@ static int draft_needs(void *self, const struct nx_draft_limits *l, struct nx_dr
 	(void)l;
 	drop(d);
 	*out = (struct nx_draft_needs){.max_rows = d->rows};
-	if (hand_ring_open(&d->ring, d->host, sizeof(struct round), 64))
-		return nx_fail(err, NX_ENOMEM, "draft_noise: no memory for calls");
 	if (!d->sampled)
 		return 0;
 	d->q = d->host->alloc(d->host->ctx, NX_MEM_DEVICE, q_bytes(d));
@@ -253,7 +249,7 @@ static int draft(void *self, struct nx_stream *s, const struct nx_draft_step *st
 	                  .n_spans = step->n_spans,
 	                  .state = *step->state,
 	                  .samplers = step->samplers};
-	return hand_enqueue(&d->ring, s, run, &r, sizeof(r), err);
+	return d->host->ops->enqueue(d->host->dev, s, run, &r, sizeof(r), err);
 }
 
 static void read_counters(void *self, double *v)
@@ -292,6 +288,7 @@ static const struct nx_technique draft_noise = {
 	.counters = counters,
 	.assumes = NX_TRAIT_KEPT_KV | NX_TRAIT_FULL_KV,
 	.flags = NX_TECH_EXACT,
+	.probe = hand_probe,
 	.create = create,
 	.reset = reset,
 	.destroy = destroy,

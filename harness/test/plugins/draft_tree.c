@@ -14,7 +14,6 @@ enum { C_BAD, C_ROUNDS, C_PAUSED, C_QUIT, C_COUNT };
 
 struct drafter {
 	struct tree t;
-	struct hand_ring ring;
 	double pause;
 	int32_t quit; /* rounds after which a sequence is given up; 0 = never */
 	int32_t *rounds; /* [max_seqs] */
@@ -46,7 +45,6 @@ static void destroy(void *self)
 			h->ops->weight_destroy(h->dev, w[i]);
 	for (int32_t i = 0; i < d->n_owned; i++)
 		h->free(h->ctx, d->owned[i].kind, d->owned[i].p, d->owned[i].bytes);
-	hand_ring_close(&d->ring);
 	free(d);
 }
 
@@ -96,13 +94,7 @@ static int create(void **self, const struct nx_host *host, const struct nx_value
 	d->quit = (int32_t)v[P_QUIT].i;
 	struct tree *t = &d->t;
 	int64_t dm = t->d_model, heads = TREE_HEADS * TREE_DIM, kv = TREE_KV_HEADS * TREE_DIM;
-	size_t call = sizeof(struct tree_draft_call) > sizeof(struct tree_observe_call)
-	                      ? sizeof(struct tree_draft_call)
-	                      : sizeof(struct tree_observe_call);
-	call = call > sizeof(struct tree_forget_call) ? call : sizeof(struct tree_forget_call);
-	int rc = hand_ring_open(&d->ring, host, call, 64 + 16 * (size_t)host->max_seqs);
-	if (!rc)
-		rc = matrix(d, &t->fuse, TREE_HIDDEN, 2 * dm, err);
+	int rc = matrix(d, &t->fuse, TREE_HIDDEN, 2 * dm, err);
 	if (!rc)
 		rc = matrix(d, &t->input, TREE_HIDDEN, dm + TREE_HIDDEN, err);
 	if (!rc)
@@ -261,7 +253,7 @@ static int32_t propose(void *self, const struct nx_draft_seq *s, struct nx_draft
 static int call(struct drafter *d, struct nx_stream *s, nx_enqueue_fn fn, const void *args,
                 size_t bytes, struct nx_err *err)
 {
-	return hand_enqueue(&d->ring, s, fn, args, bytes, err);
+	return d->t.host->ops->enqueue(d->t.host->dev, s, fn, args, bytes, err);
 }
 
 static int forget(struct drafter *d, struct nx_stream *s, struct nx_err *err)
@@ -465,6 +457,7 @@ static const struct nx_technique draft_tree = {
 	.counters = counters,
 	.assumes = NX_TRAIT_KEPT_KV | NX_TRAIT_FULL_KV,
 	.flags = NX_TECH_EXACT,
+	.probe = hand_probe,
 	.create = create,
 	.destroy = destroy,
 	.read_counters = read_counters,

@@ -15,7 +15,7 @@
 
 #define TREE_FRESH_MAX 64
 
-/* ---- arguments of enqueued calls, copied into the ring */
+/* ---- arguments of enqueued calls: what hooks were handed is borrowed, so it is here by value */
 
 struct tree_observe_call {
 	struct tree *t;

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test/plugins/hand.h: what test techniques with device functions of their own share: numbers, elements of either
- * type, places in the KV store, and arguments of enqueued calls.
+ * test/plugins/hand.h: what test techniques with device functions of their own share: numbers, the device they
+ * want, elements of either type, and places in the KV store.
  */
 #ifndef NEXUS_TEST_PLUGINS_HAND_H
 #define NEXUS_TEST_PLUGINS_HAND_H
 
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +31,15 @@ static inline double hand_unit(uint64_t x)
 static inline uint64_t hand_next(uint64_t *x)
 {
 	return hand_mix((*x)++);
+}
+
+/* What they enqueue is C: for the CPU, and for the late device, which runs it there. */
+static inline int hand_probe(struct nx_probe *p, struct nx_err *err)
+{
+	if (strcmp(p->device_kind, "late") == 0 ||
+	    (strcmp(p->device_kind, "cpu") == 0 && p->device_caps & NX_DEV_HOST_MEMORY))
+		return 0;
+	return nx_fail(err, NX_ESKIP, "there are no kernels for the device '%s'", p->device_kind);
 }
 
 /* ---- elements --------------------------------------------------------------------------------- */
@@ -98,81 +106,6 @@ static inline uint8_t *hand_window(const struct nx_kv *kv, int32_t layer, int32_
 {
 	return kv->win + layer * kv->win_layer_bytes +
 	       ((int64_t)seq * kv->window + slot % kv->window) * kv->scratch_row_bytes;
-}
-
-/* ---- arguments of enqueued calls -------------------------------------------------------------- */
-
-/*
- * enqueue() wants arguments that live until the stream has run the call, and says neither when that is nor how
- * many calls may be under way: a ring whose slots say themselves when they are done. take() gives NULL when the
- * stream is a whole ring behind.
- */
-struct hand_slot_head {
-	_Atomic int busy;
-	nx_enqueue_fn fn;
-};
-#define HAND_HEAD 64 /* keeps what follows aligned */
-
-struct hand_ring {
-	const struct nx_host *host;
-	uint8_t *mem;
-	size_t slot_bytes, n, next;
-};
-
-static inline int hand_ring_open(struct hand_ring *r, const struct nx_host *host, size_t arg_bytes,
-                                 size_t n)
-{
-	r->host = host;
-	r->slot_bytes = HAND_HEAD + (arg_bytes + 63) / 64 * 64;
-	r->n = n;
-	r->next = 0;
-	r->mem = host->alloc(host->ctx, NX_MEM_HOST, r->slot_bytes * n);
-	if (!r->mem)
-		return NX_ENOMEM;
-	memset(r->mem, 0, r->slot_bytes * n);
-	return 0;
-}
-
-static inline void hand_ring_close(struct hand_ring *r)
-{
-	if (r->mem)
-		r->host->free(r->host->ctx, NX_MEM_HOST, r->mem, r->slot_bytes * r->n);
-	r->mem = NULL;
-}
-
-static inline void *hand_take(struct hand_ring *r)
-{
-	uint8_t *p = r->mem + r->slot_bytes * r->next;
-	struct hand_slot_head *h = (struct hand_slot_head *)(void *)p;
-	if (atomic_load(&h->busy))
-		return NULL;
-	r->next = (r->next + 1) % r->n;
-	return p + HAND_HEAD;
-}
-
-static inline void hand_run(void *slot)
-{
-	struct hand_slot_head *h = slot;
-	h->fn((uint8_t *)slot + HAND_HEAD);
-	atomic_store(&h->busy, 0);
-}
-
-/* Enqueues fn(arg); arg is a copy of the arg_bytes at `from`. */
-static inline int hand_enqueue(struct hand_ring *r, struct nx_stream *s, nx_enqueue_fn fn,
-                               const void *from, size_t arg_bytes, struct nx_err *err)
-{
-	uint8_t *arg = hand_take(r);
-	if (!arg || arg_bytes > r->slot_bytes - HAND_HEAD)
-		return nx_fail(err, NX_EBUG, "the stream is %zu calls of this technique behind",
-		               r->n);
-	struct hand_slot_head *h = (struct hand_slot_head *)(void *)(arg - HAND_HEAD);
-	memcpy(arg, from, arg_bytes);
-	h->fn = fn;
-	atomic_store(&h->busy, 1);
-	int rc = r->host->ops->enqueue(r->host->dev, s, hand_run, h, err);
-	if (rc)
-		atomic_store(&h->busy, 0);
-	return rc;
 }
 
 #endif

@@ -13,7 +13,6 @@ enum { C_PACKED, C_LEFT, C_CALLS, C_COUNT };
 struct int8_codec {
 	const struct nx_host *host;
 	enum nx_dtype act;
-	struct hand_ring ring;
 	float *x; /* device, [max_k] one row of a product, as floats */
 	int64_t max_k;
 	uint64_t n[C_COUNT];
@@ -44,12 +43,6 @@ static int create(void **self, const struct nx_host *host, const struct nx_value
 	host->ops->info(host->dev, &info);
 	c->host = host;
 	c->act = info.act_dtype;
-	/* Products of a forward: four a layer and the output. */
-	if (hand_ring_open(&c->ring, host, sizeof(struct product),
-	                   (size_t)(4 * host->model.n_layers + 1) * 64)) {
-		free(c);
-		return nx_fail(err, NX_ENOMEM, "weight_int8: no memory for calls");
-	}
 	*self = c;
 	return 0;
 }
@@ -57,7 +50,6 @@ static int create(void **self, const struct nx_host *host, const struct nx_value
 static void destroy(void *self)
 {
 	struct int8_codec *c = self;
-	hand_ring_close(&c->ring);
 	if (c->x)
 		c->host->free(c->host->ctx, NX_MEM_DEVICE, c->x, (size_t)c->max_k * sizeof(float));
 	free(c);
@@ -204,7 +196,7 @@ static int weight_linear(void *self, struct nx_stream *s, const void *w, const s
 		return nx_fail(err, NX_EINVAL, "weight_int8: %lld features are no gates and ups",
 		               (long long)p.w.n);
 	c->n[C_CALLS]++;
-	return hand_enqueue(&c->ring, s, run, &p, sizeof(p), err);
+	return c->host->ops->enqueue(c->host->dev, s, run, &p, sizeof(p), err);
 }
 
 static void read_counters(void *self, double *v)
@@ -229,6 +221,7 @@ static const struct nx_technique weight_int8 = {
 	.source = "none",
 	.counters = counters,
 	.flags = NX_TECH_EXACT,
+	.probe = hand_probe,
 	.create = create,
 	.reset = reset,
 	.destroy = destroy,

@@ -12,7 +12,7 @@
 
 #include <nexus/technique.h>
 
-/* One layer of one forward, waiting on the stream. What the hook was handed is borrowed: it is copied here. */
+/* One layer of one forward: what run() gets. What the hook was handed is borrowed, so it is here by value. */
 struct job {
 	struct self *s;
 	struct nx_attention a;
@@ -26,11 +26,10 @@ struct self {
 	const struct nx_host *host;
 	enum nx_dtype act; /* type of activations */
 	float *score;      /* [max_keys], of one row and head; jobs run one after the other */
-	struct job *jobs;  /* a ring: more than can wait on a stream */
-	int32_t n_jobs, next, max_keys;
+	int32_t max_keys;
 };
 
-enum { DRAFTS_MAX = 1024, FORWARDS_WAITING = 64 };
+enum { DRAFTS_MAX = 1024 };
 
 /* ---- encoding ----------------------------------------------------------------------------------- */
 
@@ -210,8 +209,24 @@ static void destroy(void *self)
 	struct self *s = self;
 	const struct nx_host *h = s->host;
 	h->free(h->ctx, NX_MEM_HOST, s->score, (size_t)s->max_keys * sizeof(*s->score));
-	h->free(h->ctx, NX_MEM_HOST, s->jobs, (size_t)s->n_jobs * sizeof(*s->jobs));
 	free(s);
+}
+
+static int32_t max_keys(int32_t max_len)
+{
+	return max_len + DRAFTS_MAX;
+}
+
+static int probe(struct nx_probe *p, struct nx_err *err) /* can this cell run, and what does it take? */
+{
+	if (!(p->device_caps & NX_DEV_HOST_MEMORY))
+		return nx_fail(err, NX_ESKIP, "int8_kv is C: it has no kernel for the device '%s'",
+		               p->device_kind);
+	if (p->model.n_kv_heads * p->model.head_dim > HEAD_MAX)
+		return nx_fail(err, NX_ESKIP, "int8_kv takes KV rows of at most %d numbers, not %d",
+		               HEAD_MAX, p->model.n_kv_heads * p->model.head_dim);
+	p->host_bytes = (uint64_t)max_keys(p->max_len) * sizeof(float);
+	return 0;
 }
 
 static int create(void **out, const struct nx_host *host, const struct nx_value *values,
@@ -220,27 +235,14 @@ static int create(void **out, const struct nx_host *host, const struct nx_value 
 	struct nx_device_info info;
 	(void)values;
 	host->ops->info(host->dev, &info);
-	if (!(info.caps & NX_DEV_HOST_MEMORY))
-		return nx_fail(err, NX_ESKIP, "int8_kv is C: it has no kernel for %s", info.name);
-	if (host->model.n_kv_heads * host->model.head_dim > HEAD_MAX)
-		return nx_fail(err, NX_ESKIP, "int8_kv takes KV rows of at most %d numbers, not %d",
-		               HEAD_MAX, host->model.n_kv_heads * host->model.head_dim);
 	struct self *s = calloc(1, sizeof(*s));
 	if (!s)
 		return nx_fail(err, NX_ENOMEM, "int8_kv: out of memory");
 	s->host = host;
 	s->act = info.act_dtype;
-	s->max_keys = host->max_len + DRAFTS_MAX;
-	s->n_jobs = host->model.n_layers * FORWARDS_WAITING;
+	s->max_keys = max_keys(host->max_len);
 	s->score = host->alloc(host->ctx, NX_MEM_HOST, (size_t)s->max_keys * sizeof(*s->score));
-	s->jobs = host->alloc(host->ctx, NX_MEM_HOST, (size_t)s->n_jobs * sizeof(*s->jobs));
-	if (!s->score || !s->jobs) {
-		if (s->score)
-			host->free(host->ctx, NX_MEM_HOST, s->score,
-			           (size_t)s->max_keys * sizeof(*s->score));
-		if (s->jobs)
-			host->free(host->ctx, NX_MEM_HOST, s->jobs,
-			           (size_t)s->n_jobs * sizeof(*s->jobs));
+	if (!s->score) {
 		free(s);
 		return nx_fail(err, NX_ENOMEM, "int8_kv: no memory for its work area");
 	}
@@ -262,15 +264,13 @@ static int codec_attend(void *self, struct nx_stream *stream, const struct nx_co
                         struct nx_err *err)
 {
 	struct self *s = self;
-	struct job *j = &s->jobs[s->next++ % s->n_jobs];
-	s->next %= s->n_jobs;
-	*j = (struct job){.s = s,
-	                  .a = *c->attention,
-	                  .rows = *c->attention->rows,
-	                  .kv = *c->attention->kv,
-	                  .state = *c->attention->state,
-	                  .qkv = c->qkv};
-	return s->host->ops->enqueue(s->host->dev, stream, run, j, err);
+	const struct job j = {.s = s,
+	                      .a = *c->attention,
+	                      .rows = *c->attention->rows,
+	                      .kv = *c->attention->kv,
+	                      .state = *c->attention->state,
+	                      .qkv = c->qkv};
+	return s->host->ops->enqueue(s->host->dev, stream, run, &j, sizeof(j), err);
 }
 
 static const struct nx_technique technique = {
@@ -280,6 +280,7 @@ static const struct nx_technique technique = {
 	.summary = "KV rows as int8 with a scale a head, read by an attention of its own",
 	.source = "Xiao et al. 2211.10438, section 3 (absmax int8); per token and head",
 	.flags = 0, /* not NX_TECH_EXACT: quality is measured and reported beside the speed */
+	.probe = probe,
 	.create = create,
 	.destroy = destroy,
 	.codec_layout = codec_layout,

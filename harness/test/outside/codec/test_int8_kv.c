@@ -18,6 +18,8 @@ int main(int argc, char **argv)
 		NX_CHECK(out.row_bytes == 2 * (16 + 4),
 		         "a head takes 16 codes and a scale: %d bytes", out.row_bytes);
 		nx_fake_codec(&f, 0.02); /* numbers are below 1: a step of the grid is 1 / 127 */
+		NX_CHECK(nx_fake_probe(&f, "cuda", NX_DEV_ASYNC, &err) == NX_ESKIP,
+		         "a device whose memory C cannot reach is refused");
 		nx_fake_close(&f);
 	}
 	return nx_fake_done();

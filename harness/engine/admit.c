@@ -118,8 +118,8 @@ static int reserve(struct nx_engine *e, const struct nx_seq *s, int32_t rows, st
 	for (;;) {
 		int32_t target = nx_kv_rows(e, s, rows);
 		int rc = nx_store_reserve(&e->store, s->place, s->len - s->slack, target, err);
-		int64_t lacks = nx_store_round(&e->store, target) -
-		                e->store.places[s->place].held - e->store.pool.free_rows;
+		int64_t lacks = nx_store_round(&e->store, target) - e->store.places[s->place].held -
+		                e->store.pool.free_rows;
 		if (rc != NX_ENOSPC || !nx_prefix_evict(e, lacks > 0 ? lacks : 1))
 			return rc;
 	}

@@ -152,8 +152,8 @@ static int create(struct nx_engine *e, struct nx_err *err)
 	size_t kv = nx_engine_owner(e, "kv"), swap = nx_engine_owner(e, "swap"),
 	       weights = nx_engine_owner(e, "weights");
 	for (int32_t i = 0; i < n_groups; i++)
-		e->owners[kv].reserved_bytes += e->store.kv_bytes[i] + e->store.scratch_bytes[i] +
-		                                e->store.win_bytes[i];
+		e->owners[kv].reserved_bytes +=
+			e->store.kv_bytes[i] + e->store.scratch_bytes[i] + e->store.win_bytes[i];
 	e->owners[swap].reserved_bytes = e->store.swap_bytes;
 	e->owners[weights].reserved_bytes = e->owners[weights].peak_used_bytes =
 		e->w->bytes - e->packed_native;
@@ -169,7 +169,8 @@ static int create(struct nx_engine *e, struct nx_err *err)
 	                               .norm_eps = shape->norm_eps,
 	                               .rope_dim = shape->rope_dim};
 	nx_plan_layout_for(e, 1, &e->lay);
-	if (e->draft.stride && !e->drafter->t->draft) { /* a host drafter's rows come with the plan */
+	if (e->draft.stride &&
+	    !e->drafter->t->draft) { /* a host drafter's rows come with the plan */
 		e->draft.token = (int32_t *)(void *)(e->plan_dev + e->lay.d_token);
 		e->draft.parent = (int32_t *)(void *)(e->plan_dev + e->lay.d_parent);
 		e->draft.kind = (int32_t *)(void *)(e->plan_dev + e->lay.d_kind);
@@ -279,7 +280,8 @@ int nx_engine_cold_check(const struct nx_engine *e, struct nx_err *err)
 		const struct nx_slot_hook *h = &e->hooks[i];
 		int64_t n = h->t->warm ? h->t->warm(h->self) : 0;
 		if (n)
-			rc = nx_fail(err, NX_EBUG, "%s is warm: it keeps %lld entries of earlier runs",
+			rc = nx_fail(err, NX_EBUG,
+			             "%s is warm: it keeps %lld entries of earlier runs",
 			             h->t->name, (long long)n);
 	}
 	if (!rc && e->store.n_held)
@@ -324,7 +326,8 @@ size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_sh
 		for (size_t i = 0; i < n_pieces; i++)
 			e->owners[nx_engine_owner(e, list[i].owner)].reserved_bytes +=
 				list[i].bytes;
-		uint64_t kv = nx_store_forecast(&geo, &e->prefix_geo, groups, n_groups, e->max_seqs);
+		uint64_t kv =
+			nx_store_forecast(&geo, &e->prefix_geo, groups, n_groups, e->max_seqs);
 		e->owners[nx_engine_owner(e, "kv")].reserved_bytes = kv;
 		e->owners[nx_engine_owner(e, "weights")].reserved_bytes = e->w->bytes;
 		if (geo.preempt == NX_PREEMPT_SWAP)

@@ -121,8 +121,8 @@ static int draft(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
 		const struct nx_draft_step step = {
 			.out = &e->draft,
 			.spans = spans,
-			.spans_host = (const struct nx_draft_span *)(const void *)(st->host +
-		                                                                   lay->spans),
+			.spans_host =
+				(const struct nx_draft_span *)(const void *)(st->host + lay->spans),
 			.n_spans = e->n_spans,
 			.last = &e->verdict,
 			.state = &e->state,
@@ -234,7 +234,8 @@ static int judged(struct nx_engine *e, struct nx_step *st, const struct nx_emit 
 static int read_back(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
 {
 	const struct nx_device_ops *ops = e->dev->ops;
-	size_t seqs = (size_t)e->max_seqs * sizeof(int32_t), path = seqs * (size_t)e->verdict.stride;
+	size_t seqs = (size_t)e->max_seqs * sizeof(int32_t),
+	       path = seqs * (size_t)e->verdict.stride;
 	int rc = ops->copy(e->dev->dev, e->stream, st->tokens, e->verdict.token, path, NX_D2H, err);
 	if (!rc && e->n_drafted)
 		rc = ops->copy(e->dev->dev, e->stream, st->accepted, e->verdict.n_accepted, seqs,

@@ -54,12 +54,12 @@ struct nx_seq {
 	int32_t n_out, n_seen; /* outputs planned, outputs read */
 	int32_t len;           /* rows in the store, this step's included once it is planned */
 	int32_t slack;         /* drafted rows in flight, counted in n_out and len as if accepted */
-	int32_t n_dropped;     /* rows that the layout dropped: the next position is len + n_dropped */
-	int32_t n_published;   /* leading rows that a prefix cache was offered or gave */
-	int32_t ahead;         /* rows by which the drafter's group starts ahead of len, after a hit */
-	int32_t n_rounds;      /* rounds of drafting */
+	int32_t n_dropped; /* rows that the layout dropped: the next position is len + n_dropped */
+	int32_t n_published; /* leading rows that a prefix cache was offered or gave */
+	int32_t ahead;    /* rows by which the drafter's group starts ahead of len, after a hit */
+	int32_t n_rounds; /* rounds of drafting */
 	int32_t last_drafted, last_accepted; /* of the latest round read; -1 = none */
-	int32_t lives;    /* tells apart what was computed before and after a recomputing preemption */
+	int32_t lives; /* tells apart what was computed before and after a recomputing preemption */
 	bool undraftable; /* said so by the drafter */
 	int32_t redo;     /* rows at its end whose features the drafter lacks */
 	int32_t n_preempted;
@@ -78,8 +78,8 @@ struct nx_flight {
 
 /* Host side of a step; two take turns when planning ahead. */
 struct nx_step {
-	uint8_t *host;   /* pinned: what plan.c uploads */
-	int32_t *tokens; /* pinned, [max_seqs, verdict.stride]: what comes back */
+	uint8_t *host;     /* pinned: what plan.c uploads */
+	int32_t *tokens;   /* pinned, [max_seqs, verdict.stride]: what comes back */
 	int32_t *accepted; /* pinned, [max_seqs] */
 	int32_t *path;     /* pinned, [max_seqs, verdict.stride]; read when logits are wanted */
 	struct nx_event *done;
@@ -144,7 +144,7 @@ struct nx_engine {
 	int32_t max_rows, max_chunk_rows, max_chunks, max_segs;
 	int32_t row_cap;    /* max_rows and the REDO rows of each sequence */
 	int32_t max_logits; /* rows of logits */
-	size_t act_bytes; /* of one activation element */
+	size_t act_bytes;   /* of one activation element */
 
 	struct nx_store store;
 	enum nx_attn_kernel attn_kernel;
@@ -270,7 +270,8 @@ int nx_admit(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
 void nx_seq_leave(struct nx_engine *e, int32_t i); /* gives back place and KV */
 
 /* prefix.c */
-int nx_prefix_start(struct nx_engine *e, struct nx_seq *s, struct nx_err *err); /* match and share */
+int nx_prefix_start(struct nx_engine *e, struct nx_seq *s,
+                    struct nx_err *err); /* match and share */
 int32_t nx_prefix_hint(struct nx_engine *e, const struct nx_seq *s);
 void nx_prefix_publish(struct nx_engine *e, struct nx_seq *s);
 bool nx_prefix_evict(struct nx_engine *e, int64_t rows); /* true when something was freed */

@@ -106,8 +106,8 @@ static int drop_rows(struct nx_engine *e, struct nx_step *st, struct nx_err *err
 		if (n < 0 || first < 0 || first % bs || n % bs || first + n > s->len)
 			return nx_fail(
 				err, NX_EBUG,
-				"%s drops %d rows from %d on, of %d; legal: whole blocks of %d", t->name,
-				n, first, s->len, bs);
+				"%s drops %d rows from %d on, of %d; legal: whole blocks of %d",
+				t->name, n, first, s->len, bs);
 		int rc = nx_store_drop(&e->store, s->place, first, n, s->len, err);
 		if (rc)
 			return rc;

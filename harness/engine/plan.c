@@ -277,7 +277,8 @@ static int plan_grant(struct nx_engine *e, struct nx_step *st, const struct nx_g
 		p.redo = s->redo < s->len ? s->redo : s->len;
 		s->redo = 0;
 	}
-	if (decodes && e->draft.stride) /* drafted rows follow their root at once: no padding between */
+	if (decodes &&
+	    e->draft.stride) /* drafted rows follow their root at once: no padding between */
 		p.draft = nx_propose(e, st, s, g->pad ? 0 : g->draft);
 	add_rows(e, st, &p);
 	add_segments(e, st, &p);
@@ -287,7 +288,8 @@ static int plan_grant(struct nx_engine *e, struct nx_step *st, const struct nx_g
 	/* A preempted sequence that is computed again does the work of a prompt. */
 	*(decodes ? decode : prefill) = true;
 	if (draws) {
-		int32_t last = p.row0 + p.redo + g->rows - 1; /* drafted rows follow it: decoding ones have no pad */
+		int32_t last = p.row0 + p.redo + g->rows -
+		               1; /* drafted rows follow it: decoding ones have no pad */
 		int32_t logit_row = add_gather(e, st, last, 1 + p.draft);
 		int rc = fork_children(e, st, g->index, logit_row, g->rows, err);
 		if (rc)

@@ -60,10 +60,8 @@ void nx_prefix_publish(struct nx_engine *e, struct nx_seq *s)
 	rows = rows < 0 ? 0 : rows / bs * bs;
 	if (rows <= s->n_published)
 		return;
-	const struct nx_prefix_rows r = {.seq = s->place,
-	                                 .tokens = s->tokens,
-	                                 .n_rows = rows,
-	                                 .n_before = s->n_published};
+	const struct nx_prefix_rows r = {
+		.seq = s->place, .tokens = s->tokens, .n_rows = rows, .n_before = s->n_published};
 	e->prefix->t->prefix_publish(e->prefix->self, &r);
 	s->n_published = rows;
 }

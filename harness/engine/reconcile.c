@@ -111,7 +111,7 @@ static int take_outputs(struct nx_engine *e, struct nx_step *st, int32_t flight,
 		if (!eog && s->n_seen < s->max_out)
 			continue;
 		finish(e, f->seq,
-		       eog                               ? NX_FINISH_EOS
+		       eog                            ? NX_FINISH_EOS
 		       : s->max_out < s->req->max_out ? NX_FINISH_CONTEXT
 		                                      : NX_FINISH_LENGTH,
 		       now);

@@ -18,8 +18,8 @@ static void continue_batch(const struct nx_sched_view *v, struct nx_schedule *ou
 		int32_t rows = s->phase == NX_SEQ_HELD ? 0 : s->pending;
 		/* Where whole sequences are computed again each step (no cache), a held one is too. */
 		int32_t width = longest;
-		out->grants[out->n_grants++] =
-			(struct nx_grant){.index = i, .rows = rows, .pad = width - rows, .draft = s->draft};
+		out->grants[out->n_grants++] = (struct nx_grant){
+			.index = i, .rows = rows, .pad = width - rows, .draft = s->draft};
 	}
 }
 

@@ -190,8 +190,8 @@ int nx_engine_prefix(struct nx_engine *e, const struct nx_kv_geometry *geo, int6
 		.block_size = geo->blocks ? geo->block_size : 0,
 		.align = e->codec_layout.window,
 		.max_len = e->max_len,
-		.budget_rows = e->cfg.kv_budget_bytes ? (int64_t)(left / (uint64_t)row_bytes)
-	                                              : INT64_MAX,
+		.budget_rows =
+			e->cfg.kv_budget_bytes ? (int64_t)(left / (uint64_t)row_bytes) : INT64_MAX,
 		.key = key,
 	};
 	int rc = e->prefix->t->prefix_geometry(e->prefix->self, &l, g, err);

@@ -348,8 +348,7 @@ int nx_store_swap_in(struct nx_store *s, struct nx_stream *st, int32_t place, st
 		rc = swap_rows(s, st, place, in->n_rows, in->rows, NX_H2D, err);
 	if (!rc)
 		rc = swap_side(s, st, place,
-		               (uint8_t *)in->rows +
-		                       (size_t)in->n_rows * (size_t)s->row_bytes_all,
+		               (uint8_t *)in->rows + (size_t)in->n_rows * (size_t)s->row_bytes_all,
 		               NX_H2D, err);
 	if (rc)
 		return rc;

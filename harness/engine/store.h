@@ -49,14 +49,15 @@ struct nx_store {
 	int32_t max_seqs, max_len;
 	struct nx_pool pool;
 	struct nx_pool swap_pool; /* runs of host rows */
-	int32_t swap_extra;       /* rows a swapped sequence takes beside its own: windows, group length */
-	uint8_t *swap;            /* host memory, swap_pool.n_rows * row_bytes_all */
+	int32_t swap_extra; /* rows a swapped sequence takes beside its own: windows, group length */
+	uint8_t *swap;      /* host memory, swap_pool.n_rows * row_bytes_all */
 	size_t swap_bytes;
 
 	int32_t n_groups;
 	struct nx_kv kv[NX_STORE_GROUPS];
-	size_t kv_bytes[NX_STORE_GROUPS], scratch_bytes[NX_STORE_GROUPS], win_bytes[NX_STORE_GROUPS];
-	int32_t *group_len; /* device, [max_seqs] valid length in group 1; NULL without one */
+	size_t kv_bytes[NX_STORE_GROUPS], scratch_bytes[NX_STORE_GROUPS],
+		win_bytes[NX_STORE_GROUPS];
+	int32_t *group_len;    /* device, [max_seqs] valid length in group 1; NULL without one */
 	int64_t row_bytes_all; /* K and V of a token over all layers and groups */
 
 	int32_t table_stride;
@@ -81,7 +82,7 @@ struct nx_store {
 	int32_t n_copies, max_copies;
 	struct nx_store_fork {
 		int32_t child, parent;
-	} *forks; /* queued: what is kept by place follows */
+	} * forks; /* queued: what is kept by place follows */
 	int32_t n_forks;
 	uint64_t n_cow_blocks, n_shared_blocks, n_swapped_rows; /* since reset */
 };

@@ -186,9 +186,10 @@ int nx_store_share(struct nx_store *s, int32_t place, const int32_t *blocks, int
 	struct nx_place *p = &s->places[place];
 	for (int32_t i = 0; i < n; i++) {
 		if (blocks[i] < 0 || blocks[i] >= s->hold_pool->n_blocks || !s->holds[blocks[i]])
-			return nx_fail(err, NX_EBUG,
-			               "the prefix cache offers KV block %d, which it does not hold",
-			               blocks[i]);
+			return nx_fail(
+				err, NX_EBUG,
+				"the prefix cache offers KV block %d, which it does not hold",
+				blocks[i]);
 	}
 	int64_t bs = s->hold_pool->block_size;
 	for (int32_t i = 0; i < n; i++) {
@@ -265,8 +266,7 @@ int nx_store_drop(struct nx_store *s, int32_t place, int32_t first, int32_t n, i
 	for (int32_t i = at; i < at + gone; i++)
 		ref_down(s, &s->pool, *block_at(s, place, i));
 	for (int32_t i = at; i < p->n_blocks; i++)
-		set_block(s, place, i,
-		          i + gone < p->n_blocks ? *block_at(s, place, i + gone) : -1);
+		set_block(s, place, i, i + gone < p->n_blocks ? *block_at(s, place, i + gone) : -1);
 	p->n_blocks -= gone;
 	p->held -= n;
 	return 0;
@@ -376,7 +376,8 @@ int nx_store_check(const struct nx_store *s, struct nx_err *err)
 		idle += idle_held(s, b);
 	}
 	if (!rc && (held != s->n_held || idle != s->n_idle_held))
-		rc = nx_fail(err, NX_EBUG, "%d KV blocks are held (counted %d), %d idle (counted %d)",
-		             held, s->n_held, idle, s->n_idle_held);
+		rc = nx_fail(err, NX_EBUG,
+		             "%d KV blocks are held (counted %d), %d idle (counted %d)", held,
+		             s->n_held, idle, s->n_idle_held);
 	return rc;
 }

@@ -216,7 +216,6 @@ static void add_note(const struct nx_cell *c, char *note, size_t size)
 		         at ? "; " : "", who);
 }
 
-
 /* Ratio and note of cell i. Returns whether the pair takes part in the sweep's verdicts. */
 static bool compare(struct grid *g, const struct nx_cell *cells, struct nx_cell_row *rows, size_t i,
                     size_t reference, struct nx_pair *pair)

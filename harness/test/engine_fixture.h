@@ -40,7 +40,8 @@ struct outcome {
 	int32_t vocab;
 	int64_t rows[NX_ROW_KIND_COUNT];
 	int64_t n_steps, n_preempted, n_accepted;
-	int64_t n_drafting, n_replayed; /* steps in which sequences decode, with a verdict that was given */
+	int64_t n_drafting,
+		n_replayed; /* steps in which sequences decode, with a verdict that was given */
 	int32_t n_finished;
 	int64_t kv_held_peak;
 };

@@ -39,7 +39,8 @@ static void close_it(void)
 struct law {
 	float temperature;
 	int32_t prompt[PROMPT];
-	int32_t first[K], second[K][K], third[K][K][K]; /* tokens of the K largest logits, by index */
+	int32_t first[K], second[K][K],
+		third[K][K][K]; /* tokens of the K largest logits, by index */
 	double p[CELLS];
 };
 
@@ -124,7 +125,8 @@ static int index_of(const int32_t *tokens, int32_t token)
 
 /* Adds one prompt's chi-square: sequence i has prompt i % PROMPTS. Cells that expect fewer than five sequences are
  * taken together. */
-static void add_chi_square(const struct law *l, const struct outcome *o, int which, double *x, int *df)
+static void add_chi_square(const struct law *l, const struct outcome *o, int which, double *x,
+                           int *df)
 {
 	double seen[CELLS] = {0}, rest_want = 0, rest_seen = 0;
 	int n = 0;
@@ -242,8 +244,8 @@ static void replayed(struct nx_override verdict, int32_t drafted, struct outcome
 	struct run_options opt = {.batch_size = 4, .invariant = true, .replay = &replay};
 	requests_make(&reqs, &fx, 8, 10, 30, 25, 25, 1, 0, 4);
 	outcome_init(o, &fx, 8, 1, 25, false);
-	ck_assert_msg(run_stack(&fx, "continuous_batching,draft_tree:width=2:pause=0", &reqs, &opt, o,
-	                        &err) == 0,
+	ck_assert_msg(run_stack(&fx, "continuous_batching,draft_tree:width=2:pause=0", &reqs, &opt,
+	                        o, &err) == 0,
 	              "%s", err.msg);
 	ck_assert_int_eq(o->n_finished, 8);
 	for (int i = 0; i < 8; i++)

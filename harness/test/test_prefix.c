@@ -158,8 +158,8 @@ START_TEST(a_layout_that_drops_rows_holds_no_more_than_it_says)
 	struct run_options opt = {.batch_size = 1, .invariant = true};
 	requests_make(&reqs, &fx, 1, 20, 20, 120, 120, 1, 0, 8);
 	outcome_init(&o, &fx, 1, 1, 120, false);
-	ck_assert_msg(run_stack(&fx, "kv_sinks:sinks=4:window=16", &reqs, &opt, &o, &err) == 0, "%s",
-	              err.msg);
+	ck_assert_msg(run_stack(&fx, "kv_sinks:sinks=4:window=16", &reqs, &opt, &o, &err) == 0,
+	              "%s", err.msg);
 	ck_assert_int_eq(o.n_out[0], 120);
 	ck_assert_int_lt(o.kv_held_peak, 64);
 	outcome_release(&o);

@@ -42,8 +42,9 @@ static void world_open(struct world *w, bool blocks, int32_t block_size, int64_t
 	ck_assert_msg(nx_device_open(&w->dev, "cpu", &cfg, getenv("NEXUS_BUILD"), &err) == 0, "%s",
 	              err.msg);
 	const struct nx_prefix_geometry none = {0};
-	ck_assert_msg(nx_store_init(&w->s, &w->dev, &geo, &none, groups, 2, PLACES, MAX_LEN, &err) == 0,
-	              "%s", err.msg);
+	ck_assert_msg(
+		nx_store_init(&w->s, &w->dev, &geo, &none, groups, 2, PLACES, MAX_LEN, &err) == 0,
+		"%s", err.msg);
 }
 
 static void world_close(struct world *w)

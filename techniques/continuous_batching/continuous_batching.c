@@ -115,7 +115,8 @@ static int schedule(void *self, const struct nx_sched_view *v, struct nx_schedul
 		/* Samples of one request count once. */
 		if (c->max_requests && !has_request(v, i, s->request))
 			requests++;
-		int32_t grow = s->pending + s->draft; /* rows it may take from the pool in this step */
+		int32_t grow =
+			s->pending + s->draft; /* rows it may take from the pool in this step */
 		out->grants[out->n_grants++] =
 			(struct nx_grant){.index = i, .rows = s->pending, .draft = s->draft};
 		rows += grow;

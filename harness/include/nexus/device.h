@@ -120,9 +120,9 @@ struct nx_sampler {
 struct nx_emit {
 	int32_t logit_row; /* of its last COMMIT row; those of its drafted rows follow in their order */
 	int32_t seq;       /* sequence that receives it: samplers[seq], verdict row seq */
-	int32_t src_seq;   /* sequence whose rows were computed (differs from seq at a fork) */
-	int32_t pos_off;   /* position of the first new token = len[src_seq] + pos_off */
-	int32_t n_draft;   /* drafted rows of seq; 0 at a fork and after a prompt */
+	int32_t src_seq; /* sequence whose rows were computed (differs from seq at a fork) */
+	int32_t pos_off; /* position of the first new token = len[src_seq] + pos_off */
+	int32_t n_draft; /* drafted rows of seq; 0 at a fork and after a prompt */
 };
 
 /* A verdict that is given and not found (replayed acceptance): all the work is done, only the choice is not.

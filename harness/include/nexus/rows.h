@@ -141,19 +141,22 @@ struct nx_kv {
 struct nx_draft {
 	int32_t stride; /* most drafted rows of a sequence */
 	int32_t *token, *parent, *kind, *q_row;
-	const float *q;         /* [any, q_cols] probabilities; the drafter's memory; NULL = nothing is sampled */
-	int32_t q_cols;         /* columns of q; the vocabulary's size unless q_token is given */
-	const int32_t *q_token; /* device, [q_cols] token of a column; NULL = the column is the token */
+	const float *
+		q; /* [any, q_cols] probabilities; the drafter's memory; NULL = nothing is sampled */
+	int32_t q_cols; /* columns of q; the vocabulary's size unless q_token is given */
+	const int32_t
+		*q_token; /* device, [q_cols] token of a column; NULL = the column is the token */
 };
 
 /* What was decided, by place: device memory of the engine. Kept until the place is decided on again, so that
  * the next round's draft can read it; n_accepted is 0 for a sequence that has just got its place, and token then
  * means nothing: state->last_token is right always. */
 struct nx_verdict {
-	int32_t stride;      /* columns of token and of path: 1 + most drafted rows */
-	int32_t *token;      /* [max_seqs, stride] tokens emitted: accepted ones, then one more */
-	int32_t *n_accepted; /* [max_seqs] drafted rows accepted; n_accepted + 1 tokens are emitted */
-	int32_t *path;       /* [max_seqs, stride] indices of the accepted rows, by depth */
+	int32_t stride; /* columns of token and of path: 1 + most drafted rows */
+	int32_t *token; /* [max_seqs, stride] tokens emitted: accepted ones, then one more */
+	int32_t *
+		n_accepted; /* [max_seqs] drafted rows accepted; n_accepted + 1 tokens are emitted */
+	int32_t *path;      /* [max_seqs, stride] indices of the accepted rows, by depth */
 };
 
 /* The drafted rows of one sequence among the rows of a step. */

@@ -128,7 +128,7 @@ struct nx_codec_layout {
 	int32_t row_bytes; /* bytes of the K of one token in one layer, all heads; V takes as many. `window`
 	                      consecutive tokens have window * row_bytes bytes in one piece, to be used as the
 	                      codec likes: scales live there too */
-	int32_t window;    /* tokens encoded together; 1 = each by itself */
+	int32_t window; /* tokens encoded together; 1 = each by itself */
 };
 
 /*
@@ -148,7 +148,7 @@ struct nx_codec_layout {
  */
 struct nx_codec_step {
 	const struct nx_attention *attention; /* kernel, kv_chunk and workspace do not apply */
-	void *qkv;      /* [n_rows, (n_heads + 2 n_kv_heads) * head_dim] act_dtype, rotated */
+	void *qkv; /* [n_rows, (n_heads + 2 n_kv_heads) * head_dim] act_dtype, rotated */
 	bool last_layer;
 };
 
@@ -165,16 +165,17 @@ struct nx_codec_commit {
 /* ---- prefix ----------------------------------------------------------------------------------- */
 
 struct nx_prefix_limits {
-	int32_t block_size;  /* of the pool when it has blocks: then it is also the cache's; else 0 */
-	int32_t align;       /* the cache's block size must be a multiple of this (the codec's window) */
+	int32_t block_size; /* of the pool when it has blocks: then it is also the cache's; else 0 */
+	int32_t align; /* the cache's block size must be a multiple of this (the codec's window) */
 	int32_t max_len;
 	int64_t budget_rows; /* contiguous layouts: most rows of a pool of its own */
-	uint64_t key;        /* model, codec, drafter and its codec: entries of another key must not match */
+	uint64_t
+		key; /* model, codec, drafter and its codec: entries of another key must not match */
 };
 
 struct nx_prefix_geometry {
 	int32_t block_size; /* tokens a cached block holds */
-	int64_t n_rows;     /* contiguous layouts: rows of the cache's own pool, a multiple of block_size */
+	int64_t n_rows; /* contiguous layouts: rows of the cache's own pool, a multiple of block_size */
 };
 
 /* A sequence whose leading rows are committed in all layer groups. */
@@ -209,9 +210,9 @@ struct nx_draft_needs {
 	int32_t max_rows; /* most drafted rows of a sequence in a step, candidates and probes; at least 1 */
 	/* A layer group of its own in the store: paged, shared, swapped and preempted with the target's. */
 	int32_t n_layers, n_kv_heads, head_dim; /* n_layers 0 = none */
-	int32_t scratch_rows; /* of a sequence in that group */
-	int32_t lag;          /* rows by which the group may trail the committed length when a step ends */
-	bool wants_feature;   /* needs the taps of the last committed rows before it can draft: after a prefix hit
+	int32_t scratch_rows;                   /* of a sequence in that group */
+	int32_t lag; /* rows by which the group may trail the committed length when a step ends */
+	bool wants_feature; /* needs the taps of the last committed rows before it can draft: after a prefix hit
 	                         or a fork the engine computes the last row again (REDO), after a swap-in the
 	                         last lag + 1 rows */
 	/* Sampled drafts: see nx_draft. Device memory of the technique, alive until destroy. */
@@ -251,9 +252,9 @@ struct nx_target {
 
 /* One round. Arrays device unless marked host. */
 struct nx_draft_step {
-	const struct nx_draft *out;              /* to be filled: rows [0, n) of each span's seq */
-	const struct nx_draft_span *spans;       /* all decoding sequences of the step, drafting or not */
-	const struct nx_draft_span *spans_host;  /* host: the same, valid during the call */
+	const struct nx_draft *out;        /* to be filled: rows [0, n) of each span's seq */
+	const struct nx_draft_span *spans; /* all decoding sequences of the step, drafting or not */
+	const struct nx_draft_span *spans_host; /* host: the same, valid during the call */
 	int32_t n_spans;
 	/* Of each place's latest round: accepted path and tokens. Under teacher forcing its tokens are the sampler's,
 	 * not those that were fed: state->last_token and out->token[path] are right always. */
@@ -261,7 +262,7 @@ struct nx_draft_step {
 	const struct nx_seq_state *state;
 	const struct nx_sampler *samplers;
 	const struct nx_target *target;
-	const struct nx_kv *kv;           /* of the drafter's group; NULL = none */
+	const struct nx_kv *kv; /* of the drafter's group; NULL = none */
 	/* Its valid length by place, NULL = none. The drafter's to advance; the engine sets it with the place: 0, what
 	 * a prefix hit, a fork or a swap-in brought. After a hit under a grouped codec it may be ahead of
 	 * state->len: rows below it stand and are not to be written. */
@@ -273,7 +274,7 @@ struct nx_observed {
 	int32_t seq;
 	int32_t row0, n_rows; /* n_redo REDO rows, then COMMIT rows */
 	int32_t n_draft;      /* drafted rows that follow them */
-	int32_t draft0;       /* index of the first of them (a long step is cut into several forwards) */
+	int32_t draft0; /* index of the first of them (a long step is cut into several forwards) */
 	int32_t n_redo;
 	bool prompt; /* rows of a prompt, or of a sequence that is computed again: it is in no span of this step */
 };
@@ -282,7 +283,8 @@ struct nx_observe {
 	const struct nx_rows *rows;          /* of this forward */
 	const struct nx_observed *seqs_host; /* host: valid during the call */
 	int32_t n_seqs;
-	void *const *taps; /* host array [n_taps] of device [rows, d_model], act_dtype; overwritten by the next
+	void *const *
+		taps; /* host array [n_taps] of device [rows, d_model], act_dtype; overwritten by the next
 	                      forward */
 	const struct nx_seq_state *state; /* before this step's commit */
 	const struct nx_target *target;
@@ -294,7 +296,8 @@ struct nx_observe {
 struct nx_judged {
 	const float *logits; /* [.., vocab] */
 	int32_t vocab;
-	const struct nx_emit *emit; /* device, [n_emit]; logits of drafted rows follow those of their root */
+	const struct nx_emit
+		*emit; /* device, [n_emit]; logits of drafted rows follow those of their root */
 	int32_t n_emit;
 	const struct nx_draft *draft;
 	const struct nx_verdict *verdict;

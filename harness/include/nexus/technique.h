@@ -225,8 +225,8 @@ struct nx_technique {
 
 	/* kv_codec slot: codec_layout and codec_attend; codec_commit too when window > 1. codec_layout is asked
 	 * twice: before the layout is known (block_size 0) and after; bytes and window stay the same. */
-	int (*codec_layout)(void *self, const struct nx_codec_limits *l, struct nx_codec_layout *out,
-	                    struct nx_err *err);
+	int (*codec_layout)(void *self, const struct nx_codec_limits *l,
+	                    struct nx_codec_layout *out, struct nx_err *err);
 	/* ENQUEUE, once a layer of each forward, after rotation: encodes, attends, keeps (see nx_codec_step). a and
 	 * what it points to are borrowed: copy *a->attention, and of it *rows, *state and *kv, into enqueue()'s args. */
 	int (*codec_attend)(void *self, struct nx_stream *s, const struct nx_codec_step *a,

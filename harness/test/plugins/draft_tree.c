@@ -15,7 +15,7 @@ enum { C_BAD, C_ROUNDS, C_PAUSED, C_QUIT, C_COUNT };
 struct drafter {
 	struct tree t;
 	double pause;
-	int32_t quit; /* rounds after which a sequence is given up; 0 = never */
+	int32_t quit;    /* rounds after which a sequence is given up; 0 = never */
 	int32_t *rounds; /* [max_seqs] */
 	int32_t n_fresh, fresh[TREE_FRESH_MAX];
 	uint64_t n[C_COUNT];
@@ -63,7 +63,8 @@ static int random_rows(void *ctx, int64_t row0, int64_t n, float *dst, struct nx
 	return 0;
 }
 
-static int matrix(struct drafter *d, struct nx_weight **out, int64_t n, int64_t k, struct nx_err *err)
+static int matrix(struct drafter *d, struct nx_weight **out, int64_t n, int64_t k,
+                  struct nx_err *err)
 {
 	struct matrix m = {.k = k, .seed = hand_mix(d->t.seed++) << 20};
 	struct nx_weight_desc desc = {
@@ -141,7 +142,8 @@ static int draft_needs(void *self, const struct nx_draft_limits *l, struct nx_dr
 	struct drafter *d = self;
 	struct tree *t = &d->t;
 	const struct nx_host *h = t->host;
-	size_t seqs = (size_t)l->max_seqs, m = (size_t)l->max_chunk_rows, a = nx_dtype_bytes(t->act);
+	size_t seqs = (size_t)l->max_seqs, m = (size_t)l->max_chunk_rows,
+	       a = nx_dtype_bytes(t->act);
 	size_t rounds = seqs * (size_t)(t->cap + 2), dm = (size_t)t->d_model, V = (size_t)t->vocab;
 	if (m < rounds)
 		m = rounds;
@@ -242,7 +244,8 @@ static int32_t propose(void *self, const struct nx_draft_seq *s, struct nx_draft
 		return NX_UNDRAFTABLE;
 	}
 	/* A paused sequence drafts nothing and is ingested all the same. */
-	if (hand_unit(s->request * 1000003ull + s->sample * 10007ull + (uint64_t)round) < d->pause) {
+	if (hand_unit(s->request * 1000003ull + s->sample * 10007ull + (uint64_t)round) <
+	    d->pause) {
 		d->n[C_PAUSED]++;
 		return 0;
 	}
@@ -433,7 +436,8 @@ static const struct nx_param params[] = {
 	[P_TEMPERATURE] = {"temperature", NX_PARAM_FLOAT, "1.5", 0.1, 10, NULL, "",
                            "of q, times the sampler's"},
 	[P_SEED] = {"seed", NX_PARAM_INT, "1", 0, 1 << 30, NULL, "", "of the weights"},
-	[P_PAUSE] = {"pause", NX_PARAM_FLOAT, "0.2", 0, 1, NULL, "fraction", "rounds without a draft"},
+	[P_PAUSE] = {"pause", NX_PARAM_FLOAT, "0.2", 0, 1, NULL, "fraction",
+                     "rounds without a draft"},
 	[P_QUIT] = {"quit", NX_PARAM_INT, "0", 0, 1 << 20, NULL, "rounds",
                     "after which a sequence is given up; 0 = never"},
 	{0},

@@ -18,8 +18,9 @@
 #endif
 
 enum nx_rng_purpose {
-	NX_RNG_SAMPLE = 0,   /* the sampler's draw of the token at this position */
-	NX_RNG_ACCEPT = 1,   /* is a drafted token accepted? with the child's number among its siblings */
+	NX_RNG_SAMPLE = 0, /* the sampler's draw of the token at this position */
+	NX_RNG_ACCEPT =
+		1, /* is a drafted token accepted? with the child's number among its siblings */
 	NX_RNG_RESIDUAL = 2, /* draw from what is left after drafted tokens were rejected */
 	NX_RNG_DRAFT = 3,    /* a drafter's own draws, with the sibling's number */
 };

@@ -24,6 +24,12 @@ void nx_seq_leave(struct nx_engine *e, int32_t i)
 	struct nx_seq *s = &e->seqs[i];
 	if (s->place < 0)
 		return;
+	/* What was dropped of it in this plan must not shorten whoever gets the place next. */
+	struct nx_commit *c =
+		(struct nx_commit *)(void *)(e->steps[e->turn].host + e->lay.commits);
+	for (int32_t k = 0; k < e->n_before; k++)
+		if (c[k].seq == s->place)
+			c[k].n_rows = 0;
 	nx_store_trim(&e->store, s->place, 0);
 	e->free_places[e->n_free_places++] = s->place;
 	s->place = -1;

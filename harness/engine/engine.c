@@ -128,9 +128,7 @@ static int create(struct nx_engine *e, struct nx_err *err)
 	for (int i = 0; i < 2 && !rc; i++)
 		rc = ops->event_create(e->dev->dev, &e->steps[i].done, err);
 	if (!rc)
-		rc = nx_hooks_create(e, err);
-	if (!rc)
-		rc = nx_engine_draft_needs(e, shape, e->w->dtype, err);
+		rc = nx_hooks_create(e, shape, err);
 	if (!rc)
 		rc = nx_engine_geometry(e, shape, e->w->dtype, &geo, err);
 	if (!rc)
@@ -156,7 +154,7 @@ static int create(struct nx_engine *e, struct nx_err *err)
 			e->store.kv_bytes[i] + e->store.scratch_bytes[i] + e->store.win_bytes[i];
 	e->owners[swap].reserved_bytes = e->store.swap_bytes;
 	e->owners[weights].reserved_bytes = e->owners[weights].peak_used_bytes =
-		e->w->bytes - e->packed_native;
+		e->w->bytes; /* shared by engines: what a technique packs comes on top */
 	e->state.max_seqs = e->max_seqs;
 	e->verdict.stride = 1 + e->draft.stride;
 	e->group = (struct nx_seq_state){.max_seqs = e->max_seqs,
@@ -311,9 +309,7 @@ size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_sh
 	if (!rc)
 		rc = nx_engine_sizes(e, shape, err);
 	if (!rc)
-		rc = nx_hooks_create(e, err);
-	if (!rc)
-		rc = nx_engine_draft_needs(e, shape, e->w->dtype, err);
+		rc = nx_hooks_create(e, shape, err);
 	if (!rc)
 		rc = nx_engine_geometry(e, shape, e->w->dtype, &geo, err);
 	if (!rc)
@@ -330,9 +326,8 @@ size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_sh
 			nx_store_forecast(&geo, &e->prefix_geo, groups, n_groups, e->max_seqs);
 		e->owners[nx_engine_owner(e, "kv")].reserved_bytes = kv;
 		e->owners[nx_engine_owner(e, "weights")].reserved_bytes = e->w->bytes;
-		if (geo.preempt == NX_PREEMPT_SWAP)
-			e->owners[nx_engine_owner(e, "swap")].reserved_bytes =
-				(uint64_t)geo.swap_rows * (kv / (uint64_t)geo.n_rows);
+		e->owners[nx_engine_owner(e, "swap")].reserved_bytes =
+			nx_store_swap_bytes(&geo, groups, n_groups, e->max_seqs);
 		for (size_t i = 0; i < e->n_owners; i++)
 			e->owners[i].peak_used_bytes = e->owners[i].reserved_bytes;
 		n = nx_engine_memory(e, out, max);

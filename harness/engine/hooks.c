@@ -38,6 +38,11 @@ static bool host_idle(void *ctx, int32_t block)
 	return nx_store_idle(&o->e->store, block);
 }
 
+static int32_t most_rows(const struct nx_engine *e)
+{
+	return e->max_chunk_rows > e->max_logits ? e->max_chunk_rows : e->max_logits;
+}
+
 static void fill_host(struct nx_engine *e, struct nx_slot_hook *h)
 {
 	const struct nx_shape *s = &e->w->shape;
@@ -58,7 +63,7 @@ static void fill_host(struct nx_engine *e, struct nx_slot_hook *h)
 	                  .max_len = e->max_len},
 		.batch_size = e->cfg.batch_size,
 		.max_seqs = e->max_seqs,
-		.max_rows = e->max_rows,
+		.max_rows = most_rows(e),
 		.max_len = e->max_len,
 		.invariant = e->cfg.invariant,
 		.alloc = host_alloc,
@@ -69,52 +74,67 @@ static void fill_host(struct nx_engine *e, struct nx_slot_hook *h)
 	};
 }
 
-int nx_hooks_create(struct nx_engine *e, struct nx_err *err)
+static int create_one(struct nx_engine *e, const struct nx_layer *l, struct nx_err *err)
 {
-	const struct nx_stack *s = e->cfg.stack;
-	for (int32_t i = 0; i < s->n_layers; i++) {
-		const struct nx_layer *l = &s->layers[i];
-		struct nx_slot_hook *h = &e->hooks[i];
-		h->t = l->plugin->technique;
-		fill_host(e, h);
-		if (h->t->probe) {
-			struct nx_device_info info;
-			e->dev->ops->info(e->dev->dev, &info);
-			struct nx_probe p = {.model = h->host.model,
-			                     .batch_size = e->cfg.batch_size,
-			                     .max_seqs = e->max_seqs,
-			                     .max_len = e->max_len,
-			                     .values = l->values,
-			                     .device_caps = info.caps};
-			snprintf(p.device_kind, sizeof(p.device_kind), "%s", e->dev->ops->name);
-			int rc = h->t->probe(&p, err);
-			if (rc)
-				return rc;
-		}
-		int rc = h->t->create(&h->self, &h->host, l->values, err);
+	struct nx_slot_hook *h = &e->hooks[e->n_hooks];
+	h->t = l->plugin->technique;
+	fill_host(e, h);
+	if (h->t->probe) {
+		struct nx_device_info info;
+		e->dev->ops->info(e->dev->dev, &info);
+		struct nx_probe p = {.model = h->host.model,
+		                     .batch_size = e->cfg.batch_size,
+		                     .max_seqs = e->max_seqs,
+		                     .max_len = e->max_len,
+		                     .values = l->values,
+		                     .device_caps = info.caps};
+		snprintf(p.device_kind, sizeof(p.device_kind), "%s", e->dev->ops->name);
+		int rc = h->t->probe(&p, err);
 		if (rc)
 			return rc;
-		e->n_hooks = i + 1;
-		if (l->plugin->slots & 1u << NX_SLOT_SCHEDULE)
-			e->sched = h;
-		if (l->plugin->slots & 1u << NX_SLOT_KV_LAYOUT)
-			e->layout = h;
-		if (l->plugin->slots & 1u << NX_SLOT_KV_CODEC)
-			e->codec = h;
-		else if (l->plugin->slots & 1u << NX_SLOT_ATTENTION)
-			e->attn = h;
-		if (l->plugin->slots & 1u << NX_SLOT_PREFIX)
-			e->prefix = h;
-		if (l->plugin->slots & 1u << NX_SLOT_DRAFT)
-			e->drafter = h;
-		if (l->plugin->slots & 1u << NX_SLOT_WEIGHTS)
-			e->packer = h;
-		e->broken |= h->t->breaks;
-		if (h->t->flags & NX_TECH_NEEDS_TOKENS)
-			e->plan_ahead = false;
 	}
-	e->holds_places = !e->sched || (e->sched->t->flags & NX_TECH_HOLDS_PLACES);
+	int rc = h->t->create(&h->self, &h->host, l->values, err);
+	if (rc)
+		return rc;
+	e->n_hooks++;
+	uint32_t slots = l->plugin->slots;
+	if (slots & 1u << NX_SLOT_SCHEDULE)
+		e->sched = h;
+	if (slots & 1u << NX_SLOT_KV_LAYOUT)
+		e->layout = h;
+	if (slots & 1u << NX_SLOT_KV_CODEC)
+		e->codec = h;
+	else if (slots & 1u << NX_SLOT_ATTENTION)
+		e->attn = h;
+	if (slots & 1u << NX_SLOT_PREFIX)
+		e->prefix = h;
+	if (slots & 1u << NX_SLOT_DRAFT)
+		e->drafter = h;
+	if (slots & 1u << NX_SLOT_WEIGHTS)
+		e->packer = h;
+	e->broken |= nx_plugin_breaks(l->plugin);
+	if (h->t->flags & NX_TECH_NEEDS_TOKENS)
+		e->plan_ahead = false;
 	return 0;
+}
+
+int nx_hooks_create(struct nx_engine *e, const struct nx_shape *shape, struct nx_err *err)
+{
+	const struct nx_stack *s = e->cfg.stack;
+	const struct nx_layer *drafter = nx_stack_slot(s, NX_SLOT_DRAFT);
+	int rc = 0;
+	/* The drafter first: its rows decide how large everything of the others has to be. */
+	if (drafter)
+		rc = create_one(e, drafter, err);
+	if (!rc)
+		rc = nx_engine_draft_needs(e, shape, e->w->dtype, err);
+	if (!rc && drafter)
+		e->drafter->host.max_rows = most_rows(e);
+	for (int32_t i = 0; i < s->n_layers && !rc; i++)
+		if (&s->layers[i] != drafter)
+			rc = create_one(e, &s->layers[i], err);
+	e->holds_places = !e->sched || (e->sched->t->flags & NX_TECH_HOLDS_PLACES);
+	return rc;
 }
 
 void nx_hooks_destroy(struct nx_engine *e)

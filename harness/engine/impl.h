@@ -165,7 +165,6 @@ struct nx_engine {
 	struct nx_prefix_geometry prefix_geo;
 	int32_t *matched;         /* host, blocks of a match */
 	struct nx_packed *packed; /* [n_layers]; embed and output in the first */
-	uint64_t packed_native;   /* bytes of device weights that packed ones replace */
 	void *x, *h, *qkv, *attn_out, *ff, *lx, *lh;
 	float *logits;
 	void *workspace;
@@ -208,6 +207,7 @@ struct nx_engine {
 	size_t n_owners;
 	int64_t peak_used_rows;
 
+	int32_t n_empty_steps; /* in a row: grants were made and all fell away */
 	struct nx_err late_err; /* of a call that has no way to fail: the step ends with it */
 };
 
@@ -237,7 +237,7 @@ struct nx_act_sizes {
 struct nx_act_sizes nx_engine_act_sizes(const struct nx_engine *e, const struct nx_shape *shape);
 
 /* hooks.c: instances of the stack's techniques. */
-int nx_hooks_create(struct nx_engine *e, struct nx_err *err);
+int nx_hooks_create(struct nx_engine *e, const struct nx_shape *shape, struct nx_err *err);
 void nx_hooks_destroy(struct nx_engine *e);
 void nx_hooks_event(struct nx_engine *e, enum nx_event_kind kind, int32_t seq, int32_t arg);
 
@@ -263,6 +263,9 @@ int nx_schedule_static(const struct nx_sched_view *view, struct nx_schedule *out
 /* view.c */
 void nx_view_build(struct nx_engine *e);
 int32_t nx_seq_pending(const struct nx_seq *s);
+/* Planning ahead of drafts, a step may be planned for a sequence that turns out to have ended: rows more that it may
+ * hold. */
+int32_t nx_wasted_rows(const struct nx_engine *e);
 int32_t nx_kv_rows(const struct nx_engine *e, const struct nx_seq *s, int32_t rows);
 
 /* admit.c: serves e->out.grants: places, KV room, preemption. Grants that fall away are marked dropped. */

@@ -11,6 +11,8 @@
 #include "engine/clock.h"
 #include "engine/impl.h"
 
+#define EMPTY_STEPS 1000 /* in a row, after which a scheduler is held to be stuck */
+
 static int32_t free_entry(const struct nx_engine *e)
 {
 	for (int32_t i = 0; i < e->n_entries; i++)
@@ -70,20 +72,28 @@ static void retire(struct nx_engine *e, bool release_held)
 	}
 }
 
-/* Rows with a token in them: what sequences hold, less the unfilled ends. A shared end counts once. */
-static int64_t used_rows(const struct nx_engine *e)
+/* Rows of a place without a token in them. A shared block counts once: each sharer has its part. */
+static int64_t waste_of(const struct nx_engine *e, const struct nx_seq *q)
 {
 	const struct nx_store *s = &e->store;
-	int64_t used = s->pool.n_rows - s->pool.free_rows;
-	for (int32_t k = 0; k < e->n_run; k++) {
-		const struct nx_seq *q = &e->seqs[e->run[k]];
-		const struct nx_place *p = &s->places[q->place];
-		int64_t waste = p->held - q->len;
-		if (s->geo.blocks && p->n_blocks)
-			waste /= s->pool.refs[s->blocks[(size_t)q->place * (size_t)s->table_stride +
-			                                (size_t)p->n_blocks - 1]];
-		used -= waste;
+	const struct nx_place *p = &s->places[q->place];
+	int64_t bs = s->geo.block_size, waste = 0;
+	if (!s->geo.blocks)
+		return p->held > q->len ? p->held - q->len : 0;
+	for (int64_t b = q->len / bs; b < p->n_blocks; b++) {
+		int64_t empty = (b + 1) * bs - q->len < bs ? (b + 1) * bs - q->len : bs;
+		int32_t id = s->blocks[(size_t)q->place * (size_t)s->table_stride + (size_t)b];
+		waste += empty / s->pool.refs[id];
 	}
+	return waste;
+}
+
+/* Rows with a token in them: what sequences and the prefix cache hold, less the unfilled ends. */
+static int64_t used_rows(const struct nx_engine *e)
+{
+	int64_t used = e->store.pool.n_rows - e->store.pool.free_rows;
+	for (int32_t k = 0; k < e->n_run; k++)
+		used -= waste_of(e, &e->seqs[e->run[k]]);
 	return used;
 }
 
@@ -225,8 +235,12 @@ static int step(struct nx_engine *e, struct nx_err *err)
 	if (!any) {
 		if (before->in_flight)
 			return nx_reconcile(e, before, err);
+		/* A newcomer that did not fit after all costs a step; a scheduler that grants nothing else, the run. */
+		if (e->out.n_grants && e->view.n_running && ++e->n_empty_steps < EMPTY_STEPS)
+			return 0;
 		return e->in_flight ? stuck(e, err) : 0;
 	}
+	e->n_empty_steps = 0;
 	rc = nx_forward(e, st, err);
 	if (rc)
 		return rc;

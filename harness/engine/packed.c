@@ -6,20 +6,6 @@
 
 #include "engine/impl.h"
 
-static const struct nx_weight *native_of(const struct nx_engine *e, enum nx_weight_role role,
-                                         int32_t layer)
-{
-	const struct nx_layer_weights *l = &e->w->layers[layer];
-	switch (role) {
-	case NX_WEIGHT_OUTPUT: return e->w->output == e->w->embed ? NULL : e->w->output;
-	case NX_WEIGHT_QKV: return l->qkv;
-	case NX_WEIGHT_O: return l->o;
-	case NX_WEIGHT_GATE_UP: return l->gate_up;
-	case NX_WEIGHT_DOWN: return l->down;
-	default: return NULL; /* rows of the embedding are looked up by the device */
-	}
-}
-
 static int pack_one(struct nx_engine *e, enum nx_weight_role role, int32_t layer,
                     struct nx_err *err)
 {
@@ -35,8 +21,6 @@ static int pack_one(struct nx_engine *e, enum nx_weight_role role, int32_t layer
 	else if (!e->packed[layer].w[role])
 		return nx_fail(err, NX_EBUG, "%s packed a matrix and gave nothing back",
 		               e->packer->t->name);
-	else if (native_of(e, role, layer))
-		e->packed_native += e->dev->ops->weight_bytes(native_of(e, role, layer));
 	return 0;
 }
 

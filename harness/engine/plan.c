@@ -218,6 +218,9 @@ static void add_emit(struct nx_engine *e, struct nx_step *st, int32_t i, int32_t
 	                                               .gen = s->gen};
 	if (e->draft.stride)
 		add_force(e, st, s, draft);
+	if (e->draft.stride && !draft) /* others were written when they were proposed */
+		((struct nx_override *)(void *)(st->host + e->lay.override))[s->place] =
+			(struct nx_override){.kind = NX_OVERRIDE_OWN};
 	if (s->req->force)
 		s->tokens[s->n_tokens++] = s->req->force[s->n_out];
 	s->n_out += 1 + draft;

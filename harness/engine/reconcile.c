@@ -15,9 +15,7 @@ static void finish(struct nx_engine *e, int32_t i, enum nx_finish why, uint64_t 
 	size_t r = (size_t)(s->req - e->reqs);
 	if (k->finish)
 		k->finish(k->ctx, s->req->id, s->sample, why, s->n_preempted, now);
-	/* Where it still has its place, retire() sends this with the place. */
-	if (s->place < 0 && s->phase != NX_SEQ_HELD)
-		nx_hooks_event(e, NX_EVENT_RETIRE, i, 0);
+	/* Where it still has its place, retire() sends RETIRE; where it was preempted, PREEMPT was its last event. */
 	s->ended = true;
 	s->n_seen = s->n_out; /* what is still in flight will be dropped by its gen */
 	s->gen++;

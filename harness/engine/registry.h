@@ -79,6 +79,9 @@ int nx_param_default(const struct nx_param *p, struct nx_value *out, struct nx_e
 /* "one of max, exact", "an integer from 1 to 4096": for messages and help. */
 void nx_param_legal(const struct nx_param *p, char *buf, size_t size);
 
+/* Traits it breaks, those that its hooks imply included. */
+uint32_t nx_plugin_breaks(const struct nx_plugin *p);
+
 /* ---- stacks ----------------------------------------------------------------------------------- */
 
 #define NX_STACK_MAX NX_SLOT_COUNT

@@ -92,7 +92,7 @@ int32_t nx_engine_groups(const struct nx_engine *e, const struct nx_shape *shape
 int nx_engine_draft_needs(struct nx_engine *e, const struct nx_shape *shape, enum nx_dtype dtype,
                           struct nx_err *err)
 {
-	struct nx_draft_needs *n = &e->needs;
+	struct nx_draft_needs needs = {0}, *n = &needs; /* believed when it has been checked */
 	struct nx_device_info info;
 	if (!e->drafter)
 		return 0;
@@ -108,12 +108,20 @@ int nx_engine_draft_needs(struct nx_engine *e, const struct nx_shape *shape, enu
 	if (rc)
 		return rc;
 	if (n->max_rows < 1 || n->max_rows > 1024 || n->n_taps < 0 || n->n_taps > NX_TAP_MAX ||
-	    n->lag < 0 || n->n_layers < 0 ||
-	    (n->n_layers && (n->n_kv_heads < 1 || n->head_dim < 1 || n->scratch_rows < 0)))
+	    n->lag < 0 || n->lag > 4096 || n->n_layers < 0 || n->n_layers > 1024)
 		return nx_fail(
 			err, NX_EINVAL,
-			"%s wants %d drafted rows, %d taps and %d layers; legal: 1 to 1024, 0 to %d, at least 0",
-			who, n->max_rows, n->n_taps, n->n_layers, NX_TAP_MAX);
+			"%s wants %d drafted rows, %d taps, a lag of %d and %d layers; legal: 1 to 1024, 0 to %d, "
+			"0 to 4096, 0 to 1024",
+			who, n->max_rows, n->n_taps, n->lag, n->n_layers, NX_TAP_MAX);
+	if (n->n_layers &&
+	    (n->n_kv_heads < 1 || n->n_kv_heads > 1024 || n->head_dim < 1 || n->head_dim > 4096 ||
+	     n->scratch_rows < 0 || n->scratch_rows > 4096))
+		return nx_fail(
+			err, NX_EINVAL,
+			"%s wants a layer group of %d heads of %d with %d scratch rows; legal: 1 to 1024, 1 to 4096, "
+			"0 to 4096",
+			who, n->n_kv_heads, n->head_dim, n->scratch_rows);
 	for (int32_t i = 0; i < n->n_taps; i++)
 		if (n->taps[i].layer < 0 || n->taps[i].layer > shape->n_layers)
 			return nx_fail(err, NX_EINVAL, "%s taps layer %d; the model has 0 to %d",
@@ -121,6 +129,7 @@ int nx_engine_draft_needs(struct nx_engine *e, const struct nx_shape *shape, enu
 	if (n->q && n->q_cols < 1)
 		return nx_fail(err, NX_EINVAL, "%s draws from %d tokens; at least 1 is needed", who,
 		               n->q_cols);
+	e->needs = needs;
 	e->draft.stride = n->max_rows;
 	e->draft.q = n->q;
 	e->draft.q_cols = n->q_cols;
@@ -231,8 +240,10 @@ int nx_engine_geometry(struct nx_engine *e, const struct nx_shape *shape, enum n
 		.budget_rows = e->cfg.kv_budget_bytes
 	                               ? (int64_t)(e->cfg.kv_budget_bytes / (uint64_t)row)
 	                               : INT64_MAX,
-		.longest_request = e->longest,
+		.longest_request = e->longest + nx_wasted_rows(e),
 	};
+	if (d.longest_request > e->max_len)
+		d.longest_request = e->max_len;
 	/* The default of the slot: contiguous, reserved at the longest a sequence can get. */
 	struct nx_kv_geometry g = {.block_size = e->max_len,
 	                           .n_rows = (int64_t)e->max_seqs * e->max_len,
@@ -263,7 +274,7 @@ int nx_engine_geometry(struct nx_engine *e, const struct nx_shape *shape, enum n
 	/* A request that can never start is better said now than in mid-run. */
 	struct nx_kv_want most = {.rows = e->longest,
 	                          .n_prompt = e->longest - 1,
-	                          .max_out = 1,
+	                          .max_out = 1 + nx_wasted_rows(e),
 	                          .max_len = e->max_len};
 	int64_t each = e->layout ? e->layout->t->kv_target(e->layout->self, &most) : e->max_len;
 	int64_t all = g.blocks ? each : each * e->cfg.samples;

@@ -41,6 +41,24 @@ int nx_stack_put(struct nx_stack *s, const struct nx_layer *layer, struct nx_err
 	return 0;
 }
 
+/* What a slot takes for granted, whether the technique says so or not. */
+static uint32_t assumed(const struct nx_plugin *p)
+{
+	uint32_t all = p->technique->assumes;
+	if (p->slots & 1u << NX_SLOT_DRAFT)
+		all |= NX_TRAIT_KEPT_KV | NX_TRAIT_FULL_KV;
+	if (p->slots & 1u << NX_SLOT_PREFIX)
+		all |= NX_TRAIT_KEPT_KV | NX_TRAIT_FULL_KV | NX_TRAIT_SPLIT_PROMPT;
+	if (p->slots & 1u << NX_SLOT_KV_CODEC)
+		all |= NX_TRAIT_KEPT_KV;
+	return all;
+}
+
+uint32_t nx_plugin_breaks(const struct nx_plugin *p)
+{
+	return p->technique->breaks | (p->technique->kv_drop ? NX_TRAIT_FULL_KV : 0);
+}
+
 int nx_stack_check(const struct nx_stack *s, struct nx_err *err)
 {
 	for (int32_t i = 0; i < s->n_layers; i++) {
@@ -53,7 +71,8 @@ int nx_stack_check(const struct nx_stack *s, struct nx_err *err)
 				return nx_fail(err, NX_ECONFLICT,
 				               "\"%s\" and \"%s\" take the same slot; keep one",
 				               a->name, b->name);
-			uint32_t broken = a->breaks & b->assumes;
+			uint32_t broken = nx_plugin_breaks(s->layers[i].plugin) &
+			                  assumed(s->layers[j].plugin);
 			if (broken)
 				return nx_fail(
 					err, NX_ECONFLICT,
@@ -76,6 +95,6 @@ uint32_t nx_stack_broken(const struct nx_stack *s)
 {
 	uint32_t all = 0;
 	for (int32_t i = 0; i < s->n_layers; i++)
-		all |= s->layers[i].plugin->technique->breaks;
+		all |= nx_plugin_breaks(s->layers[i].plugin);
 	return all;
 }

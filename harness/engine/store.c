@@ -96,26 +96,36 @@ static int group_init(struct nx_store *s, int32_t i, const struct nx_group_shape
 	return rc;
 }
 
-/* What a swapped sequence has beside its rows: windows, and the drafter's valid length. */
-static int64_t extra_bytes(const struct nx_store *s)
+/* Rows that a swapped sequence takes beside its own: windows, and the drafter's valid length. */
+static int64_t swap_extra(const struct nx_group_shape *groups, int32_t n_groups, int64_t *row)
 {
-	int64_t n = s->group_len ? (int64_t)sizeof(*s->group_len) : 0;
-	for (int32_t g = 0; g < s->n_groups; g++)
-		if (s->kv[g].win)
-			n += 2 * (int64_t)s->kv[g].n_layers * s->kv[g].window *
-			     s->kv[g].scratch_row_bytes;
-	return n;
+	int64_t n = n_groups > 1 ? (int64_t)sizeof(int32_t) : 0;
+	*row = 0;
+	for (int32_t g = 0; g < n_groups; g++) {
+		*row += 2 * (int64_t)groups[g].n_layers * nx_group_row_bytes(&groups[g]);
+		n += 2 * (int64_t)groups[g].n_layers * window_rows(&groups[g], 1) *
+		     scratch_row_bytes(&groups[g]);
+	}
+	return (n + *row - 1) / *row;
 }
 
-static int swap_init(struct nx_store *s, struct nx_err *err)
+uint64_t nx_store_swap_bytes(const struct nx_kv_geometry *geo, const struct nx_group_shape *groups,
+                             int32_t n_groups, int32_t max_seqs)
 {
-	int64_t row = s->row_bytes_all;
-	s->swap_extra = (int32_t)((extra_bytes(s) + row - 1) / row);
-	int64_t rows = s->geo.swap_rows + (int64_t)s->max_seqs * s->swap_extra;
-	int rc = nx_pool_init(&s->swap_pool, false, 1, rows, s->max_seqs, err);
+	int64_t row, extra = swap_extra(groups, n_groups, &row);
+	if (geo->preempt != NX_PREEMPT_SWAP || geo->swap_rows <= 0)
+		return 0;
+	return (uint64_t)((geo->swap_rows + max_seqs * extra) * row);
+}
+
+static int swap_init(struct nx_store *s, const struct nx_group_shape *groups, struct nx_err *err)
+{
+	int64_t row;
+	s->swap_extra = (int32_t)swap_extra(groups, s->n_groups, &row);
+	s->swap_bytes = (size_t)nx_store_swap_bytes(&s->geo, groups, s->n_groups, s->max_seqs);
+	int rc = nx_pool_init(&s->swap_pool, false, 1, (int64_t)s->swap_bytes / row, s->max_seqs, err);
 	if (rc)
 		return rc;
-	s->swap_bytes = (size_t)rows * (size_t)row;
 	s->swap = s->dev->ops->host_alloc(s->dev->dev, s->swap_bytes);
 	return s->swap ? 0
 	               : nx_fail(err, NX_ENOMEM, "no %zu MiB of host memory for swapped sequences",
@@ -188,7 +198,7 @@ int nx_store_init(struct nx_store *s, struct nx_device *dev, const struct nx_kv_
 			goto fail;
 	}
 	if (geo->preempt == NX_PREEMPT_SWAP && geo->swap_rows > 0) {
-		rc = swap_init(s, err);
+		rc = swap_init(s, groups, err);
 		if (rc)
 			goto fail;
 	}
@@ -344,6 +354,9 @@ int nx_store_swap_in(struct nx_store *s, struct nx_stream *st, int32_t place, st
                      struct nx_err *err)
 {
 	int rc = nx_store_reserve(s, place, 0, in->n_rows, err);
+	/* Queued copies may still have to read rows that are overwritten now. */
+	if (!rc)
+		rc = nx_store_flush_copies(s, st, err);
 	if (!rc)
 		rc = swap_rows(s, st, place, in->n_rows, in->rows, NX_H2D, err);
 	if (!rc)

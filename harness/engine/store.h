@@ -144,4 +144,8 @@ uint64_t nx_store_forecast(const struct nx_kv_geometry *geo,
                            const struct nx_prefix_geometry *prefix,
                            const struct nx_group_shape *groups, int32_t n_groups, int32_t max_seqs);
 
+/* Bytes of host memory for swapped sequences. */
+uint64_t nx_store_swap_bytes(const struct nx_kv_geometry *geo, const struct nx_group_shape *groups,
+                             int32_t n_groups, int32_t max_seqs);
+
 #endif

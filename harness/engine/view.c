@@ -9,14 +9,17 @@ int32_t nx_seq_pending(const struct nx_seq *s)
 	return s->req->n_prompt + s->n_out - s->len - s->n_dropped;
 }
 
+int32_t nx_wasted_rows(const struct nx_engine *e)
+{
+	return e->plan_ahead && e->draft.stride;
+}
+
 /* Rows the layout wants the sequence to hold so that `rows` of them are writable. */
 int32_t nx_kv_rows(const struct nx_engine *e, const struct nx_seq *s, int32_t rows)
 {
-	/* Planning ahead of drafts, a step may be planned for a sequence that turns out to have ended. */
-	int32_t wasted = e->plan_ahead && e->draft.stride;
 	struct nx_kv_want want = {.rows = rows,
 	                          .n_prompt = s->req->n_prompt,
-	                          .max_out = s->max_out + wasted,
+	                          .max_out = s->max_out + nx_wasted_rows(e),
 	                          .max_len = e->max_len};
 	int32_t t = e->layout ? e->layout->t->kv_target(e->layout->self, &want) : e->max_len;
 	if (t < rows)

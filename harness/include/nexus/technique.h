@@ -119,7 +119,7 @@ struct nx_host {
 	struct nx_model_info model;
 	int32_t batch_size; /* requests in flight */
 	int32_t max_seqs;   /* sequences in flight = batch_size * samples */
-	int32_t max_rows;   /* most rows of one forward */
+	int32_t max_rows;   /* most rows of one forward, and of one product */
 	int32_t max_len;    /* most rows a sequence can have */
 	bool invariant; /* exactness mode (design: a row's result depends on its own sequence alone) */
 

@@ -92,6 +92,7 @@ static int create_one(struct nx_engine *e, const struct nx_layer *l, struct nx_e
 		int rc = h->t->probe(&p, err);
 		if (rc)
 			return rc;
+		h->probe_bytes = p.host_bytes + p.device_bytes;
 	}
 	int rc = h->t->create(&h->self, &h->host, l->values, err);
 	if (rc)

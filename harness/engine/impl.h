@@ -120,6 +120,7 @@ struct nx_slot_hook { /* a layer of the stack, instantiated */
 	void *self;
 	struct nx_host host;
 	struct nx_owner_ctx owner;
+	uint64_t probe_bytes; /* what it said it will take */
 };
 
 #define NX_OWNER_MAX (8 + NX_STACK_MAX)

@@ -136,6 +136,8 @@ int nx_opts_parse(const struct nx_opts *o, int argc, char **argv, struct nx_stri
 			return rc;
 	}
 	if (args->n < o->min_args || args->n > o->max_args) {
+		if (args->n > o->max_args)
+			nx_say("\"%s\" is one argument too many", args->v[o->max_args]);
 		fprintf(stderr, "usage: nexus %s\n", o->usage);
 		return NX_EXIT_USAGE;
 	}

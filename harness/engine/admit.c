@@ -25,8 +25,7 @@ void nx_seq_leave(struct nx_engine *e, int32_t i)
 	if (s->place < 0)
 		return;
 	/* What was dropped of it in this plan must not shorten whoever gets the place next. */
-	struct nx_commit *c =
-		(struct nx_commit *)(void *)(e->steps[e->turn].host + e->lay.commits);
+	struct nx_commit *c = (struct nx_commit *)(void *)(e->steps[e->turn].host + e->lay.commits);
 	for (int32_t k = 0; k < e->n_before; k++)
 		if (c[k].seq == s->place)
 			c[k].n_rows = 0;

@@ -328,7 +328,8 @@ size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_sh
 		e->owners[nx_engine_owner(e, "weights")].reserved_bytes = e->w->bytes;
 		e->owners[nx_engine_owner(e, "swap")].reserved_bytes =
 			nx_store_swap_bytes(&geo, groups, n_groups, e->max_seqs);
-		for (int32_t i = 0; i < e->n_hooks; i++) { /* more than it has taken when it was made */
+		for (int32_t i = 0; i < e->n_hooks;
+		     i++) { /* more than it has taken when it was made */
 			struct nx_mem_use *o = &e->owners[e->hooks[i].owner.owner];
 			if (o->reserved_bytes < e->hooks[i].probe_bytes)
 				o->reserved_bytes = e->hooks[i].probe_bytes;

@@ -208,7 +208,7 @@ struct nx_engine {
 	size_t n_owners;
 	int64_t peak_used_rows;
 
-	int32_t n_empty_steps; /* in a row: grants were made and all fell away */
+	int32_t n_empty_steps;  /* in a row: grants were made and all fell away */
 	struct nx_err late_err; /* of a call that has no way to fail: the step ends with it */
 };
 

@@ -213,7 +213,7 @@ static void announce(struct nx_engine *e, uint64_t now)
 
 static int stuck(const struct nx_engine *e, struct nx_err *err)
 {
-	if (e->view.n_waiting && !e->view.n_running)
+	if (e->view.n_waiting && !e->view.n_running && e->view_wait[0].kv_need > e->view.kv_free)
 		return nx_fail(
 			err, NX_ENOSPC,
 			"request %u needs %d KV rows to start and the pool has %lld, %lld of them free: give it more "

@@ -22,8 +22,11 @@ int32_t nx_prefix_hint(struct nx_engine *e, const struct nx_seq *s)
 {
 	if (!e->prefix || s->swapped.rows || s->len)
 		return 0;
-	int32_t n = text_len(s), m = e->prefix->t->prefix_match(e->prefix->self, s->tokens, n, NULL);
-	return m < 0 || m >= n ? 0 : m / block_size(e) * block_size(e); /* a wrong answer is refused at the start */
+	int32_t n = text_len(s),
+		m = e->prefix->t->prefix_match(e->prefix->self, s->tokens, n, NULL);
+	return m < 0 || m >= n ? 0
+	                       : m / block_size(e) *
+	                                 block_size(e); /* a wrong answer is refused at the start */
 }
 
 int nx_prefix_start(struct nx_engine *e, struct nx_seq *s, struct nx_err *err)

@@ -114,9 +114,8 @@ int nx_engine_draft_needs(struct nx_engine *e, const struct nx_shape *shape, enu
 			"%s wants %d drafted rows, %d taps, a lag of %d and %d layers; legal: 1 to 1024, 0 to %d, "
 			"0 to 4096, 0 to 1024",
 			who, n->max_rows, n->n_taps, n->lag, n->n_layers, NX_TAP_MAX);
-	if (n->n_layers &&
-	    (n->n_kv_heads < 1 || n->n_kv_heads > 1024 || n->head_dim < 1 || n->head_dim > 4096 ||
-	     n->scratch_rows < 0 || n->scratch_rows > 4096))
+	if (n->n_layers && (n->n_kv_heads < 1 || n->n_kv_heads > 1024 || n->head_dim < 1 ||
+	                    n->head_dim > 4096 || n->scratch_rows < 0 || n->scratch_rows > 4096))
 		return nx_fail(
 			err, NX_EINVAL,
 			"%s wants a layer group of %d heads of %d with %d scratch rows; legal: 1 to 1024, 1 to 4096, "

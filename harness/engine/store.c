@@ -123,7 +123,8 @@ static int swap_init(struct nx_store *s, const struct nx_group_shape *groups, st
 	int64_t row;
 	s->swap_extra = (int32_t)swap_extra(groups, s->n_groups, &row);
 	s->swap_bytes = (size_t)nx_store_swap_bytes(&s->geo, groups, s->n_groups, s->max_seqs);
-	int rc = nx_pool_init(&s->swap_pool, false, 1, (int64_t)s->swap_bytes / row, s->max_seqs, err);
+	int rc = nx_pool_init(&s->swap_pool, false, 1, (int64_t)s->swap_bytes / row, s->max_seqs,
+	                      err);
 	if (rc)
 		return rc;
 	s->swap = s->dev->ops->host_alloc(s->dev->dev, s->swap_bytes);

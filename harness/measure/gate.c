@@ -4,6 +4,7 @@
  */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "measure/gate_ref.h"
@@ -20,13 +21,12 @@ static void on_logits(void *ctx, uint32_t request, uint32_t sample, int32_t inde
 	struct judge *j = ctx;
 	const struct nx_gate_ref *r = j->ref;
 	(void)sample;
-	if (request >= NX_GATE_REQUESTS || index < 0 || index >= r->n_out[request] ||
-	    vocab != r->vocab)
+	uint32_t which = request % NX_GATE_REQUESTS; /* the reference's */
+	if (index < 0 || index >= r->n_out[which] || vocab != r->vocab)
 		return;
 	struct nx_gate *g = j->out;
-	int32_t want = r->token[request][index], got = nx_gate_argmax(logits, vocab);
-	const float *at =
-		r->logits + ((size_t)request * NX_GATE_OUT + (size_t)index) * (size_t)vocab;
+	int32_t want = r->token[which][index], got = nx_gate_argmax(logits, vocab);
+	const float *at = r->logits + ((size_t)which * NX_GATE_OUT + (size_t)index) * (size_t)vocab;
 	/* In invariant mode every bit of every logit counts, not the choice alone. */
 	bool same = got == want &&
 	            (!j->invariant || memcmp(at, logits, (size_t)vocab * sizeof(*at)) == 0);
@@ -68,18 +68,30 @@ int nx_gate_run(const struct nx_gate_config *c, struct nx_gate *out, struct nx_e
 	double floor = ldexp(ref->largest, c->dtype == NX_F32 ? -18 : -7);
 	out->near_tie_width = fmax(2 * ref->spread, floor);
 
-	struct nx_request reqs[NX_GATE_REQUESTS];
-	int32_t n = nx_gate_requests(c, reqs), expected = 0;
+	struct nx_request base[NX_GATE_REQUESTS];
+	int32_t n_base = nx_gate_requests(c, base), expected = 0;
+	/* More requests than places, of unequal lengths: some join while others run and take places that others
+	 * left. */
+	int32_t n = c->engine_config->batch_size + n_base;
+	struct nx_request *reqs = calloc((size_t)n, sizeof(*reqs));
+	if (!reqs)
+		return nx_fail(err, NX_ENOMEM, "no memory for the gate's %d requests", n);
 	for (int32_t i = 0; i < n; i++) {
-		reqs[i].force = ref->token[i];
-		reqs[i].max_out = ref->n_out[i];
-		expected += ref->n_out[i] * reqs[i].samples;
+		int32_t which = i % n_base, full = ref->n_out[which], round = i / n_base % 4;
+		reqs[i] = base[which];
+		reqs[i].id = (uint32_t)i;
+		reqs[i].force = ref->token[which];
+		reqs[i].max_out = round ? full * round / 4 + 1 : full;
+		if (reqs[i].max_out > full)
+			reqs[i].max_out = full;
+		expected += reqs[i].max_out * reqs[i].samples;
 	}
 	struct judge j = {.ref = ref, .out = out, .invariant = c->engine_config->invariant};
 	const struct nx_sink sink = {.ctx = &j, .logits = on_logits};
 	nx_engine_reset(c->engine);
 	rc = nx_engine_run(c->engine, reqs, (size_t)n, &sink, err);
 	nx_engine_reset(c->engine);
+	free(reqs);
 	if (rc)
 		return rc;
 	/* A stack that shows fewer positions than the reference has not passed them. */

@@ -14,6 +14,9 @@
  * A technique that takes one of the reference's slots and another one besides stays in the reference
  * whole, since it cannot be split: the gate does not see what it does to itself there.
  *
+ * The stack runs more requests than it has places, of unequal lengths (the reference's, over and over): some join
+ * while others run.
+ *
  * References are kept for later cells with the same prompts and numerics. Threads: one.
  */
 #ifndef NEXUS_MEASURE_GATE_H

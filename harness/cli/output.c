@@ -108,7 +108,7 @@ static double trial_seconds(const struct nx_crew *crew, const struct nx_shape *s
 	double weights = layer * s->n_layers + (double)s->d_model * s->vocab;
 	double bytes = weights * (double)nx_dtype_bytes(crew->x->dtype);
 	double own = crew->x->dtype == NX_F32 ? cal->f32_flops_per_s : cal->bf16_flops_per_s;
-	double flops = own > cal->library_flops_per_s ? own : cal->library_flops_per_s;
+	double flops = own > cal->blas_flops_per_s ? own : cal->blas_flops_per_s;
 	double read = nx_read_peak(cal, (uint64_t)bytes, NULL);
 	if (flops <= 0 || read <= 0)
 		return 0;

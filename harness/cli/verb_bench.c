@@ -72,7 +72,7 @@ static void bench_row(struct nx_table *t, int32_t batch, const struct bench_watc
 	nx_table_cell(t, "%.0f", pre_s > 0 ? (double)w->rows[NX_PHASE_PREFILL] / pre_s : 0);
 	nx_table_cell(t, "%.1f", flops / 1e9);
 	percent(t, flops, p->own);
-	percent(t, flops, p->cal.library_flops_per_s);
+	percent(t, flops, p->cal.blas_flops_per_s);
 	nx_table_cell(t, "%.1f", dec_s > 0 ? (double)w->rows[NX_PHASE_DECODE] / dec_s : 0);
 	nx_table_cell(t, "%.2f", bytes / 1e9);
 	percent(t, bytes, p->read);
@@ -142,8 +142,8 @@ static void peaks_text(const struct nx_session *s, const struct bench_args *a,
 	fprintf(stderr,
 	        "peaks: read %.1f GB/s (%s), own products %.0f GFLOP/s, library products %.0f GFLOP/s%s%s\n",
 	        p->read / 1e9, !p->cached ? "memory" : "last-level cache: the weights fit",
-	        p->own / 1e9, p->cal.library_flops_per_s / 1e9, p->info.library[0] ? ", " : "",
-	        p->info.library);
+	        p->own / 1e9, p->cal.blas_flops_per_s / 1e9, p->info.blas[0] ? ", " : "",
+	        p->info.blas);
 }
 
 static int bench(const struct bench_args *a, enum nx_table_format format)

@@ -19,12 +19,12 @@
 	I(mem_set_bytes)                                                                           \
 	R(f32_flops_per_s)                                                                         \
 	R(bf16_flops_per_s)                                                                        \
-	R(library_flops_per_s)
+	R(blas_flops_per_s)
 
 #define DEVICE_FIELDS(S, I)                                                                        \
 	S(name)                                                                                    \
 	S(isa)                                                                                     \
-	S(library)                                                                                 \
+	S(blas)                                                                                    \
 	I(mem_bytes)                                                                               \
 	I(llc_bytes)                                                                               \
 	I(free_bytes)                                                                              \

@@ -23,11 +23,11 @@ static int tap(struct nx_engine *e, int32_t l, bool normed, const void *from, in
 	return 0;
 }
 
-static int attend(struct nx_engine *e, const struct nx_attention *a, bool last, struct nx_err *err)
+static int attend(struct nx_engine *e, const struct nx_attention *a, struct nx_err *err)
 {
 	if (!e->codec)
 		return e->dev->ops->attention(e->dev->dev, e->stream, a, err);
-	struct nx_codec_step step = {.attention = a, .qkv = e->qkv, .last_layer = last};
+	struct nx_codec_step step = {.attention = a, .qkv = e->qkv};
 	return e->codec->t->codec_attend(e->codec->self, e->stream, &step, err);
 }
 
@@ -79,7 +79,7 @@ static int layer(struct nx_engine *e, const struct nx_rows *rows, int32_t l, str
 	                         .kv_chunk = e->kv_chunk,
 	                         .workspace = e->workspace,
 	                         .workspace_bytes = e->workspace_bytes};
-	rc = attend(e, &a, l == s->n_layers - 1, err);
+	rc = attend(e, &a, err);
 	if (rc)
 		return rc;
 	struct nx_linear o = {.m = m, .x = e->attn_out, .y = e->x, .epilogue = NX_EPI_ADD};

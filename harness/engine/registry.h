@@ -103,6 +103,5 @@ int nx_stack_put(struct nx_stack *s, const struct nx_layer *layer, struct nx_err
 int nx_stack_check(const struct nx_stack *s, struct nx_err *err);
 /* The layer that holds the slot, or NULL for the engine's default. */
 const struct nx_layer *nx_stack_slot(const struct nx_stack *s, enum nx_slot slot);
-uint32_t nx_stack_broken(const struct nx_stack *s); /* union of broken traits */
 
 #endif

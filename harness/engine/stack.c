@@ -90,11 +90,3 @@ const struct nx_layer *nx_stack_slot(const struct nx_stack *s, enum nx_slot slot
 			return &s->layers[i];
 	return NULL;
 }
-
-uint32_t nx_stack_broken(const struct nx_stack *s)
-{
-	uint32_t all = 0;
-	for (int32_t i = 0; i < s->n_layers; i++)
-		all |= nx_plugin_breaks(s->layers[i].plugin);
-	return all;
-}

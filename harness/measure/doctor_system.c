@@ -47,8 +47,7 @@ void nx_check_backend(const struct nx_doctor *d, struct nx_check *c)
 	dev.ops->info(dev.dev, &info);
 	/* The backend tries the library when it opens, and leaves it where it is no faster. */
 	NX_SET(found, "%s, %s kernels, %d threads, %s", info.name, info.isa, info.n_units,
-	       info.library[0] ? info.library
-	                       : "own products alone (no library, or none faster here)");
+	       info.blas[0] ? info.blas : "own products alone (no library, or none faster here)");
 	nx_device_close(&dev);
 }
 

@@ -234,7 +234,7 @@ static void from_counted(struct nx_trial *t, const struct nx_metric_context *c)
 	bool in_cache;
 	double read = nx_read_peak(cal, c->working_set_bytes, &in_cache);
 	double own = c->dtype == NX_F32 ? cal->f32_flops_per_s : cal->bf16_flops_per_s;
-	double flops = fmax(own, cal->library_flops_per_s);
+	double flops = fmax(own, cal->blas_flops_per_s);
 	double *bandwidth = &t->metrics[NX_METRIC_UTIL_BANDWIDTH];
 
 	if (t->counted.flops == 0 && bytes == 0)

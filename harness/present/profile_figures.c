@@ -52,7 +52,7 @@ static void phase_figures(struct nx_profile *p, struct nx_profile_phase *out)
 		.moved_bytes = measured ? out->missed_bytes : NAN,
 		.flops = (double)u->counted.flops,
 		.peak_bytes_per_s = peak,
-		.peak_flops_per_s = fmax(own, cal->library_flops_per_s),
+		.peak_flops_per_s = fmax(own, cal->blas_flops_per_s),
 		.level = p->cached ? "the last-level cache" : "memory",
 		.steps = steps,
 		.rows = (double)u->rows,

@@ -59,7 +59,7 @@ static void device_rows(struct nx_table *t, const struct nx_device_info *i)
 		nx_table_cell(t, "processor");
 		nx_table_cell(t, "%s; kernels %s; %d threads or SMs in use; library %s", i->name,
 		              i->isa[0] ? i->isa : "of unknown kind", i->n_units,
-		              i->library[0] ? i->library : "none");
+		              i->blas[0] ? i->blas : "none");
 	}
 	if (i->mem_bytes) {
 		nx_table_cell(t, "memory of the device");
@@ -106,7 +106,7 @@ void nx_report_where(struct nx_doc *d, const struct nx_run *run)
 	rate_row(&t, "peak: last-level cache, read", c->cache_read_bytes_per_s, "GB/s");
 	rate_row(&t, "peak: f32 products", c->f32_flops_per_s, "GFLOP/s");
 	rate_row(&t, "peak: bf16 products", c->bf16_flops_per_s, "GFLOP/s");
-	rate_row(&t, "peak: library's product", c->library_flops_per_s, "GFLOP/s");
+	rate_row(&t, "peak: library's product", c->blas_flops_per_s, "GFLOP/s");
 	nx_table_cell(&t, "trials");
 	nx_table_cell(&t, "%zu in %zu cells", run->n_trials, run->n_cells);
 	for (size_t i = 0; i < run->head.n_facts; i++)

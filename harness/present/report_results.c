@@ -137,7 +137,7 @@ void nx_report_results(struct nx_doc *d, const struct nx_grid *g)
 	nx_doc_heading(d, 2, "Results");
 	nx_doc_paragraph(
 		d,
-		"Medians over trials, with 95 %% bootstrap intervals in brackets. Ratios are of output "
+		"Medians over trials, with 95 %% intervals (bootstrap and t, the wider) in brackets. Ratios are of output "
 		"throughput, paired by round with " NX_DOC_CODE "; a verdict says faster or slower "
 		"where the interval excludes 1 and the effect exceeds %.3g %%, corrected over the "
 		"whole sweep (Holm).",

@@ -211,13 +211,12 @@ struct nx_summary_row {
 	X(U64, mem_set_bytes, "mem_set", "bytes", "working set of read and copy")                  \
 	X(F64, f32_flops_per_s, "f32_flops", "flop/s", "own products, f32")                        \
 	X(F64, bf16_flops_per_s, "bf16_flops", "flop/s", "own products, bf16")                     \
-	X(F64, library_flops_per_s, "library_flops", "flop/s",                                     \
-	  "library's product in the run's type")
+	X(F64, blas_flops_per_s, "library_flops", "flop/s", "library's product in the run's type")
 
 #define NX_DEVICE_COLUMNS(X)                                                                       \
 	X(TEXT, name, "name", "text", "device's name")                                             \
 	X(TEXT, isa, "isa", "text", "kernel path in use")                                          \
-	X(TEXT, library, "library", "text", "library for large products, empty = none")            \
+	X(TEXT, blas, "library", "text", "library for large products, empty = none")               \
 	X(U64, mem_bytes, "memory", "bytes", "memory of the device")                               \
 	X(U64, llc_bytes, "llc", "bytes", "last-level cache")                                      \
 	X(U64, free_bytes, "free", "bytes", "memory free at the start")                            \

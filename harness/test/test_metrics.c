@@ -66,7 +66,7 @@ static const struct nx_metric_context plain = {
                         .cache_read_bytes_per_s = 4000,
                         .cache_set_bytes = 600,
                         .f32_flops_per_s = 100,
-                        .library_flops_per_s = 200,
+                        .blas_flops_per_s = 200,
                         .bf16_flops_per_s = 5000},
 };
 static struct nx_trial t;

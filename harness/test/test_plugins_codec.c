@@ -185,7 +185,7 @@ static void forward(struct rig *g, struct forward *w)
 		                         .q = qkv,
 		                         .q_stride = WIDTH,
 		                         .out = out};
-		struct nx_codec_step st = {&a, qkv, l == LAYERS - 1};
+		struct nx_codec_step st = {&a, qkv};
 		ck_assert_msg(g->f.plugin.technique->codec_attend(g->f.self, NULL, &st, &err) == 0,
 		              "%s", err.msg);
 		memset(&rows, 0xee, sizeof(rows));

@@ -254,13 +254,13 @@ int main(int argc, char **argv)
 	struct nx_err err;
 	ops->info(library, &info);
 	must(ops->calibrate(own, quick ? 1 : 5, &peak, &err), &err);
-	printf("%s, %s, %d threads, library %s\n", info.name, info.isa, info.n_units, info.library);
+	printf("%s, %s, %d threads, library %s\n", info.name, info.isa, info.n_units, info.blas);
 	printf("read %.1f GB/s (%.0f MB), copy %.1f GB/s, cache read %.1f GB/s (%.0f MB)\n",
 	       peak.read_bytes_per_s * 1e-9, (double)peak.mem_set_bytes * 1e-6,
 	       peak.copy_bytes_per_s * 1e-9, peak.cache_read_bytes_per_s * 1e-9,
 	       (double)peak.cache_set_bytes * 1e-6);
 	printf("own f32 %.1f GFLOP/s, own bf16 %.1f, library %.1f\n", peak.f32_flops_per_s * 1e-9,
-	       peak.bf16_flops_per_s * 1e-9, peak.library_flops_per_s * 1e-9);
+	       peak.bf16_flops_per_s * 1e-9, peak.blas_flops_per_s * 1e-9);
 	bench_decode(own, info.llc_bytes);
 	bench_linear(own, library, &peak, info.llc_bytes);
 	bench_attention(own, &peak);

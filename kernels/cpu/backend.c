@@ -134,9 +134,9 @@ static void dev_info(void *dev, struct nx_device_info *out)
 	*out = (struct nx_device_info){.n_units = pool_size(d->pool), .act_dtype = NX_F32};
 	cpu_brand(out->name, sizeof(out->name));
 	snprintf(out->isa, sizeof(out->isa), "%s", d->k->isa);
-	library_name(out->library, sizeof(out->library));
+	library_name(out->blas, sizeof(out->blas));
 	if (!d->library_min_m)
-		out->library[0] = '\0';
+		out->blas[0] = '\0';
 	if (!sysinfo(&si)) {
 		out->mem_bytes = (uint64_t)si.totalram * si.mem_unit;
 		out->free_bytes = cpu_free_bytes();

@@ -144,7 +144,7 @@ int cpu_calibrate(void *dev, double seconds, struct nx_calibration *out, struct 
 		rc = product_rate(d, NX_BF16, false, seconds * 0.15, &out->bf16_flops_per_s, err);
 	library_name(name, sizeof(name));
 	if (!rc && *name && !d->cfg.invariant)
-		rc = product_rate(d, d->cfg.dtype, true, seconds * 0.2, &out->library_flops_per_s,
+		rc = product_rate(d, d->cfg.dtype, true, seconds * 0.2, &out->blas_flops_per_s,
 		                  err);
 out:
 	cpu_free(d, job.from, mem);

@@ -200,7 +200,7 @@ struct nx_device_config {
 struct nx_device_info {
 	char name[128];      /* "Intel(R) Xeon(R) Processor" */
 	char isa[32];        /* kernel path in use */
-	char library[64];    /* library for large M and its version; "" = none */
+	char blas[64];       /* library for large M and its version; "" = none */
 	uint64_t mem_bytes;  /* of the device */
 	uint64_t llc_bytes;  /* last-level cache */
 	uint64_t free_bytes; /* now */
@@ -216,7 +216,7 @@ struct nx_calibration {
 	double cache_read_bytes_per_s; /* working set that fits the last-level cache */
 	uint64_t cache_set_bytes, mem_set_bytes;  /* working sets that were used */
 	double f32_flops_per_s, bf16_flops_per_s; /* own products, large M */
-	double library_flops_per_s; /* the library's product in the run's dtype, large M */
+	double blas_flops_per_s; /* the library's product in the run's dtype, large M */
 };
 
 /* Work done since the device was opened or counted_reset(): counted, not measured. */

@@ -159,7 +159,6 @@ static inline int nx_fake_forward(struct nx_fake *f, struct nx_fake_store *s, in
 		a.out = s->out[l];
 		step.attention = &a;
 		step.qkv = s->qkv[l];
-		step.last_layer = l + 1 == NX_FAKE_LAYERS;
 		rc = f->t->codec_attend(f->self, NULL, &step, err);
 		memset(&kv, 0xa5, sizeof(kv)); /* they were borrowed for the call */
 		memset(&state, 0xa5, sizeof(state));

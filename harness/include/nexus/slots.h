@@ -149,7 +149,6 @@ struct nx_codec_layout {
 struct nx_codec_step {
 	const struct nx_attention *attention; /* kernel, kv_chunk and workspace do not apply */
 	void *qkv; /* [n_rows, (n_heads + 2 n_kv_heads) * head_dim] act_dtype, rotated */
-	bool last_layer;
 };
 
 /* Accepted rows were moved into the window: groups that they complete are to be encoded, in all layers, from

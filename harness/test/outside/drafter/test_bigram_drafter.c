@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Drives bigram_drafter with a fake host; nexus/fake_host.h is its manual.
+ * Drives bigram_drafter with a fake host; nexus/fake_host.h and fake_slots.h are its manual.
  */
-#include <nexus/fake_host.h>
+#include <nexus/fake_slots.h>
 
 int main(int argc, char **argv)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Drives shortest_prompt with a fake host; nexus/fake_host.h is its manual.
+ * Drives shortest_prompt with a fake host; nexus/fake_host.h and fake_slots.h are its manual.
  */
-#include <nexus/fake_host.h>
+#include <nexus/fake_slots.h>
 
 static struct nx_fake_scene s;
 

@@ -13,7 +13,13 @@
 #include <time.h>
 #include <unistd.h>
 
+/*
+ * A waiting thread polls, then polls and yields, then sleeps. Sleeping costs the caller a wake-up of each sleeper:
+ * with many threads those add up to more than a short wait, everybody sleeps before the next operation, and a step
+ * of many small operations becomes one of wake-ups. Yielding lets others have the processor meanwhile.
+ */
 #define SPIN_NS 50000
+#define YIELD_NS 2000000
 #define MAX_THREADS 1024
 
 struct worker {
@@ -53,22 +59,23 @@ static int64_t clock_ns(void)
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Spins until *word differs from (equal = false) or equals value; false when the time is up. */
+/* Waits until *word differs from (equal = false) or equals value; false when the time is up. */
 static bool spin(_Atomic uint32_t *word, uint32_t value, bool equal)
 {
-	int64_t until = 0;
-	for (;;) {
+	int64_t began = 0, now;
+	do {
 		for (int i = 0; i < 64; i++) {
 			if ((atomic_load_explicit(word, memory_order_acquire) == value) == equal)
 				return true;
 			__builtin_ia32_pause();
 		}
-		int64_t now = clock_ns();
-		if (!until)
-			until = now + SPIN_NS;
-		else if (now > until)
-			return false;
-	}
+		now = clock_ns();
+		if (!began)
+			began = now;
+		else if (now - began > SPIN_NS)
+			sched_yield();
+	} while (now - began < YIELD_NS);
+	return false;
 }
 
 static void run_part(struct pool *p, int thread)

@@ -115,7 +115,7 @@ $(error two test files have one name: $(sort $(TEST_SRC)))
 endif
 
 # --- Rules
-.PHONY: all setup test test-long bench demo truth cuda models install format check-format check-deps \
+.PHONY: all setup test test-long bench bench-peer demo truth cuda models install format check-format check-deps \
 	check-headers clean help tests features FORCE
 
 all: features $(LIBRARY) $(PROGRAM) $(BACKENDS) $(PLUGINS) ## Build the program, the CPU backend and the techniques (default)
@@ -213,7 +213,7 @@ test-long: test ## The same with the slow cases (NEXUS_TEST_LONG=1)
 demo: all ## Run experiments/quick.yaml, then write its report and plots
 	@harness/build/demo.sh $(BUILD)/nexus experiments/quick.yaml
 
-truth: all $(TEST_PLUGINS) ## Are verdicts true on this machine? 25 quiet minutes; PART="aa power" runs some
+truth: all $(TEST_PLUGINS) ## Are verdicts true on this machine? 50 quiet minutes; PART="aa power" runs some
 	@harness/build/truth.sh $(BUILD)/nexus $(BUILD)/test-plugins $(PART)
 
 bench: all $(BENCHES) ## Time the kernels, then the whole engine
@@ -222,6 +222,11 @@ bench: all $(BENCHES) ## Time the kernels, then the whole engine
 		*) f=experiments/models/$$m/$$m.gguf;; esac; \
 		if [ -e $$f ]; then echo "== nexus bench --model $$m"; $(BUILD)/nexus bench --model $$m || exit 1; \
 		else echo "== $$m is not there (make models): left out"; fi; done
+
+PYTHON ?= python3
+bench-peer: all ## Time SmolLM2 beside llama.cpp; PYTHON= one that has llama-cpp-python and numpy
+	@$(PYTHON) kernels/bench/peer_llama.py --nexus $(BUILD)/nexus \
+		--model experiments/models/smollm2-135m-instruct-q4_1.gguf $(PEER_ARGS)
 
 cuda: ## The CUDA backend (comes with a later release)
 	@echo "nothing yet: the CUDA backend comes with a later release"

@@ -22,10 +22,10 @@ def from_gguf(path):
                   kv["llama.attention.head_count"], kv["llama.attention.head_count_kv"],
                   kv["llama.rope.dimension_count"], kv["llama.feed_forward_length"],
                   kv["llama.vocab_size"], kv["llama.context_length"], kv["llama.rope.freq_base"],
-                  kv["llama.attention.layer_norm_rms_epsilon"])
+                  kv["llama.attention.layer_norm_rms_epsilon"], kv.get("nexus.mtp.n_heads", 0) + 1)
     model, state = LM(shape), {"embed.weight": t("token_embd.weight"), "norm.weight": t("output_norm.weight")}
-    for i in range(shape.n_layers):
-        a, b = f"blk.{i}.", f"blocks.{i}."
+    places = [(f"blk.{i}.", f"blocks.{i}.") for i in range(shape.n_layers)]
+    for a, b in places + [(f"mtp.{i}.", f"extra.{i}.") for i in range(shape.n_future - 1)]:
         state[b + "qkv.weight"] = torch.cat([t(f"{a}attn_{x}.weight") for x in "qkv"])
         state[b + "out.weight"] = t(a + "attn_output.weight")
         state[b + "gate_up.weight"] = torch.cat([t(a + "ffn_gate.weight"), t(a + "ffn_up.weight")])

@@ -21,13 +21,14 @@ def tensors(model):
     s = model.shape
     q, kv = s.n_heads * s.head_dim, s.n_kv_heads * s.head_dim
     out = [("token_embd.weight", model.embed.weight)]
-    for i, b in enumerate(model.blocks):
+    named = [(f"blk.{i}", b) for i, b in enumerate(model.blocks)] + [(f"mtp.{i}", b) for i, b in enumerate(model.extra)]
+    for prefix, b in named:
         wq, wk, wv = b.qkv.weight.split((q, kv, kv))
         gate, up = b.gate_up.weight.chunk(2)
         for name, w in (("attn_norm", b.attn_norm.weight), ("attn_q", wq), ("attn_k", wk), ("attn_v", wv),
                         ("attn_output", b.out.weight), ("ffn_norm", b.ffn_norm.weight),
                         ("ffn_gate", gate), ("ffn_up", up), ("ffn_down", b.down.weight)):
-            out.append((f"blk.{i}.{name}.weight", w))
+            out.append((f"{prefix}.{name}.weight", w))
     out.append(("output_norm.weight", model.norm.weight))
     return [(n, w.detach().float().numpy()) for n, w in out]
 
@@ -58,6 +59,9 @@ def write(model, tokenizer_path, path, name):
     w.u32("llama.rope.dimension_count", s.head_dim)
     w.f32("llama.rope.freq_base", s.rope_theta)
     w.u32("llama.vocab_size", s.vocab)
+    if s.n_future > 1:  # mtp.K.*: the head of the token K + 2 ahead; reads what block tap_layer reads
+        w.u32("nexus.mtp.n_heads", s.n_future - 1)
+        w.u32("nexus.mtp.tap_layer", s.n_layers - 1)
     w.string("tokenizer.ggml.model", "gpt2")
     w.string("tokenizer.ggml.pre", "gpt-2")
     w.strings("tokenizer.ggml.tokens", vocab)

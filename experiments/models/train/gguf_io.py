@@ -1,6 +1,6 @@
 """A small GGUF v3 reader and writer (numpy only).
 
-Reads F32, F16, Q4_1 and Q8_0 tensors to float32; writes F32 and Q8_0.
+Reads F32, F16, BF16, Q4_1 and Q8_0 tensors to float32; writes F32, BF16 and Q8_0.
 Shapes here are numpy order (rows first); GGUF stores them reversed.
 """
 import struct
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-F32, F16, Q4_1, Q8_0 = 0, 1, 3, 8
-FILE_TYPE_Q8_0 = 7
+F32, F16, Q4_1, Q8_0, BF16 = 0, 1, 3, 8, 30
+FILE_TYPE_Q8_0, FILE_TYPE_BF16 = 7, 32
 _SCALAR = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f",
            7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _U32, _I32, _F32, _BOOL, _STR, _ARR = 4, 5, 6, 7, 8, 9
@@ -20,7 +20,7 @@ class GGUFReader:
 
     def __init__(self, path):
         self.path = Path(path)
-        self.kv, self.tensors = {}, {}
+        self.kv, self.kinds, self.tensors = {}, {}, {}
         with open(self.path, "rb") as f:
             self._f = f
             if f.read(4) != b"GGUF":
@@ -29,7 +29,9 @@ class GGUFReader:
             n_tensors, n_kv = self._num("<Q"), self._num("<Q")
             for _ in range(n_kv):
                 key = self._str()
-                self.kv[key] = self._value(self._num("<I"))
+                kind = self._num("<I")
+                self.kv[key] = self._value(kind)
+                self.kinds[key] = (kind, self._item if kind == _ARR else None)
             for _ in range(n_tensors):
                 name = self._str()
                 dims = [self._num("<Q") for _ in range(self._num("<I"))]
@@ -49,7 +51,8 @@ class GGUFReader:
         if kind == _STR:
             return self._str()
         if kind == _ARR:
-            item, n = self._num("<I"), self._num("<Q")
+            self._item, n = self._num("<I"), self._num("<Q")
+            item = self._item
             return [self._value(item) for _ in range(n)]
         return self._num(_SCALAR[kind])
 
@@ -57,7 +60,7 @@ class GGUFReader:
         """The tensor as a float32 array."""
         shape, kind, offset = self.tensors[name]
         count = int(np.prod(shape))
-        size = {F32: 4 * count, F16: 2 * count,
+        size = {F32: 4 * count, F16: 2 * count, BF16: 2 * count,
                 Q4_1: count // 32 * 20, Q8_0: count // 32 * 34}.get(kind)
         if size is None:
             raise ValueError(f"{name}: tensor type {kind} is not supported")
@@ -66,6 +69,8 @@ class GGUFReader:
             out = raw.view(np.float32)
         elif kind == F16:
             out = raw.view(np.float16).astype(np.float32)
+        elif kind == BF16:
+            out = (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
         elif kind == Q8_0:
             blocks = raw.reshape(-1, 34)
             scale = blocks[:, :2].copy().view(np.float16).astype(np.float32)
@@ -89,6 +94,12 @@ def quantize_q8_0(x):
     q = (np.sign(scaled) * np.floor(np.abs(scaled) + 0.5)).astype(np.int8)
     packed = np.concatenate([scale.astype(np.float16).view(np.uint8), q.view(np.uint8)], axis=1)
     return packed.tobytes()
+
+
+def round_bf16(x):
+    """float32 -> bf16 bytes, to nearest even; no NaN expected."""
+    u = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32)
+    return ((u + 0x7fff + ((u >> 16) & 1)) >> 16).astype(np.uint16).tobytes()
 
 
 class GGUFWriter:
@@ -124,8 +135,18 @@ class GGUFWriter:
     def ints(self, key, values):
         self._put(key, _ARR, struct.pack(f"<IQ{len(values)}i", _I32, len(values), *values))
 
+    def copy(self, reader, key):
+        """A key of another file as it is there; arrays of strings or numbers."""
+        kind, item = reader.kinds[key]
+        value = reader.kv[key]
+        if kind == _ARR:
+            body = b"".join(self._pack_str(v) if item == _STR else struct.pack(_SCALAR[item], v) for v in value)
+            self._put(key, _ARR, struct.pack("<IQ", item, len(value)) + body)
+        else:
+            self._put(key, kind, self._pack_str(value) if kind == _STR else struct.pack(_SCALAR[kind], value))
+
     def tensor(self, name, array, kind):
-        data = (quantize_q8_0(array) if kind == Q8_0
+        data = (quantize_q8_0(array) if kind == Q8_0 else round_bf16(array) if kind == BF16
                 else np.ascontiguousarray(array, dtype=np.float32).tobytes())
         self._tensors.append((name, array.shape, kind, data))
 

@@ -24,6 +24,7 @@ class Shape:
     context: int
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
+    n_future: int = 1  # tokens predicted at each position; above 1: extra one-layer heads (2404.19737)
 
     @classmethod
     def load(cls, path):
@@ -77,35 +78,51 @@ class Block(nn.Module):
 
 
 class LM(nn.Module):
-    """The trunk and its tied head; hidden() is what further heads attach to."""
+    """The trunk and its tied head; hidden() is what further heads attach to.
+
+    With n_future = n the last block is the head of the next token, and n - 1 further blocks beside it,
+    on the same input, are those of the tokens after that; norm and unembedding are shared (2404.19737
+    section 2). Without the extra heads the model is an ordinary one of the same shape.
+    """
 
     def __init__(self, shape):
         super().__init__()
         self.shape = s = shape
         self.embed = nn.Embedding(s.vocab, s.d_model)
         self.blocks = nn.ModuleList(Block(s) for _ in range(s.n_layers))
+        self.extra = nn.ModuleList(Block(s) for _ in range(s.n_future - 1))
         self.norm = RMSNorm(s.d_model, s.norm_eps)
         freq = s.rope_theta ** -(torch.arange(0, s.head_dim, 2).double() / s.head_dim)
         angle = torch.arange(s.context).double()[:, None] * freq
         self.register_buffer("cos", angle.cos().float(), persistent=False)
         self.register_buffer("sin", angle.sin().float(), persistent=False)
         nn.init.normal_(self.embed.weight, std=0.02)
-        for block in self.blocks:
+        for block in (*self.blocks, *self.extra):
             for lin in (block.qkv, block.out, block.gate_up, block.down):
                 std = 0.5 * lin.in_features ** -0.5
                 if lin in (block.out, block.down):
                     std /= (2 * s.n_layers) ** 0.5
                 nn.init.normal_(lin.weight, std=std)
 
-    def hidden(self, ids):
+    def trunk(self, ids):
+        """The residual stream that enters the last block, and RoPE's tables."""
         t = ids.shape[1]
         x = self.embed(ids)
         if x.is_cuda:
             x = x.bfloat16()
         cos, sin = self.cos[:t], self.sin[:t]
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x, cos, sin)
-        return self.norm(x)
+        return x, cos, sin
+
+    def hidden(self, ids):
+        x, cos, sin = self.trunk(ids)
+        return self.norm(self.blocks[-1](x, cos, sin))
+
+    def hiddens(self, ids):
+        """One normed stream a head: of the next token, of the one after, ..."""
+        x, cos, sin = self.trunk(ids)
+        return [self.norm(head(x, cos, sin)) for head in (self.blocks[-1], *self.extra)]
 
     def logits(self, hidden):
         return F.linear(hidden, self.embed.weight.to(hidden.dtype))
@@ -116,6 +133,12 @@ class LM(nn.Module):
             return logits
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction=reduction)
         return loss.view(targets.shape) if reduction == "none" else loss
+
+    def losses(self, ids, targets):
+        """Mean loss of each head. targets: [batch, time + n_future - 1], so that head k has its own."""
+        t = ids.shape[1]
+        return torch.stack([F.cross_entropy(self.logits(h).flatten(0, 1).float(), targets[:, k:k + t].flatten())
+                            for k, h in enumerate(self.hiddens(ids))])
 
     def count(self):
         return sum(p.numel() for p in self.parameters())

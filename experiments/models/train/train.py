@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer
 
 from model import LM, Shape, generate
@@ -25,7 +26,8 @@ PROMPTS = ("Once upon a time, there was a small fox", "One morning, Anna found a
 class Stream:
     """Windows of a token stream kept on the device, in a new order every epoch."""
 
-    def __init__(self, path, device, seed):
+    def __init__(self, path, device, seed, n_future=1):
+        self.n_future = n_future
         data = np.fromfile(path, dtype=np.uint16).astype(np.int16)
         self.data = torch.from_numpy(data).to(device)
         self.gen = torch.Generator().manual_seed(seed)
@@ -34,13 +36,13 @@ class Stream:
     def batch(self, rows, length):
         if self.length != length or len(self.order) < rows:
             shift = int(torch.randint(length, (1,), generator=self.gen))
-            starts = torch.arange(shift, len(self.data) - length - 1, length)
+            starts = torch.arange(shift, len(self.data) - length - self.n_future, length)
             self.order = starts[torch.randperm(len(starts), generator=self.gen)]
             self.length, self.epochs = length, self.epochs + 1
         take, self.order = self.order[:rows], self.order[rows:]
         take = take.to(self.data.device, non_blocking=True)
-        x = self.data[take[:, None] + torch.arange(length + 1, device=self.data.device)].long()
-        return x[:, :-1].contiguous(), x[:, 1:].contiguous()
+        x = self.data[take[:, None] + torch.arange(length + self.n_future, device=self.data.device)].long()
+        return x[:, :length].contiguous(), x[:, 1:].contiguous()
 
 
 def rate(progress, step, args):
@@ -78,6 +80,39 @@ def evaluate(model, path, length, device, limit=4_000_000):
             "bits_per_byte": round(nats / math.log(2) / per_token, 5),
             "by_position": {f"{a}-{b}": round(float(by_pos[a:b].mean()), 4)
                             for a, b in zip(edges, edges[1:])}}
+
+
+@torch.no_grad()
+def evaluate_heads(model, path, length, device, limit=1_000_000):
+    """For each head: loss, how often its first choice is the text's token, and how often it is what the model's
+    own next-token head chooses at that position (the text given): what greedy drafting would have accepted."""
+    data = torch.from_numpy(np.fromfile(path, dtype=np.uint16)[:limit].astype(np.int64)).to(device)
+    n = model.shape.n_future
+    rows = (len(data) - n) // length
+    at = torch.arange(rows, device=device)[:, None] * length + torch.arange(length + n - 1, device=device)
+    loss, right, agreed, alive = (torch.zeros(n, dtype=torch.float64, device=device) for _ in range(4))
+    count, group = 0, max(1, 16384 // length)
+    for i in range(0, rows, group):
+        x, y = data[at[i:i + group, :length]], data[at[i:i + group] + 1]
+        with amp(device):
+            logits = [model.logits(h).float() for h in model.hiddens(x)]
+        best = [z.argmax(-1) for z in logits]
+        m = length - n + 1  # positions whose drafted tokens all lie inside the window
+        chain = torch.ones_like(best[0][:, :m], dtype=torch.bool)
+        for k in range(n):
+            t = y[:, k:k + length]
+            loss[k] += F.cross_entropy(logits[k].flatten(0, 1), t.flatten(), reduction="sum").double()
+            right[k] += (best[k] == t).double().sum()
+            same = best[k][:, :m] == best[0][:, k:k + m]
+            # Head k is asked only where the text followed the choices before it.
+            asked = chain & (best[0][:, k - 1:k - 1 + m] == y[:, k - 1:k - 1 + m]) if k else chain
+            agreed[k] += (same & asked).double().sum()
+            alive[k] += asked.double().sum()
+            chain = asked & same
+        count += x.numel()
+    return [{"ahead": k + 1, "nats_per_token": round(float(loss[k]) / count, 5),
+             "right": round(float(right[k]) / count, 4),
+             "accepted_if_asked": round(float(agreed[k] / alive[k]), 4)} for k in range(n)]
 
 
 def optimizer(model, args, device):
@@ -120,19 +155,19 @@ def main():
     shape = Shape.load(args.shape)
     model = LM(shape).to(device)
     opt = optimizer(model, args, device)
-    stream = Stream(args.data, device, args.seed)
-    fast = torch.compile(model, dynamic=False) if device.type == "cuda" else model
+    stream = Stream(args.data, device, args.seed, shape.n_future)
+    fast = torch.compile(model.losses, dynamic=False) if device.type == "cuda" else model.losses
     print(f"{shape.name}: {model.count():,} parameters, {len(stream.data):,} training tokens", flush=True)
 
     def loss_of(length):
         x, y = stream.batch(max(1, args.batch_tokens // length), length)
         with amp(device):
-            return fast(x, y)
+            return fast(x, y)  # the sum of all heads' losses is what is trained
 
     begin = time.time()
     if device.type == "cuda":  # compile both lengths before the clock starts
         for length in (args.short, shape.context):
-            loss_of(length).backward()
+            loss_of(length).sum().backward()
         opt.zero_grad(set_to_none=True)
         torch.cuda.synchronize()
     print(f"compiled in {time.time() - begin:.1f} s", flush=True)
@@ -157,17 +192,19 @@ def main():
             group["lr"] = lr
         length = shape.context if progress >= 1 - args.long_share else args.short
         loss = loss_of(length)
-        loss.backward()
+        loss.sum().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)
         opt.step()
         opt.zero_grad(set_to_none=True)
         state["step"] += 1
         state["tokens"] += max(1, args.batch_tokens // length) * length
         if state["step"] % 10 == 0:
-            value = loss.item()  # also keeps the host close to the device's clock
+            values = loss.tolist()  # also keeps the host close to the device's clock
             if state["step"] % args.log_every == 0:
-                row = {"step": state["step"], "tokens": state["tokens"], "loss": round(value, 4),
+                row = {"step": state["step"], "tokens": state["tokens"], "loss": round(values[0], 4),
                        "lr": round(lr, 6), "length": length, "seconds": round(state["elapsed"], 1)}
+                if len(values) > 1:
+                    row["further"] = [round(v, 4) for v in values[1:]]
                 log.write(json.dumps(row) + "\n")
                 log.flush()
                 if state["step"] % (5 * args.log_every) == 0 or state["step"] <= 2 * args.log_every:
@@ -179,6 +216,8 @@ def main():
               "train_stream_tokens": len(stream.data),
               "settings": {k: str(v) for k, v in vars(args).items()},
               "heldout": [evaluate(model, args.heldout, n, device) for n in (args.short, shape.context)]}
+    if shape.n_future > 1:
+        report["heads"] = evaluate_heads(model, args.heldout, args.short, device)
     tok = Tokenizer.from_file(args.tokenizer)
     eot = tok.token_to_id("<|endoftext|>")
     ids = [[eot] + tok.encode(p).ids for p in PROMPTS]

@@ -21,6 +21,22 @@ static const struct nx_cell_row *best(const struct nx_run *r, enum nx_metric m)
 	return b;
 }
 
+/* Who is best may be chance: says how many cells' intervals overlap with the best one's. */
+static void put_rivals(const struct nx_run *r, enum nx_metric m, const struct nx_cell_row *b,
+                       struct nx_text *out)
+{
+	const struct nx_estimate *top = &b->metrics[m];
+	int n = 0;
+	for (size_t i = 0; i < r->n_cells; i++) {
+		const struct nx_estimate *e = &r->cells[i].metrics[m];
+		n += &r->cells[i] != b && nx_cell_usable(&r->cells[i]) && e->lo <= top->hi &&
+		     e->hi >= top->lo;
+	}
+	if (n)
+		nx_text_printf(out, " (the interval%s of %d other cell%s overlap%s with it)",
+		               n == 1 ? "" : "s", n, n == 1 ? "" : "s", n == 1 ? "s" : "");
+}
+
 static void put_place(const struct nx_cell_row *c, struct nx_text *out)
 {
 	nx_text_printf(out, NX_DOC_CODE " at batch size %d, prompt %s, output %s tokens", c->stack,
@@ -58,6 +74,7 @@ static void put_best(const struct nx_run *r, struct nx_text *out)
 	nx_text_printf(
 		out, ", with %s tok/s",
 		nx_estimate_text(&c->metrics[NX_METRIC_OUTPUT_THROUGHPUT], 1, 3, v, sizeof(v)));
+	put_rivals(r, NX_METRIC_OUTPUT_THROUGHPUT, c, out);
 	put_ratio(r, c, out);
 	nx_text_put(out, ".\n");
 	c = best(r, NX_METRIC_TPOT_P50);
@@ -72,6 +89,7 @@ static void put_best(const struct nx_run *r, struct nx_text *out)
 	put_place(c, out);
 	nx_text_printf(out, ", with a median of %s ms per output token",
 	               nx_estimate_text(&c->metrics[NX_METRIC_TPOT_P50], 1, 3, v, sizeof(v)));
+	put_rivals(r, NX_METRIC_TPOT_P50, c, out);
 	put_ratio(r, c, out);
 	nx_text_put(out, ".\n");
 }

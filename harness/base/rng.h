@@ -8,6 +8,7 @@
 #ifndef NEXUS_BASE_RNG_H
 #define NEXUS_BASE_RNG_H
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -46,6 +47,13 @@ static inline uint64_t nx_rng_below(struct nx_rng *r, uint64_t n)
 		x = nx_rng_next(r);
 	while (x < skip);
 	return x % n;
+}
+
+/* Standard normal (Box-Muller) */
+static inline double nx_rng_normal(struct nx_rng *r)
+{
+	double u = 1.0 - nx_rng_unit(r), v = nx_rng_unit(r); /* u in (0, 1] */
+	return sqrt(-2 * log(u)) * cos(6.28318530717958647692 * v);
 }
 
 /* Fisher-Yates */

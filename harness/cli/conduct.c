@@ -65,9 +65,11 @@ static int make_head(const struct nx_conduct *c, struct nx_run_head *head, struc
 	if (x->order == NX_ORDER_SORTED)
 		snprintf(order, sizeof(order), "sorted: each round as the sweep lists them");
 	else
-		snprintf(order, sizeof(order),
-		         "each round: Fisher-Yates, SplitMix64, seed %llu ^ golden x (round + 1)",
-		         (unsigned long long)x->workload.seed);
+		snprintf(
+			order, sizeof(order),
+			"each round: settings, and stacks within each, by Fisher-Yates, SplitMix64, seed %llu ^ golden x "
+			"(round + 1)",
+			(unsigned long long)x->workload.seed);
 	int rc = nx_facts_collect(&head->facts, &head->n_facts, x, c->argc, c->argv, err);
 	return rc ? rc : add_fact(head, "cell_order", order, err);
 }

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/rng.h"
 #include "cli/sweep.h"
 #include "cli/wire.h"
 #include "measure/stats.h"
@@ -190,13 +191,19 @@ static int visit(struct sweep *s, const struct nx_cell *c, int32_t round, struct
 void nx_sweep_order(const struct nx_experiment *x, int32_t round, uint32_t *order, size_t n)
 {
 	struct nx_rng rng = {x->workload.seed ^ (0x9e3779b97f4a7c15ull * ((uint64_t)round + 1))};
+	size_t stacks = x->n_stacks,
+	       settings = n / stacks; /* cells of a setting follow one another */
 	for (size_t i = 0; i < n; i++)
 		order[i] = (uint32_t)i;
-	for (size_t i = n; x->order == NX_ORDER_SHUFFLED && i > 1; i--) {
-		size_t j = nx_rng_below(&rng, (uint32_t)i);
-		uint32_t t = order[i - 1];
-		order[i - 1] = order[j];
-		order[j] = t;
+	if (x->order == NX_ORDER_SORTED)
+		return;
+	/* The first `settings` entries hold the settings' order until their cells are written, last ones first. */
+	nx_rng_shuffle(&rng, order, settings);
+	for (size_t g = settings; g-- > 0;) {
+		uint32_t first = order[g] * (uint32_t)stacks;
+		for (size_t k = 0; k < stacks; k++)
+			order[g * stacks + k] = first + (uint32_t)k;
+		nx_rng_shuffle(&rng, order + g * stacks, stacks);
 	}
 }
 

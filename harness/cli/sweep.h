@@ -3,10 +3,12 @@
  * cli/sweep.h: visits every (cell, round) of an experiment through a worker, and keeps going whatever a
  * cell does to it.
  *
- * Every round visits the cells in an order of its own: Fisher-Yates from the workload's seed and the round,
- * so it can be made again; with `order: sorted` every round takes them as nx_experiment_cells has them. A cell is left alone after a trial that was skipped, failed, crashed, timed out,
- * ran out of memory or was inexact: that row stands for the cell and later rounds have none. Adaptive
- * trials end a cell when its headline figure is known well enough (nx_stop).
+ * Every round visits the cells in an order of its own, from the workload's seed and the round, so it can be made
+ * again: the settings (batch size and lengths) are shuffled, and within each its stacks, which so run right after one
+ * another: ratios pair them, and what else a machine does is the more alike the nearer two trials are. With
+ * `order: sorted` every round takes the cells as nx_experiment_cells has them. A cell is left alone after a trial
+ * that was skipped, failed, crashed, timed out, ran out of memory or was inexact: that row stands for the cell
+ * and later rounds have none. Adaptive trials end a cell when its headline figure is known well enough (nx_stop).
  *
  * A worker that dies or is silent for longer than timeout_s in one part of a trial (set-up, gate, warm-up,
  * timed run) costs that trial only: its row is written here, and a new worker goes on.

@@ -128,9 +128,7 @@ int32_t nx_dist_draw(const struct nx_dist *d, uint64_t seed, uint64_t index)
 		return d->min;
 	if (d->kind == NX_DIST_UNIFORM)
 		return d->min + (int32_t)nx_rng_below(&r, (uint64_t)d->max - (uint64_t)d->min + 1);
-	double u = 1.0 - nx_rng_unit(&r); /* (0, 1]: the logarithm needs it */
-	double z = sqrt(-2 * log(u)) * cos(6.28318530717958647692 * nx_rng_unit(&r));
-	double x = exp(log_mean(d) + d->sigma * z);
+	double x = exp(log_mean(d) + d->sigma * nx_rng_normal(&r));
 	if (!(x > d->min))
 		return d->min;
 	return x >= d->max ? d->max : (int32_t)lround(x);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/rng.h"
+
 static const double two_pi = 6.283185307179586;
 
 static int by_value(const void *a, const void *b)
@@ -150,27 +152,6 @@ double nx_t_quantile(double p, double df)
 /* ---- resampling -------------------------------------------------------------------------------
  * */
 
-uint64_t nx_rng_next(struct nx_rng *r)
-{
-	uint64_t z = r->s += 0x9e3779b97f4a7c15u;
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-	return z ^ z >> 31;
-}
-
-uint32_t nx_rng_below(struct nx_rng *r, uint32_t n)
-{
-	return (uint32_t)((nx_rng_next(r) >> 32) * n >> 32); /* bias below n / 2^32 */
-}
-
-double nx_rng_normal(struct nx_rng *r)
-{
-	double u = ((double)(nx_rng_next(r) >> 11) + 1) * 0x1p-53;
-	double v = (double)(nx_rng_next(r) >> 11) * 0x1p-53;
-	return sqrt(-2 * log(u)) * cos(two_pi * v);
-}
-
 struct obs {
 	int32_t round;
 	double value;
@@ -225,10 +206,9 @@ struct nx_interval nx_boot_median(const double *v, const int32_t *round, size_t 
 	for (int b = 0; b < n_boot; b++) {
 		size_t m = 0;
 		for (size_t i = 0; i < n_rounds; i++) {
-			size_t r = nx_rng_below(&rng, (uint32_t)n_rounds),
-			       size = start[r + 1] - start[r];
+			size_t r = nx_rng_below(&rng, n_rounds), size = start[r + 1] - start[r];
 			for (size_t j = 0; j < size; j++)
-				draw[m++] = o[start[r] + nx_rng_below(&rng, (uint32_t)size)].value;
+				draw[m++] = o[start[r] + nx_rng_below(&rng, size)].value;
 		}
 		stat[b] = nx_percentile(draw, nx_sort(draw, m), 50);
 	}
@@ -298,7 +278,7 @@ static void widen(struct nx_interval *ci, const double *d, size_t n, int n_boot,
 	for (int b = 0; b < n_boot; b++) {
 		double sum = 0;
 		for (size_t i = 0; i < n; i++)
-			sum += d[nx_rng_below(&rng, (uint32_t)n)];
+			sum += d[nx_rng_below(&rng, n)];
 		stat[b] = sum / (double)n;
 	}
 	struct nx_interval boot = ends(stat, (size_t)n_boot);

@@ -56,14 +56,6 @@ double nx_median(const double *v,
 double nx_t_p(double t, double df);
 double nx_t_quantile(double p_two_sided, double df);
 
-/* A SplitMix64 generator: enough for resampling. */
-struct nx_rng {
-	uint64_t s;
-};
-uint64_t nx_rng_next(struct nx_rng *r);
-uint32_t nx_rng_below(struct nx_rng *r, uint32_t n); /* [0, n), n > 0 */
-double nx_rng_normal(struct nx_rng *r);
-
 /* 95 % interval of the median. round[i] is the round of v[i] (NULL: every value is its own round),
  * NaN values ignored. NaN interval for fewer than two rounds. */
 struct nx_interval nx_boot_median(const double *v, const int32_t *round, size_t n, int n_boot,

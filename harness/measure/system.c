@@ -19,23 +19,41 @@ static double clock_s(clockid_t id)
 	return clock_gettime(id, &t) ? 0 : (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-void nx_cpu_sample(struct nx_cpu_sample *s)
+/* Adds a line of /proc/stat, all numbers after its name, to s [ticks]. */
+static bool add_cpu_line(struct nx_cpu_sample *s, const char *numbers)
 {
 	unsigned long long user, nice, sys, idle, wait, irq, soft, steal;
+
+	if (sscanf(numbers, "%llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &sys, &idle,
+	           &wait, &irq, &soft, &steal) != 8)
+		return false;
+	s->busy_s += (double)(user + nice + sys + irq + soft + steal);
+	s->steal_s += (double)steal;
+	return true;
+}
+
+void nx_cpu_sample(struct nx_cpu_sample *s)
+{
 	long ticks = sysconf(_SC_CLK_TCK);
 	FILE *f = fopen("/proc/stat", "re");
+	char line[512];
+	int n_lines = 0;
+	cpu_set_t mine;
+	/* More processors than a set holds: those of the whole machine. */
+	bool all = sched_getaffinity(0, sizeof(mine), &mine) != 0;
 
-	s->busy_s = -1;
-	s->steal_s = 0;
-	if (f) {
-		if (ticks > 0 && fscanf(f, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user,
-		                        &nice, &sys, &idle, &wait, &irq, &soft, &steal) == 8) {
-			s->busy_s =
-				(double)(user + nice + sys + irq + soft + steal) / (double)ticks;
-			s->steal_s = (double)steal / (double)ticks;
-		}
-		fclose(f);
+	s->busy_s = s->steal_s = 0;
+	while (f && ticks > 0 && fgets(line, sizeof(line), f) && strncmp(line, "cpu", 3) == 0) {
+		char *end = line + 3;
+		long cpu = line[3] == ' ' ? -1 : strtol(line + 3, &end, 10);
+		bool counts =
+			all ? cpu < 0 : cpu >= 0 && cpu < CPU_SETSIZE && CPU_ISSET(cpu, &mine);
+		n_lines += counts && add_cpu_line(s, end);
 	}
+	if (f)
+		fclose(f);
+	s->busy_s = n_lines ? s->busy_s / (double)ticks : -1;
+	s->steal_s = n_lines ? s->steal_s / (double)ticks : 0;
 	s->own_s = clock_s(CLOCK_PROCESS_CPUTIME_ID);
 	s->wall_s = clock_s(CLOCK_MONOTONIC);
 }

@@ -12,13 +12,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* CPU time used so far, all processors of the machine and this process. */
+/* CPU time used so far, of the processors that the calling thread may run on and of this process. On a machine that is
+ * shared out by affinity or cpusets, what runs on other processors is not counted. */
 struct nx_cpu_sample {
 	double wall_s, busy_s, own_s; /* busy_s < 0: /proc/stat cannot be read */
 	double steal_s;               /* of busy_s: what the hypervisor gave to other machines */
 };
 void nx_cpu_sample(struct nx_cpu_sample *s);
-/* Processors kept busy by others between two samples: 0 .. number of processors; NaN when unknown.
+/* Of these processors, how many others kept busy between two samples: 0 .. their number; NaN when unknown.
  * The kernel counts in ticks of 10 ms, so spans below a second are rough. */
 double nx_cpu_load_other(const struct nx_cpu_sample *a, const struct nx_cpu_sample *b);
 

@@ -171,7 +171,8 @@ struct nx_summary_row {
 	X(F64, perf_cycles, "perf_cycles", "count", "user-mode cycles, NaN = not available")       \
 	X(F64, perf_instructions, "perf_instructions", "count", "user-mode instructions")          \
 	X(F64, perf_llc_misses, "perf_llc_misses", "count", "last-level-cache misses")             \
-	X(F64, load_other, "load_other", "processors", "kept busy by other processes")             \
+	X(F64, load_other, "load_other", "processors",                                             \
+	  "of those that may be used, kept busy by others")                                        \
 	NX_GATE_COLUMNS(X, gate)
 
 #define NX_SUMMARY_COLUMNS(X)                                                                      \

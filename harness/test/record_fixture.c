@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See record_fixture.h. */
+#include "base/rng.h"
 #include "record_fixture.h"
 
 #include <check.h>

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Metrics of hand-made trials, worked out on paper. */
+#define _GNU_SOURCE /* sched_setaffinity */
 #include <check.h>
 #include <math.h>
+#include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -249,6 +252,37 @@ START_TEST(perf_counts_or_says_why_not)
 }
 END_TEST
 
+/* Time is counted on the processors that we may run on: two halves of them make the whole. */
+START_TEST(load_is_that_of_the_processors_in_use)
+{
+	cpu_set_t all, part[2];
+	struct nx_cpu_sample s[3];
+	int n = 0;
+
+	ck_assert_int_eq(sched_getaffinity(0, sizeof(all), &all), 0);
+	if (CPU_COUNT(&all) < 2)
+		return;
+	CPU_ZERO(&part[0]);
+	CPU_ZERO(&part[1]);
+	for (int i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET(i, &all))
+			CPU_SET(i, &part[n++ & 1]);
+	nx_cpu_sample(&s[2]);
+	for (int i = 0; i < 2; i++) {
+		ck_assert_int_eq(sched_setaffinity(0, sizeof(part[i]), &part[i]), 0);
+		nx_cpu_sample(&s[i]);
+	}
+	if (s[2].busy_s < 0) {
+		printf("load: not tested, /proc/stat cannot be read here\n");
+		return;
+	}
+	/* They were not taken at one time. */
+	double between = 0.05 + CPU_COUNT(&all) * (s[1].wall_s - s[2].wall_s);
+	ck_assert_double_gt(s[0].busy_s, 0);
+	ck_assert_double_eq_tol(s[0].busy_s + s[1].busy_s, s[2].busy_s, between);
+}
+END_TEST
+
 START_TEST(the_system_describes_itself)
 {
 	char text[256], tiny[4];
@@ -288,6 +322,7 @@ int main(void)
 	tcase_add_test(tc, a_record_that_runs_backwards_does_not_overflow);
 	tcase_add_test(tc, names_are_found);
 	tcase_add_test(tc, perf_counts_or_says_why_not);
+	tcase_add_test(tc, load_is_that_of_the_processors_in_use);
 	tcase_add_test(tc, the_system_describes_itself);
 	suite_add_tcase(s, tc);
 	SRunner *r = srunner_create(s);

@@ -134,7 +134,8 @@ int nx_session_init(struct nx_session *s, const struct nx_session_config *c, str
 	} else if (!rc && access(model, R_OK)) {
 		rc = nx_fail(
 			err, NX_EINVAL,
-			"the model file '%s' cannot be read; --model takes a name or a GGUF file",
+			"the model '%s' cannot be read; --model takes a name, a GGUF file or a Hugging "
+			"Face directory",
 			model);
 	}
 	if (!rc)

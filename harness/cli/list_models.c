@@ -52,7 +52,7 @@ int nx_list_models(enum nx_table_format format)
 		if (rc)
 			nx_table_cell(&t, "%s", err.msg);
 		else if (p)
-			nx_table_cell(&t, "random, in the shape of: %s", p->about);
+			nx_table_cell(&t, "random: %s", p->about);
 		else
 			nx_table_cell(&t, "%s", path);
 		nx_model_close(m);

@@ -130,10 +130,8 @@ static int open_hf(struct nx_model *m, const char *dir, struct nx_err *err)
 	if (rc)
 		return rc;
 	/* Rows beyond the tokens are padding: they are computed, and mean nothing. */
-	if (m->tok && nx_tokenizer_vocab(m->tok) > m->shape.vocab)
-		return nx_fail(err, NX_EFORMAT,
-		               "%.200s: tokenizer.json has %d tokens; legal: up to vocab_size, %d",
-		               nx_hf_dir(m->hf), nx_tokenizer_vocab(m->tok), m->shape.vocab);
+	if (m->tok && (rc = nx_tokenizer_pad(m->tok, m->shape.vocab, err)) != 0)
+		return rc;
 	rc = set_freqs(m, &rope, NULL, err);
 	if (!rc)
 		rc = nx_model_find_weights(m, tied, err);

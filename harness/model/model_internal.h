@@ -40,5 +40,6 @@ const char *nx_model_weight_name(const struct nx_model *m, enum nx_weight_id id,
 const char *nx_model_where(const struct nx_model *m);
 
 int nx_tokenizer_create_hf(struct nx_tokenizer **out, const char *dir, struct nx_err *err);
+int nx_tokenizer_pad(struct nx_tokenizer *t, int32_t n_vocab, struct nx_err *err);
 
 #endif

@@ -13,6 +13,7 @@
 #include "measure/model_path.h"
 #include "measure/runner.h"
 #include "model/preset.h"
+#include "record/schema.h"
 
 /* ---- presets ---------------------------------------------------------------------------------- */
 
@@ -282,6 +283,16 @@ START_TEST(the_gate_says_that_weights_are_random)
 	ck_assert_int_eq(t.gate.verdict, NX_GATE_RANDOM_WEIGHTS);
 	nx_gate_sentence(&t.gate, text, sizeof(text));
 	ck_assert_str_eq(text, "not run: random weights");
+	/* to the run file and back */
+	struct nx_trial_row row;
+	struct nx_trial again;
+	nx_trial_init(&again);
+	nx_trial_to_row(&t, &row);
+	ck_assert_str_eq(row.gate_text, "random weights");
+	ck_assert_msg(!nx_trial_from_row(&row, &again, &err), "%s", err.msg);
+	ck_assert_int_eq(again.gate.ran, 0);
+	ck_assert_int_eq(again.gate.verdict, NX_GATE_RANDOM_WEIGHTS);
+	nx_trial_release(&again);
 	nx_trial_release(&t);
 	nx_runner_destroy(r);
 	requests_release(&reqs);

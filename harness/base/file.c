@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -54,6 +55,31 @@ int nx_file_read(struct nx_arena *a, const char *path, size_t max_bytes, char **
 		*len = n;
 	}
 close:
+	close(fd);
+	return rc;
+}
+
+int nx_file_map(const char *path, const uint8_t **base, size_t *len, struct nx_err *err)
+{
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return nx_fail(err, NX_EIO, "%.200s: cannot be opened: %s", path, strerror(errno));
+	struct stat st;
+	int rc = 0;
+	*base = NULL;
+	*len = 0;
+	if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+		rc = nx_fail(err, NX_EIO, "%.200s: found no regular file; legal: a file", path);
+	} else if (st.st_size > 0) {
+		void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+		if (p == MAP_FAILED) {
+			rc = nx_fail(err, NX_EIO, "%.200s: cannot map %lld bytes: %s", path,
+			             (long long)st.st_size, strerror(errno));
+		} else {
+			*base = p;
+			*len = (size_t)st.st_size;
+		}
+	}
 	close(fd);
 	return rc;
 }

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/arena.h"
 
@@ -14,6 +15,9 @@
  * arena. Devices, pipes and directories are refused, so that no input can make us wait. */
 int nx_file_read(struct nx_arena *a, const char *path, size_t max_bytes, char **data, size_t *len,
                  struct nx_err *err);
+
+/* Maps a regular file for reading; *base is released with munmap(2), and NULL for an empty file. */
+int nx_file_map(const char *path, const uint8_t **base, size_t *len, struct nx_err *err);
 
 bool nx_file_is_regular(const char *path);
 bool nx_file_is_dir(const char *path);

@@ -78,6 +78,9 @@ void nx_cli_stack_release(struct nx_cli_stack *s);
 /* "f32" or "bf16". */
 int nx_parse_dtype(const char *text, enum nx_dtype *out, struct nx_err *err);
 
+/* list_models.c: the table of models that have a name; returns an exit status. */
+int nx_list_models(enum nx_table_format format);
+
 /* "text", "md", "csv" or "json". Returns -1, or the exit status when it is none of them. */
 int nx_parse_format(const char *text, enum nx_table_format *out);
 

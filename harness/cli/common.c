@@ -10,6 +10,7 @@
 
 #include "cli/cli.h"
 #include "measure/model_path.h"
+#include "present/number.h"
 
 const char *nx_exe_path(void)
 {
@@ -121,6 +122,25 @@ int nx_parse_format(const char *text, enum nx_table_format *out)
 	return NX_EXIT_USAGE;
 }
 
+/* A name is quickly typed, and some stand for a hundred gigabytes. */
+static int check_room(struct nx_session *s, enum nx_dtype dtype, struct nx_err *err)
+{
+	struct nx_weights *plan = NULL;
+	struct nx_device_info info;
+	char need[32], has[32];
+	int rc = nx_weights_plan(&plan, s->model, &s->dev, dtype, err);
+	if (rc)
+		return rc;
+	uint64_t bytes = nx_weights_bytes(plan);
+	s->dev.ops->info(s->dev.dev, &info);
+	nx_weights_destroy(plan);
+	if (!info.free_bytes || bytes <= info.free_bytes)
+		return 0;
+	return nx_fail(err, NX_EENV, "the weights of %s take %s, and %s has %s free",
+	               nx_model_name(s->model), nx_size_text((double)bytes, need, sizeof(need)),
+	               info.name, nx_size_text((double)info.free_bytes, has, sizeof(has)));
+}
+
 int nx_session_init(struct nx_session *s, const struct nx_session_config *c, struct nx_err *err)
 {
 	memset(s, 0, sizeof(*s));
@@ -134,7 +154,8 @@ int nx_session_init(struct nx_session *s, const struct nx_session_config *c, str
 	} else if (!rc && access(model, R_OK)) {
 		rc = nx_fail(
 			err, NX_EINVAL,
-			"the model file '%s' cannot be read; --model takes a name or a GGUF file",
+			"the model '%s' cannot be read; --model takes a name, a GGUF file or a Hugging "
+			"Face directory",
 			model);
 	}
 	if (!rc)
@@ -145,8 +166,10 @@ int nx_session_init(struct nx_session *s, const struct nx_session_config *c, str
 		rc = nx_device_open(&s->dev, c->device, &dc, nx_exe_dir(), err);
 	if (!rc) {
 		s->open = true;
-		rc = nx_weights_create(&s->weights, s->model, &s->dev, dc.dtype, err);
+		rc = check_room(s, dc.dtype, err);
 	}
+	if (!rc)
+		rc = nx_weights_create(&s->weights, s->model, &s->dev, dc.dtype, err);
 	if (rc)
 		nx_session_release(s);
 	return rc;

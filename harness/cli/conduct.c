@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/conduct.h"
+#include "model/preset.h"
 #include "record/shards.h"
 
 int nx_conduct_check_environment(struct nx_err *err)
@@ -50,6 +51,20 @@ static int add_fact(struct nx_run_head *head, const char *key, const char *value
 	return 0;
 }
 
+/* What the table of the shape does not say. */
+static int add_model_facts(struct nx_run_head *head, const struct nx_model *m, struct nx_err *err)
+{
+	const struct nx_shape *s = nx_model_shape(m);
+	char text[128];
+	int rc = add_fact(head, "architecture", nx_model_arch(m), err);
+	snprintf(text, sizeof(text),
+	         nx_model_is_random(m) ? "random, seed %u" : "of the model's file", NX_PRESET_SEED);
+	if (!rc)
+		rc = add_fact(head, "weights", text, err);
+	snprintf(text, sizeof(text), "%d tokens: the context ends there", s->window);
+	return rc || !s->window ? rc : add_fact(head, "sliding_window", text, err);
+}
+
 static int make_head(const struct nx_conduct *c, struct nx_run_head *head, struct nx_err *err)
 {
 	const struct nx_experiment *x = c->crew->x;
@@ -57,7 +72,7 @@ static int make_head(const struct nx_conduct *c, struct nx_run_head *head, struc
 		.name = x->name,
 		.question = x->question,
 		.config_text = x->text,
-		.shape = *c->shape,
+		.shape = *nx_model_shape(c->model),
 		.min_effect = x->min_effect,
 		.reference = x->reference,
 	};
@@ -71,7 +86,9 @@ static int make_head(const struct nx_conduct *c, struct nx_run_head *head, struc
 			"(round + 1)",
 			(unsigned long long)x->workload.seed);
 	int rc = nx_facts_collect(&head->facts, &head->n_facts, x, c->argc, c->argv, err);
-	return rc ? rc : add_fact(head, "cell_order", order, err);
+	if (!rc)
+		rc = add_fact(head, "cell_order", order, err);
+	return rc ? rc : add_model_facts(head, c->model, err);
 }
 
 /* Under the lock: every visit, then the run file. */

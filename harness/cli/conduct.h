@@ -17,7 +17,7 @@ double nx_conduct_calibrate_s(double otherwise);
 
 struct nx_conduct {
 	struct nx_crew *crew;
-	const struct nx_shape *shape;
+	const struct nx_model *model; /* borrowed */
 	const char *output;
 	bool resume, force; /* see nx_shards_open */
 	bool discard;       /* no resuming: what is left of a failed run is removed */

@@ -21,7 +21,8 @@ static int fail_of(const json_t *j, struct nx_err *err)
 
 static int greet(struct nx_crew *c, struct nx_err *err)
 {
-	json_t *msg = json_pack("{s:s, s:b}", "op", "start", "profile", (int)c->profile);
+	json_t *msg = json_pack("{s:s, s:b, s:b}", "op", "start", "profile", (int)c->profile, "dry",
+	                        (int)c->dry);
 	if (c->calibrated)
 		json_object_set_new(msg, "calibration", nx_wire_calibration(&c->calibration));
 	else

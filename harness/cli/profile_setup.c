@@ -52,8 +52,9 @@ static int check(const struct nx_profile_config *c, struct nx_err *err)
 	uint64_t bytes;
 	int rc;
 	if (!c->model)
-		return nx_fail(err, NX_EINVAL,
-		               "--model is missing; it takes a name such as nano, or a GGUF file");
+		return nx_fail(
+			err, NX_EINVAL,
+			"--model is missing; it takes a name such as nano, a GGUF file or a Hugging Face directory");
 	if ((rc = in_range("batch-size", c->batch_size, 1, 4096, err)) ||
 	    (rc = in_range("seq-len", c->seq_len, 1, 1 << 20, err)) ||
 	    (rc = in_range("steps", c->steps, 1, 1 << 20, err)) ||
@@ -78,7 +79,7 @@ static int check(const struct nx_profile_config *c, struct nx_err *err)
 static int absolute(const char *what, const char *path, char out[PATH_MAX], struct nx_err *err)
 {
 	char quoted[96];
-	if (realpath(path, out) && nx_file_is_regular(out) && !access(out, R_OK))
+	if (realpath(path, out) && nx_model_exists(out) && !access(out, R_OK))
 		return 0;
 	return nx_fail(err, NX_EINVAL, "%s %s cannot be read%s%s", what,
 	               nx_quote(quoted, sizeof(quoted), path), errno ? ": " : "",

@@ -27,6 +27,7 @@ struct nx_crew {
 	const char *const *sets;
 	size_t n_sets;
 	double calibrate_s; /* of the first worker */
+	bool dry;           /* workers forecast alone: no weights are loaded */
 	bool profile;       /* workers read perf counters at every step, where there are any */
 	struct nx_child child;
 	bool calibrated;

@@ -89,6 +89,7 @@ static int bench_batch(const struct bench_args *a, struct nx_session *s,
 		.batch_size = batch,
 		.samples = 1,
 		.max_len = (int32_t)(a->prompt_len + a->gen),
+		.longest_prompt = (int32_t)a->prompt_len,
 		.invariant = a->session.invariant,
 	};
 	struct nx_engine *e = NULL;
@@ -152,6 +153,7 @@ static int bench(const struct bench_args *a, enum nx_table_format format)
 	struct nx_session s = {0};
 	struct nx_cli_stack cs = {0};
 	struct bench_peaks p = {0};
+	char context[96];
 	int32_t batch[BATCHES_MAX];
 	int n = nx_parse_ints(a->batches, batch, BATCHES_MAX), rc = 0;
 	struct nx_table t;
@@ -174,9 +176,9 @@ static int bench(const struct bench_args *a, enum nx_table_format format)
 		rc = nx_session_init(&s, &a->session, &err);
 	if (!rc && a->prompt_len + a->gen > nx_model_shape(s.model)->ctx_len)
 		rc = nx_fail(&err, NX_EINVAL,
-		             "prompt %lld + output %lld is over the model's context %d",
+		             "prompt %lld + output %lld is over the model's context %s",
 		             (long long)a->prompt_len, (long long)a->gen,
-		             nx_model_shape(s.model)->ctx_len);
+		             nx_context_text(nx_model_shape(s.model), context, sizeof(context)));
 	if (!rc)
 		rc = nx_cli_stack_init(&cs, s.registry, a->techniques.v, a->techniques.n, &err);
 	if (!rc)
@@ -218,7 +220,7 @@ int nx_verb_bench(int argc, char **argv)
 	const char *format_text = "text";
 	const struct nx_opt opts[] = {
 		{"m,model", NX_OPT_TEXT, &a.session.model, "FILE",
-	         "GGUF file of a Llama-family model"},
+	         "name, GGUF file or Hugging Face directory of a model"},
 		{"batch-size", NX_OPT_TEXT, &a.batches, "N,N", "requests in flight (1,8)"},
 		{"prompt-len", NX_OPT_INT, &a.prompt_len, "N", "prompt tokens (256)"},
 		{"gen", NX_OPT_INT, &a.gen, "N", "output tokens (64)"},

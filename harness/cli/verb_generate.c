@@ -160,13 +160,14 @@ static int run_request(const struct gen_args *a, struct nx_session *s, const str
                        const int32_t *ids, size_t n_ids, struct gen_out *g, struct nx_err *err)
 {
 	const struct nx_shape *shape = nx_model_shape(s->model);
+	char context[96];
 	int64_t room = (int64_t)shape->ctx_len - (int64_t)n_ids;
 	if (!n_ids)
 		return nx_fail(err, NX_EINVAL, "the prompt is empty");
 	if (room < 1)
 		return nx_fail(err, NX_EINVAL,
-		               "the prompt has %zu tokens; the model's context is %d", n_ids,
-		               shape->ctx_len);
+		               "the prompt has %zu tokens; the model's context is %s", n_ids,
+		               nx_context_text(shape, context, sizeof(context)));
 	int32_t max_out = (int32_t)(a->max_tokens < room ? a->max_tokens : room);
 	const struct nx_engine_config ec = {
 		.weights = s->weights,
@@ -175,6 +176,7 @@ static int run_request(const struct gen_args *a, struct nx_session *s, const str
 		.samples = (int32_t)a->samples,
 		.max_len = shape->ctx_len,
 		.longest_request = (int32_t)n_ids + max_out,
+		.longest_prompt = (int32_t)n_ids,
 		.invariant = a->session.invariant,
 	};
 	struct nx_engine *e = NULL;
@@ -265,6 +267,14 @@ static int generate(const struct gen_args *a)
 	if (!rc) {
 		g.tok = nx_model_tokenizer(s.model);
 		g.stream = a->samples == 1;
+		if (!g.tok)
+			rc = nx_fail(
+				&err, NX_EINVAL,
+				"the model %s has no tokenizer, so it can neither read a prompt nor "
+				"write text; legal: a GGUF file, or a directory with tokenizer.json",
+				nx_model_name(s.model));
+	}
+	if (!rc) {
 		rc = encode(a, g.tok, text, len, &ids, &n_ids, &err);
 	}
 	if (!rc)
@@ -293,7 +303,7 @@ int nx_verb_generate(int argc, char **argv)
 	struct nx_strings args;
 	const struct nx_opt opts[] = {
 		{"m,model", NX_OPT_TEXT, &a.session.model, "FILE",
-	         "GGUF file of a Llama-family model"},
+	         "name, GGUF file or Hugging Face directory of a model"},
 		{"p,prompt", NX_OPT_TEXT, &a.prompt, "TEXT", "what to continue"},
 		{"f,prompt-file", NX_OPT_TEXT, &a.prompt_file, "FILE", "the same from a file"},
 		{"chat", NX_OPT_FLAG, &a.chat, NULL,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * verb_list.c: `nexus list [NAME]`: what techniques there are, and what one of them can be told.
+ * verb_list.c: `nexus list [NAME]`: what techniques there are, and what one of them can be told; models.
  */
 #include <stdio.h>
 #include <string.h>
@@ -158,7 +158,8 @@ int nx_verb_list(int argc, char **argv)
 	const struct nx_opts o = {
 		.usage = "list [NAME] [options]",
 		.summary =
-			"Shows the techniques that were found, or the parameters, legal values and counters of one.\n"
+			"Shows the techniques that were found, or the parameters, legal values and counters of one; with\n"
+			"NAME `models` the models that have a name: files, and shapes with random weights.\n"
 			"Plugins are looked for in the folders of --path, in those of $NEXUS_TECHNIQUE_PATH (a:b), in\n"
 			"lib/nexus/techniques of the installation, and in techniques/ beside the program. The first\n"
 			"one of a name is taken. Experiments name folders of their own under `techniques`.",
@@ -174,6 +175,10 @@ int nx_verb_list(int argc, char **argv)
 		status = nx_parse_format(format_text, &format);
 	if (status >= 0)
 		goto out;
+	if (args.n && !strcmp(args.v[0], "models")) {
+		status = nx_list_models(format);
+		goto out;
+	}
 	if (nx_registry_open(&reg, paths.v, paths.n, nx_exe_dir(), &err)) {
 		status = nx_say_err(&err);
 		goto out;

@@ -56,12 +56,13 @@ static int check_context(const struct nx_experiment *x, const struct nx_shape *s
                          struct nx_err *err)
 {
 	int64_t in = x->seq_len[0].max, out = x->output_len[0].max;
+	char context[96];
 	if (in + out <= shape->ctx_len)
 		return 0;
 	return nx_fail(
 		err, NX_EINVAL,
-		"--seq-len %lld and %lld output tokens are over the model's context %d; legal: at most that in sum",
-		(long long)in, (long long)out, shape->ctx_len);
+		"--seq-len %lld and %lld output tokens are over the model's context %s; legal: at most that in sum",
+		(long long)in, (long long)out, nx_context_text(shape, context, sizeof(context)));
 }
 
 static int profile(const struct profile_args *a, enum nx_table_format format, int argc, char **argv)
@@ -94,7 +95,7 @@ static int profile(const struct profile_args *a, enum nx_table_format format, in
 		struct shown what = {s.x, format};
 		const struct nx_conduct conduct = {
 			.crew = &crew,
-			.shape = nx_model_shape(model),
+			.model = model,
 			.output = output,
 			.force = a->force,
 			.discard = true,
@@ -128,7 +129,7 @@ int nx_verb_profile(int argc, char **argv)
 	const char *format_text = "text";
 	const struct nx_opt opts[] = {
 		{"m,model", NX_OPT_TEXT, &c->model, "FILE",
-	         "name or GGUF file of a Llama-family model"},
+	         "name, GGUF file or Hugging Face directory of a model"},
 		{"batch-size", NX_OPT_INT, &c->batch_size, "B", "requests in flight (1)"},
 		{"seq-len", NX_OPT_INT, &c->seq_len, "S", "prompt tokens (512)"},
 		{"steps", NX_OPT_INT, &c->steps, "N", "decode steps after the prompts (128)"},

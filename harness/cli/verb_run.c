@@ -89,6 +89,7 @@ static int run(const struct run_args *a, int argc, char **argv)
 		.path = a->files.v[0],
 		.sets = a->sets.v,
 		.n_sets = a->sets.n,
+		.dry = a->dry_run,
 		.calibrate_s =
 			nx_conduct_calibrate_s(a->dry_run ? CALIBRATE_DRY_S : NX_CALIBRATE_S),
 		.child = {.fd = -1, .err_fd = -1},
@@ -100,7 +101,7 @@ static int run(const struct run_args *a, int argc, char **argv)
 		if (!a->dry_run) {
 			const struct nx_conduct conduct = {
 				.crew = &crew,
-				.shape = nx_model_shape(model),
+				.model = model,
 				.output = output,
 				.resume = a->resume,
 				.force = a->force,

@@ -69,6 +69,7 @@ static int open_device(struct worker *w, struct nx_err *err)
 	w->cfg = (struct nx_runner_config){
 		.shape = nx_model_shape(w->model),
 		.dev = &w->dev,
+		.random_weights = nx_model_is_random(w->model),
 		.dtype = x->dtype,
 		.invariant = x->invariant,
 		.samples = x->workload.samples,
@@ -81,6 +82,17 @@ static int open_device(struct worker *w, struct nx_err *err)
 		.phase_ctx = w,
 	};
 	return 0;
+}
+
+/* Forecasts need no weights; and where they do not fit, every cell is skipped by its forecast. */
+static int load_weights(struct worker *w, bool dry, struct nx_err *err)
+{
+	int rc = nx_weights_plan(&w->weights, w->model, &w->dev, w->x->dtype, err);
+	if (rc || dry || (w->cfg.fits_bytes && nx_weights_bytes(w->weights) > w->cfg.fits_bytes))
+		return rc;
+	nx_weights_destroy(w->weights);
+	w->weights = NULL;
+	return nx_weights_create(&w->weights, w->model, &w->dev, w->x->dtype, err);
 }
 
 static int op_start(struct worker *w, const json_t *msg, struct nx_err *err)
@@ -97,7 +109,7 @@ static int op_start(struct worker *w, const json_t *msg, struct nx_err *err)
 		rc = nx_workload_open(&w->workload, &w->x->workload, nx_model_tokenizer(w->model),
 		                      err);
 	if (!rc)
-		rc = nx_weights_create(&w->weights, w->model, &w->dev, w->x->dtype, err);
+		rc = load_weights(w, json_is_true(json_object_get(msg, "dry")), err);
 	if (rc)
 		return rc;
 	w->cfg.weights = w->weights;

@@ -118,6 +118,9 @@ static int create(struct nx_engine *e, struct nx_err *err)
 	const struct nx_shape *shape = &e->w->shape;
 	struct nx_device_info info;
 	struct nx_kv_geometry geo;
+	uint64_t weight_bytes = 0;
+	if (e->w->planned)
+		return nx_fail(err, NX_EBUG, "an engine needs weights, not the plan of them");
 	ops->info(e->dev->dev, &info);
 	e->act_bytes = nx_dtype_bytes(info.act_dtype);
 	int rc = nx_stack_check(e->cfg.stack, err);
@@ -135,6 +138,9 @@ static int create(struct nx_engine *e, struct nx_err *err)
 		rc = nx_engine_attention(e, shape, err);
 	if (!rc)
 		rc = nx_pack_create(e, err);
+	if (!rc)
+		rc = nx_weights_prepare(e->w, e->packed, nx_engine_product_rows(e, &geo),
+		                        e->max_logits, &weight_bytes, err);
 	if (!rc)
 		rc = alloc_lists(e, err);
 	if (!rc)
@@ -154,7 +160,7 @@ static int create(struct nx_engine *e, struct nx_err *err)
 			e->store.kv_bytes[i] + e->store.scratch_bytes[i] + e->store.win_bytes[i];
 	e->owners[swap].reserved_bytes = e->store.swap_bytes;
 	e->owners[weights].reserved_bytes = e->owners[weights].peak_used_bytes =
-		e->w->bytes; /* shared by engines: what a technique packs comes on top */
+		weight_bytes; /* shared by engines: what a technique packs comes on top */
 	e->state.max_seqs = e->max_seqs;
 	e->verdict.stride = 1 + e->draft.stride;
 	e->group = (struct nx_seq_state){.max_seqs = e->max_seqs,
@@ -325,7 +331,10 @@ size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_sh
 		uint64_t kv =
 			nx_store_forecast(&geo, &e->prefix_geo, groups, n_groups, e->max_seqs);
 		e->owners[nx_engine_owner(e, "kv")].reserved_bytes = kv;
-		e->owners[nx_engine_owner(e, "weights")].reserved_bytes = e->w->bytes;
+		/* What a technique packs is not multiplied with in the device's form. */
+		e->owners[nx_engine_owner(e, "weights")].reserved_bytes =
+			nx_weights_forecast(e->w, e->packer ? 0 : nx_engine_product_rows(e, &geo),
+		                            e->packer ? 0 : e->max_logits);
 		e->owners[nx_engine_owner(e, "swap")].reserved_bytes =
 			nx_store_swap_bytes(&geo, groups, n_groups, e->max_seqs);
 		for (int32_t i = 0; i < e->n_hooks;

@@ -29,7 +29,11 @@ void nx_device_close(struct nx_device *d);
 struct nx_weights;
 int nx_weights_create(struct nx_weights **out, const struct nx_model *model, struct nx_device *dev,
                       enum nx_dtype dtype, struct nx_err *err);
+/* The same without any matrix: for forecasts, before anything is loaded. No engine can be made with them. */
+int nx_weights_plan(struct nx_weights **out, const struct nx_model *model, struct nx_device *dev,
+                    enum nx_dtype dtype, struct nx_err *err);
 void nx_weights_destroy(struct nx_weights *w);
+/* As packed, without what a device keeps for large products beside it. */
 uint64_t nx_weights_bytes(const struct nx_weights *w);
 
 /* Acceptance that is given, not found, for weights that accept nothing: round r of a request takes entry
@@ -50,6 +54,7 @@ struct nx_engine_config {
 	int32_t samples;              /* most samples a request */
 	int32_t max_len;              /* most rows a sequence can have; 0 = the model's context */
 	int32_t longest_request; /* largest prompt + output that will be asked for; 0 = max_len */
+	int32_t longest_prompt; /* largest prompt; 0 = longest_request. A hint of how large products get */
 	int32_t max_rows; /* most rows of one forward; 0 = what batch_size whole prompts take */
 	uint64_t kv_budget_bytes; /* 0 = no limit */
 	bool invariant;
@@ -163,10 +168,11 @@ int nx_engine_idle_check(const struct nx_engine *e, struct nx_err *err);
 /* Proof of the start state: idle, and nothing is kept from earlier runs, by the store or by a technique. */
 int nx_engine_cold_check(const struct nx_engine *e, struct nx_err *err);
 
-/* Bytes by owner that nx_engine_create would take, without taking them (the forecast). The weights are
- * given by nx_weights_forecast. */
+/* Bytes by owner that nx_engine_create would take, and the weights as this engine uses them, without taking them
+ * (the forecast). Weights may be planned ones. */
 size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_shape *shape,
                           struct nx_mem_use *out, size_t max, struct nx_err *err);
-uint64_t nx_weights_forecast(const struct nx_shape *shape, enum nx_dtype dtype);
+/* Bytes of the weights in all forms that products use: of up to max_rows rows, for logits max_logits. */
+uint64_t nx_weights_forecast(const struct nx_weights *w, int32_t max_rows, int32_t max_logits);
 
 #endif

@@ -61,7 +61,11 @@ static int layer(struct nx_engine *e, const struct nx_rows *rows, int32_t l, str
 	                             .n_heads = s->n_heads,
 	                             .rope_dim = s->rope_dim,
 	                             .inv_freq = e->w->inv_freq,
-	                             .qkv = e->qkv};
+	                             .qkv = e->qkv,
+	                             .bias = w->bias,
+	                             .q_norm = w->q_norm,
+	                             .k_norm = w->k_norm,
+	                             .norm_eps = s->norm_eps};
 	rc = ops->rope_store(dev, e->stream, &rope, err);
 	if (rc)
 		return rc;

@@ -24,6 +24,8 @@
 struct nx_layer_weights {
 	struct nx_weight *qkv, *o, *gate_up, *down;
 	float *attn_norm, *ffn_norm; /* device, [d_model] */
+	float *bias;                 /* device, of q, k, v side by side; NULL = none */
+	float *q_norm, *k_norm;      /* device, [head_dim]; NULL = none */
 };
 
 struct nx_weights {
@@ -31,9 +33,10 @@ struct nx_weights {
 	const struct nx_model *model; /* borrowed */
 	struct nx_shape shape;
 	enum nx_dtype dtype;
-	const struct nx_tokenizer *tokenizer;
-	struct nx_weight *embed, *output; /* one matrix when tied */
-	float *out_norm, *inv_freq;       /* device */
+	const struct nx_tokenizer *tokenizer; /* NULL = none: no token ends a sequence */
+	bool planned;                         /* a forecast's: no matrix is there */
+	struct nx_weight *embed, *output;     /* one matrix when tied */
+	float *out_norm, *inv_freq;           /* device */
 	struct nx_layer_weights *layers;
 	uint64_t bytes;
 };
@@ -228,6 +231,8 @@ int nx_engine_draft_needs(struct nx_engine *e, const struct nx_shape *shape, enu
                           struct nx_err *err);
 int nx_engine_prefix(struct nx_engine *e, const struct nx_kv_geometry *geo, int64_t row_bytes,
                      struct nx_err *err);
+/* Most rows of a product with a layer's weights, as far as that is known beforehand. */
+int32_t nx_engine_product_rows(const struct nx_engine *e, const struct nx_kv_geometry *geo);
 /* Layer groups of the store: the target's and the drafter's. Returns how many. */
 int32_t nx_engine_groups(const struct nx_engine *e, const struct nx_shape *shape,
                          enum nx_dtype dtype, struct nx_group_shape out[NX_STORE_GROUPS]);
@@ -250,6 +255,11 @@ struct nx_weight_source {
 };
 void nx_weights_desc(const struct nx_weights *w, enum nx_weight_role role, int32_t layer,
                      struct nx_weight_source *src, struct nx_weight_desc *out);
+
+/* Makes what large products take beside the packed form, outside the timed path; *bytes as nx_weights_forecast
+ * has it. packed [n_layers]: a technique's, or NULL. */
+int nx_weights_prepare(const struct nx_weights *w, const struct nx_packed *packed, int32_t max_rows,
+                       int32_t max_logits, uint64_t *bytes, struct nx_err *err);
 
 /* packed.c: a weights technique packs what it wants; products go to whoever packed the matrix. */
 int nx_pack_create(struct nx_engine *e, struct nx_err *err);

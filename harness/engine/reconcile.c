@@ -105,7 +105,8 @@ static int take_outputs(struct nx_engine *e, struct nx_step *st, int32_t flight,
 			s->tokens[s->n_tokens++] = s->req->force[index];
 		if (k->token)
 			k->token(k->ctx, s->req->id, s->sample, index, token, now);
-		bool eog = !s->req->ignore_eos && nx_tokenizer_is_eog(e->w->tokenizer, token);
+		bool eog = !s->req->ignore_eos && e->w->tokenizer &&
+		           nx_tokenizer_is_eog(e->w->tokenizer, token);
 		if (!eog && s->n_seen < s->max_out)
 			continue;
 		finish(e, f->seq,

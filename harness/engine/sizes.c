@@ -23,13 +23,14 @@ static void size_buffers(struct nx_engine *e)
 int nx_engine_sizes(struct nx_engine *e, const struct nx_shape *shape, struct nx_err *err)
 {
 	const struct nx_engine_config *c = &e->cfg;
+	char context[96];
 	if (c->batch_size < 1 || c->batch_size > 4096)
 		return nx_fail(err, NX_EINVAL, "batch size %d; legal: 1 to 4096", c->batch_size);
 	if (c->samples < 1 || c->samples > 256)
 		return nx_fail(err, NX_EINVAL, "%d samples a request; legal: 1 to 256", c->samples);
 	if (c->max_len < 0 || c->max_len > shape->ctx_len)
-		return nx_fail(err, NX_EINVAL, "a length of %d is over the model's context of %d",
-		               c->max_len, shape->ctx_len);
+		return nx_fail(err, NX_EINVAL, "a length of %d is over the model's context of %s",
+		               c->max_len, nx_context_text(shape, context, sizeof(context)));
 	e->max_len = c->max_len ? c->max_len : shape->ctx_len;
 	e->longest = c->longest_request ? c->longest_request : e->max_len;
 	if (e->longest > e->max_len)
@@ -291,6 +292,19 @@ int nx_engine_geometry(struct nx_engine *e, const struct nx_shape *shape, enum n
 	*out = g;
 	rc = nx_engine_codec(e, shape, dtype, out, err);
 	return rc ? rc : nx_engine_prefix(e, out, row, err);
+}
+
+int32_t nx_engine_product_rows(const struct nx_engine *e, const struct nx_kv_geometry *geo)
+{
+	int32_t prompt = e->cfg.longest_prompt ? e->cfg.longest_prompt : e->longest;
+	int32_t decode = e->max_seqs * (1 + e->draft.stride);
+	/* Where a sequence may be computed again, its output counts as prompt. */
+	if (!geo->keep || geo->preempt == NX_PREEMPT_RECOMPUTE)
+		prompt = e->longest;
+	int64_t rows = (int64_t)e->cfg.batch_size * prompt;
+	if (rows < decode)
+		rows = decode;
+	return rows < e->max_chunk_rows ? (int32_t)rows : e->max_chunk_rows;
 }
 
 int nx_engine_attention(struct nx_engine *e, const struct nx_shape *shape, struct nx_err *err)

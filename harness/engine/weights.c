@@ -3,7 +3,6 @@
  * engine/weights.c: packs a model's matrices for a device, fused the way a step uses them: q, k, v in one
  * product; gate and up interleaved for the SwiGLU epilogue.
  */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -109,7 +108,35 @@ static int norm(struct nx_weights *w, float **out, const struct nx_model *m, enu
                 int32_t layer, float *tmp, struct nx_err *err)
 {
 	int rc = nx_model_rows(m, id, layer, 0, 1, tmp, err);
-	return rc ? rc : vector(w, out, tmp, w->shape.d_model, err);
+	return rc ? rc : vector(w, out, tmp, nx_weight_cols(&w->shape, id), err);
+}
+
+/* [rows of q, k, v] */
+static int64_t qkv_width(const struct nx_shape *s)
+{
+	return (int64_t)(s->n_heads + 2 * s->n_kv_heads) * s->head_dim;
+}
+
+/* What some families have between the product of q, k, v and RoPE. */
+static int load_extras(struct nx_weights *w, const struct nx_model *m, int32_t l, float *tmp,
+                       struct nx_err *err)
+{
+	static const enum nx_weight_id parts[] = {NX_W_Q_BIAS, NX_W_K_BIAS, NX_W_V_BIAS};
+	struct nx_layer_weights *lw = &w->layers[l];
+	const struct nx_shape *s = &w->shape;
+	int64_t at = 0;
+	int rc = 0;
+	for (size_t i = 0; s->qkv_bias && i < 3 && !rc; i++) {
+		rc = nx_model_rows(m, parts[i], l, 0, 1, tmp + at, err);
+		at += nx_weight_cols(s, parts[i]);
+	}
+	if (!rc && s->qkv_bias)
+		rc = vector(w, &lw->bias, tmp, at, err);
+	if (!rc && s->qk_norm)
+		rc = norm(w, &lw->q_norm, m, NX_W_Q_NORM, l, tmp, err);
+	if (!rc && s->qk_norm)
+		rc = norm(w, &lw->k_norm, m, NX_W_K_NORM, l, tmp, err);
+	return rc;
 }
 
 static int load_layer(struct nx_weights *w, const struct nx_model *m, int32_t l, float *tmp,
@@ -127,7 +154,7 @@ static int load_layer(struct nx_weights *w, const struct nx_model *m, int32_t l,
 		rc = norm(w, &lw->attn_norm, m, NX_W_ATTN_NORM, l, tmp, err);
 	if (!rc)
 		rc = norm(w, &lw->ffn_norm, m, NX_W_FFN_NORM, l, tmp, err);
-	return rc;
+	return rc ? rc : load_extras(w, m, l, tmp, err);
 }
 
 static int load(struct nx_weights *w, const struct nx_model *m, float *tmp, struct nx_err *err)
@@ -144,28 +171,36 @@ static int load(struct nx_weights *w, const struct nx_model *m, float *tmp, stru
 		rc = load_layer(w, m, l, tmp, err);
 	if (rc)
 		return rc;
-	for (int32_t i = 0; i < s->rope_dim / 2; i++)
-		tmp[i] = (float)pow((double)s->rope_theta, -2.0 * i / s->rope_dim);
+	memcpy(tmp, nx_model_inv_freq(m), (size_t)(s->rope_dim / 2) * sizeof(*tmp));
 	return vector(w, &w->inv_freq, tmp, s->rope_dim / 2, err);
+}
+
+static struct nx_weights *start(const struct nx_model *model, struct nx_device *dev,
+                                enum nx_dtype dtype)
+{
+	struct nx_weights *w = calloc(1, sizeof(*w));
+	if (!w)
+		return NULL;
+	w->dev = dev;
+	w->model = model;
+	w->shape = *nx_model_shape(model);
+	w->dtype = dtype;
+	w->tokenizer = nx_model_tokenizer(model);
+	return w;
 }
 
 int nx_weights_create(struct nx_weights **out, const struct nx_model *model, struct nx_device *dev,
                       enum nx_dtype dtype, struct nx_err *err)
 {
 	const struct nx_shape *s = nx_model_shape(model);
-	struct nx_weights *w = calloc(1, sizeof(*w));
-	size_t bytes =
-		(size_t)(s->d_model > s->rope_dim ? s->d_model : s->rope_dim) * sizeof(float);
+	struct nx_weights *w = start(model, dev, dtype);
+	int64_t longest = s->d_model > s->rope_dim ? s->d_model : s->rope_dim;
+	size_t bytes = (size_t)(longest > qkv_width(s) ? longest : qkv_width(s)) * sizeof(float);
 	float *tmp;
 	int rc;
 	if (!w)
 		return nx_fail(err, NX_ENOMEM, "out of memory for the weights of %s",
 		               nx_model_name(model));
-	w->dev = dev;
-	w->model = model;
-	w->shape = *s;
-	w->dtype = dtype;
-	w->tokenizer = nx_model_tokenizer(model);
 	w->layers = calloc((size_t)s->n_layers, sizeof(*w->layers));
 	tmp = dev->ops->host_alloc(dev->dev, bytes); /* what copy() reads */
 	rc = w->layers && tmp ? load(w, model, tmp, err)
@@ -181,13 +216,27 @@ int nx_weights_create(struct nx_weights **out, const struct nx_model *model, str
 	return 0;
 }
 
+int nx_weights_plan(struct nx_weights **out, const struct nx_model *model, struct nx_device *dev,
+                    enum nx_dtype dtype, struct nx_err *err)
+{
+	struct nx_weights *w = start(model, dev, dtype);
+	if (!w)
+		return nx_fail(err, NX_ENOMEM, "out of memory for a forecast of %s",
+		               nx_model_name(model));
+	w->planned = true;
+	w->bytes = nx_weights_forecast(w, 0, 0);
+	*out = w;
+	return 0;
+}
+
 void nx_weights_destroy(struct nx_weights *w)
 {
 	if (!w)
 		return;
 	const struct nx_device_ops *ops = w->dev->ops;
 	void *dev = w->dev->dev;
-	size_t norm_bytes = (size_t)w->shape.d_model * sizeof(float);
+	size_t norm_bytes = (size_t)w->shape.d_model * sizeof(float),
+	       head_bytes = (size_t)w->shape.head_dim * sizeof(float);
 	for (int32_t l = 0; w->layers && l < w->shape.n_layers; l++) {
 		struct nx_layer_weights *lw = &w->layers[l];
 		struct nx_weight *all[] = {lw->qkv, lw->o, lw->gate_up, lw->down};
@@ -198,6 +247,12 @@ void nx_weights_destroy(struct nx_weights *w)
 			ops->free(dev, lw->attn_norm, norm_bytes);
 		if (lw->ffn_norm)
 			ops->free(dev, lw->ffn_norm, norm_bytes);
+		if (lw->bias)
+			ops->free(dev, lw->bias, (size_t)qkv_width(&w->shape) * sizeof(float));
+		if (lw->q_norm)
+			ops->free(dev, lw->q_norm, head_bytes);
+		if (lw->k_norm)
+			ops->free(dev, lw->k_norm, head_bytes);
 	}
 	if (w->output && w->output != w->embed)
 		ops->weight_destroy(dev, w->output);
@@ -216,12 +271,70 @@ uint64_t nx_weights_bytes(const struct nx_weights *w)
 	return w->bytes;
 }
 
-uint64_t nx_weights_forecast(const struct nx_shape *s, enum nx_dtype dtype)
+/* Bytes of norms, biases and frequencies. */
+static uint64_t vector_bytes(const struct nx_shape *s)
 {
-	uint64_t d = (uint64_t)s->d_model, hd = (uint64_t)s->head_dim;
-	uint64_t layer =
-		d * hd * (uint64_t)(2 * s->n_heads + 2 * s->n_kv_heads) + 3 * d * (uint64_t)s->d_ff;
-	uint64_t embed = d * (uint64_t)s->vocab * (s->tied ? 1 : 2);
-	uint64_t norms = (d * (2 * (uint64_t)s->n_layers + 1)) * sizeof(float);
-	return (layer * (uint64_t)s->n_layers + embed) * nx_dtype_bytes(dtype) + norms;
+	uint64_t d = (uint64_t)s->d_model, layers = (uint64_t)s->n_layers;
+	uint64_t n = d * (2 * layers + 1) + (uint64_t)s->rope_dim / 2;
+	if (s->qkv_bias)
+		n += layers * (uint64_t)qkv_width(s);
+	if (s->qk_norm)
+		n += layers * 2 * (uint64_t)s->head_dim;
+	return n * sizeof(float);
+}
+
+uint64_t nx_weights_forecast(const struct nx_weights *w, int32_t max_rows, int32_t max_logits)
+{
+	const struct nx_shape *s = &w->shape;
+	uint64_t sum = vector_bytes(s);
+	for (int role = 0; role < NX_WEIGHT_ROLE_COUNT; role++) {
+		struct nx_weight_source src;
+		struct nx_weight_desc d;
+		bool once = role == NX_WEIGHT_EMBED || role == NX_WEIGHT_OUTPUT;
+		int32_t rows = role == NX_WEIGHT_OUTPUT ? max_logits : max_rows;
+		if (role == NX_WEIGHT_OUTPUT && s->tied)
+			continue;
+		if (role == NX_WEIGHT_EMBED)
+			rows = s->tied ? max_logits : 0;
+		nx_weights_desc(w, (enum nx_weight_role)role, 0, &src, &d);
+		sum += w->dev->ops->weight_forecast(w->dev->dev, &d, rows) *
+		       (uint64_t)(once ? 1 : s->n_layers);
+	}
+	return sum;
+}
+
+static int prepare(const struct nx_weights *w, struct nx_weight *x, int32_t rows, uint64_t *sum,
+                   struct nx_err *err)
+{
+	uint64_t bytes = 0;
+	int rc = w->dev->ops->weight_prepare(w->dev->dev, x, rows, &bytes, err);
+	*sum += bytes;
+	return rc;
+}
+
+int nx_weights_prepare(const struct nx_weights *w, const struct nx_packed *packed, int32_t max_rows,
+                       int32_t max_logits, uint64_t *bytes, struct nx_err *err)
+{
+	uint64_t sum = vector_bytes(&w->shape);
+	/* What a technique packed is not multiplied with in its own form. */
+	int32_t logits = packed && packed[0].w[NX_WEIGHT_OUTPUT] ? 0 : max_logits;
+	int rc = prepare(w, w->embed, w->shape.tied ? logits : 0, &sum, err);
+	if (!rc && !w->shape.tied)
+		rc = prepare(w, w->output, logits, &sum, err);
+	for (int32_t l = 0; l < w->shape.n_layers && !rc; l++) {
+		const struct nx_layer_weights *lw = &w->layers[l];
+		struct nx_weight *const all[NX_WEIGHT_ROLE_COUNT] = {
+			[NX_WEIGHT_QKV] = lw->qkv,
+			[NX_WEIGHT_O] = lw->o,
+			[NX_WEIGHT_GATE_UP] = lw->gate_up,
+			[NX_WEIGHT_DOWN] = lw->down,
+		};
+		for (int role = 0; role < NX_WEIGHT_ROLE_COUNT && !rc; role++)
+			if (all[role])
+				rc = prepare(w, all[role],
+				             packed && packed[l].w[role] ? 0 : max_rows, &sum, err);
+	}
+	if (!rc)
+		*bytes = sum;
+	return rc;
 }

@@ -53,7 +53,7 @@ struct nx_experiment {
 	const char *path, *name; /* name = file name without .yaml */
 	const char *question;    /* the first comment line without "# " */
 	const char *text;        /* the file, with --set overrides noted at its end */
-	const char *model;       /* resolved path */
+	const char *model;       /* resolved path, or a shape preset's name */
 	const char *device;      /* "cpu" */
 	const char *base;        /* "plain" or "tuned" */
 	enum nx_dtype dtype;

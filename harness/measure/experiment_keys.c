@@ -300,6 +300,6 @@ int nx_load_keys(struct nx_loading *l, struct nx_err *err)
 	if (!model)
 		return nx_yaml_fail(
 			l->root, err, NX_EINVAL,
-			"found no key model; legal: model: nano, smollm2, or the path of a .gguf file");
+			"found no key model; legal: model: nano, smollm2, a shape such as llama-7b, or the path of a .gguf file or of a Hugging Face directory");
 	return nx_load_model(l, model, err);
 }

@@ -43,17 +43,24 @@ static int named_model(struct nx_loading *l, const struct nx_yaml *v, struct nx_
 int nx_load_model(struct nx_loading *l, const struct nx_yaml *v, struct nx_err *err)
 {
 	const char *name;
-	int rc = nx_yaml_text(v, "a model's name or the path of a .gguf file", &name, err);
+	int rc = nx_yaml_text(
+		v, "a model's name, or the path of a .gguf file or of a Hugging Face directory",
+		&name, err);
 	if (rc)
 		return rc;
 	if (nx_model_is_name(name))
 		return named_model(l, v, err);
-	const char *path = nx_resolve(l, name, nx_file_is_regular);
+	/* A slash at the end of a directory would leave it without a base name. */
+	size_t n = strlen(name);
+	while (n > 1 && name[n - 1] == '/')
+		n--;
+	const char *plain = nx_arena_strndup(l->arena, name, n);
+	const char *path = plain ? nx_resolve(l, plain, nx_model_exists) : NULL;
 	if (!path) {
 		char quoted[96];
 		return nx_yaml_fail(
 			v, err, NX_EINVAL,
-			"found no model file %s; legal: a .gguf file, from the experiment's folder or the working directory",
+			"found no model %s; legal: a .gguf file or a directory with config.json, from the experiment's folder or the working directory",
 			nx_quote(quoted, sizeof(quoted), name));
 	}
 	l->full->x.model = path;

@@ -28,11 +28,12 @@ void nx_runner_forecast(const struct nx_runner_config *c, const struct nx_cell *
                         struct nx_forecast *out)
 {
 	memset(out, 0, sizeof(*out));
-	char text[NX_ERR_MAX], a[32], b[32];
+	char text[NX_ERR_MAX], a[32], b[32], context[96];
 	out->longest = nx_cell_longest(cell);
 	if (out->longest > c->shape->ctx_len) {
-		snprintf(text, sizeof(text), "prompt %d + output %d is over the model's context %d",
-		         cell->seq_len.max, cell->output_len.max, c->shape->ctx_len);
+		snprintf(text, sizeof(text), "prompt %d + output %d is over the model's context %s",
+		         cell->seq_len.max, cell->output_len.max,
+		         nx_context_text(c->shape, context, sizeof(context)));
 		refuse(out, NX_ESKIP, text);
 		return;
 	}
@@ -43,6 +44,7 @@ void nx_runner_forecast(const struct nx_runner_config *c, const struct nx_cell *
 		.samples = c->samples,
 		.max_len = c->shape->ctx_len,
 		.longest_request = out->longest,
+		.longest_prompt = cell->seq_len.max,
 		.kv_budget_bytes = c->kv_budget_bytes,
 		.invariant = c->invariant,
 	};

@@ -118,6 +118,7 @@ void nx_gate_sentence(const struct nx_gate *g, char *buf, size_t size)
 		snprintf(buf, size, "inconclusive: %d of %d positions are near ties", g->n_near_tie,
 		         g->n_positions);
 		return;
+	case NX_GATE_RANDOM_WEIGHTS: snprintf(buf, size, "not run: random weights"); return;
 	case NX_GATE_NEAR_TIES:
 		snprintf(buf, size, "%d near ties in %d positions", g->n_near_tie, g->n_positions);
 		return;

@@ -33,6 +33,7 @@ enum nx_gate_verdict { /* of struct nx_gate */
 	               NX_GATE_NEAR_TIES,
 	               NX_GATE_INCONCLUSIVE, /* more than 1 % near ties */
 	               NX_GATE_FAILED,
+	               NX_GATE_RANDOM_WEIGHTS, /* not run: there is nothing to be exact about */
 };
 
 struct nx_gate_cache;

@@ -103,6 +103,7 @@ static int engine_for(struct nx_runner *r, const struct nx_cell *cell, int32_t l
 		.samples = r->cfg.samples,
 		.max_len = r->cfg.shape->ctx_len,
 		.longest_request = longest,
+		.longest_prompt = cell->seq_len.max,
 		.kv_budget_bytes = r->cfg.kv_budget_bytes,
 		.invariant = r->cfg.invariant,
 		/* Planning ahead pays only where work runs after the call returns. */
@@ -134,6 +135,10 @@ static int run_gate(struct nx_runner *r, const struct nx_runner_job *job, struct
 {
 	if (!job->gate || job->round != 0 || !claims_exactness(&job->cell->stack->stack))
 		return 0;
+	if (r->cfg.random_weights) {
+		t->gate.verdict = NX_GATE_RANDOM_WEIGHTS;
+		return 0;
+	}
 	phase(r, "the exactness gate");
 	const struct nx_gate_config gc = {
 		.cache = r->gates,

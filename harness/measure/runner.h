@@ -27,10 +27,11 @@ double nx_load_slack(double seconds);
 struct nx_runner_config {
 	const struct nx_shape *shape;
 	struct nx_device *dev;
-	const struct nx_weights *weights; /* on dev */
+	const struct nx_weights *weights; /* on dev; planned ones can forecast alone */
 	enum nx_dtype dtype;              /* of weights and KV, whatever activations are kept in */
 	bool invariant;
-	int32_t samples; /* of the workload */
+	bool random_weights; /* tokens mean nothing: the gate is not run, and its verdict says why */
+	int32_t samples;     /* of the workload */
 	uint64_t kv_budget_bytes;
 	uint64_t fits_bytes; /* what weights and engine may take together; 0 = not checked */
 	struct nx_slo slo;

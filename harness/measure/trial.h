@@ -142,7 +142,8 @@ struct nx_gate {
 	int32_t ran; /* 0 = not run */
 	int32_t n_positions, n_equal, n_near_tie, n_wrong;
 	double near_tie_width; /* logits */
-	int32_t verdict; /* 0 exact, 1 near ties only, 2 inconclusive (> 1 % near ties), 3 failed */
+	int32_t verdict; /* 0 exact, 1 near ties only, 2 inconclusive (> 1 % near ties), 3 failed; of a gate that
+	                    was not run: 0, or 4 because the weights are random */
 	int32_t first_request, first_index; /* of the first wrong position; -1 = none */
 	double first_gap;
 };

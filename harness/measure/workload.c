@@ -32,6 +32,12 @@ int nx_workload_open(struct nx_workload **out, const struct nx_workload_spec *sp
                      const struct nx_tokenizer *tokenizer, struct nx_err *err)
 {
 	static const char gap[] = "\n\n";
+	if (!tokenizer)
+		return nx_fail(
+			err, NX_EINVAL,
+			"%s: found a workload of text, but the model has no tokenizer (a shape preset, or "
+			"a directory without tokenizer.json); legal: workload: {prompts: random}, or another model",
+			spec->prompts);
 	struct nx_workload *w = calloc(1, sizeof(*w));
 	if (!w)
 		return oom(err);

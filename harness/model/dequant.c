@@ -3,7 +3,12 @@
  * See dequant.h. Block layouts are ggml's (little-endian, packed):
  *   Q4_0  f16 d, 16 bytes: element i in the low nibble of byte i, i + 16 in the high; d * (q - 8)
  *   Q4_1  f16 d, f16 m, 16 bytes as Q4_0; d * q + m
+ *   Q5_0  f16 d, u32 fifth bits (bit i of element i), 16 bytes as Q4_0; d * (q - 16)
+ *   Q5_1  f16 d, f16 m, u32 fifth bits, 16 bytes as Q4_0; d * q + m
  *   Q8_0  f16 d, 32 x i8; d * q
+ *   Q4_K  f16 d, f16 dmin, 12 bytes of 8 six-bit scales and minima, 128 bytes: 64 elements in 32 bytes, the first
+ *         32 in the low nibbles; d * scale * q - dmin * min
+ *   Q5_K  f16 d, f16 dmin, 12 bytes as Q4_K, 32 bytes of fifth bits (bit j: group j of 32), 128 bytes as Q4_K
  *   Q6_K  128 bytes low nibbles, 64 bytes high pairs, 16 x i8 scales, f16 d; d * scale * (q - 32)
  */
 #include "model/dequant.h"
@@ -98,6 +103,41 @@ static void dequant_q4_1(const uint8_t *src, float *dst, int64_t n)
 	}
 }
 
+static uint32_t load_u32(const uint8_t *p)
+{
+	uint32_t u;
+	memcpy(&u, p, sizeof(u));
+	return u;
+}
+
+static void dequant_q5_0(const uint8_t *src, float *dst, int64_t n)
+{
+	for (; n > 0; n -= 32, src += 22, dst += 32) {
+		const float d = load_f16(src);
+		const uint32_t high = load_u32(src + 2);
+		for (int i = 0; i < 16; i++) {
+			const int q0 = (src[6 + i] & 15) | (int)(high >> i << 4 & 16);
+			const int q1 = (src[6 + i] >> 4) | (int)(high >> (i + 16) << 4 & 16);
+			dst[i] = (float)(q0 - 16) * d;
+			dst[i + 16] = (float)(q1 - 16) * d;
+		}
+	}
+}
+
+static void dequant_q5_1(const uint8_t *src, float *dst, int64_t n)
+{
+	for (; n > 0; n -= 32, src += 24, dst += 32) {
+		const float d = load_f16(src), m = load_f16(src + 2);
+		const uint32_t high = load_u32(src + 4);
+		for (int i = 0; i < 16; i++) {
+			const int q0 = (src[8 + i] & 15) | (int)(high >> i << 4 & 16);
+			const int q1 = (src[8 + i] >> 4) | (int)(high >> (i + 16) << 4 & 16);
+			dst[i] = (float)q0 * d + m; /* exact products, as in Q4_1 */
+			dst[i + 16] = (float)q1 * d + m;
+		}
+	}
+}
+
 static void dequant_q8_0(const uint8_t *src, float *dst, int64_t n)
 {
 	for (; n > 0; n -= 32, src += 34, dst += 32) {
@@ -105,6 +145,49 @@ static void dequant_q8_0(const uint8_t *src, float *dst, int64_t n)
 		for (int i = 0; i < 32; i++)
 			dst[i] = (float)(int8_t)src[2 + i] * d;
 	}
+}
+
+/* Scale and minimum of group j of a Q4_K or Q5_K block: six bits each, those of groups 4 to 7 in two parts. */
+static void scale_min(const uint8_t *p, int j, float *scale, float *min)
+{
+	if (j < 4) {
+		*scale = (float)(p[j] & 63);
+		*min = (float)(p[j + 4] & 63);
+	} else {
+		*scale = (float)((p[j + 4] & 15) | (p[j - 4] >> 6 << 4));
+		*min = (float)((p[j + 4] >> 4) | (p[j] >> 6 << 4));
+	}
+}
+
+/* Q4_K, and with high (32 bytes of fifth bits) Q5_K. */
+static void dequant_k(const uint8_t *head, const uint8_t *low, const uint8_t *high, float *dst)
+{
+	const float d = load_f16(head), dmin = load_f16(head + 2);
+	for (int j = 0; j < 8; j++, dst += 32) {
+		float scale, min;
+		scale_min(head + 4, j, &scale, &min);
+		const float ds = d * scale, dm = dmin * min;
+		const uint8_t *q = low + 32 * (j / 2);
+		for (int i = 0; i < 32; i++) {
+			const int nibble = j % 2 ? q[i] >> 4 : q[i] & 15;
+			const int fifth = high ? (high[i] >> j & 1) << 4 : 0;
+			/* ds is exact (11 + 6 bits), and so is its product with 5 bits more: only the
+			 * difference is rounded, contracted or not. */
+			dst[i] = ds * (float)(nibble + fifth) - dm;
+		}
+	}
+}
+
+static void dequant_q4_k(const uint8_t *src, float *dst, int64_t n)
+{
+	for (; n > 0; n -= 256, src += 144, dst += 256)
+		dequant_k(src, src + 16, NULL, dst);
+}
+
+static void dequant_q5_k(const uint8_t *src, float *dst, int64_t n)
+{
+	for (; n > 0; n -= 256, src += 176, dst += 256)
+		dequant_k(src, src + 48, src + 16, dst);
 }
 
 static void dequant_q6_k(const uint8_t *src, float *dst, int64_t n)
@@ -138,7 +221,11 @@ void nx_dequant_row(enum nx_gguf_type type, const void *src, float *dst, int64_t
 	case NX_GGUF_BF16: dequant_bf16(src, dst, n); return;
 	case NX_GGUF_Q4_0: dequant_q4_0(src, dst, n); return;
 	case NX_GGUF_Q4_1: dequant_q4_1(src, dst, n); return;
+	case NX_GGUF_Q5_0: dequant_q5_0(src, dst, n); return;
+	case NX_GGUF_Q5_1: dequant_q5_1(src, dst, n); return;
 	case NX_GGUF_Q8_0: dequant_q8_0(src, dst, n); return;
+	case NX_GGUF_Q4_K: dequant_q4_k(src, dst, n); return;
+	case NX_GGUF_Q5_K: dequant_q5_k(src, dst, n); return;
 	case NX_GGUF_Q6_K: dequant_q6_k(src, dst, n); return;
 	}
 }

@@ -11,7 +11,8 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "model/gguf.h"
+#include "model/tensor.h"
+#include "nexus/err.h"
 
 /* Decodes n elements (a multiple of the type's block) from src, which may be unaligned, to dst. */
 void nx_dequant_row(enum nx_gguf_type type, const void *src, float *dst, int64_t n);

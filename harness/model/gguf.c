@@ -190,8 +190,7 @@ static int take_kv(struct cursor *c, struct nx_gguf *g, uint64_t i)
 static const char *foreign_type_name(uint32_t type)
 {
 	static const char *const names[] = {
-		[6] = "Q5_0",     [7] = "Q5_1",    [9] = "Q8_1",     [10] = "Q2_K",
-		[11] = "Q3_K",    [12] = "Q4_K",   [13] = "Q5_K",    [15] = "Q8_K",
+		[9] = "Q8_1",     [10] = "Q2_K",   [11] = "Q3_K",    [15] = "Q8_K",
 		[16] = "IQ2_XXS", [17] = "IQ2_XS", [18] = "IQ3_XXS", [19] = "IQ1_S",
 		[20] = "IQ4_NL",  [21] = "IQ3_S",  [22] = "IQ2_S",   [23] = "IQ4_XS",
 		[24] = "I8",      [25] = "I16",    [26] = "I32",     [27] = "I64",
@@ -220,7 +219,7 @@ static int check_type(const struct cursor *c, size_t at, uint32_t type)
 /* Reads one row of the tensor table. data holds the offset until the data's start is known. */
 static int take_tensor(struct cursor *c, struct nx_gguf *g, uint64_t i, uint64_t *offset)
 {
-	struct nx_gguf_tensor *t = &g->tensors[i];
+	struct nx_tensor *t = &g->tensors[i];
 	uint32_t n_dims = 0, type = 0;
 	uint64_t n_elems = 1;
 	char *name = NULL;
@@ -276,8 +275,8 @@ static int take_tensor(struct cursor *c, struct nx_gguf *g, uint64_t i, uint64_t
 
 static int by_data(const void *a, const void *b)
 {
-	const struct nx_gguf_tensor *x = *(const struct nx_gguf_tensor *const *)a;
-	const struct nx_gguf_tensor *y = *(const struct nx_gguf_tensor *const *)b;
+	const struct nx_tensor *x = *(const struct nx_tensor *const *)a;
+	const struct nx_tensor *y = *(const struct nx_tensor *const *)b;
 	return (x->data > y->data) - (x->data < y->data);
 }
 
@@ -285,7 +284,7 @@ static int check_overlap(struct cursor *c, struct nx_gguf *g)
 {
 	if (g->n_tensors < 2)
 		return 0;
-	const struct nx_gguf_tensor **order = malloc((size_t)g->n_tensors * sizeof(*order));
+	const struct nx_tensor **order = malloc((size_t)g->n_tensors * sizeof(*order));
 	if (!order)
 		return nx_fail(c->err, NX_ENOMEM, "out of memory while reading %.200s", g->path);
 	for (uint64_t i = 0; i < g->n_tensors; i++)
@@ -293,7 +292,7 @@ static int check_overlap(struct cursor *c, struct nx_gguf *g)
 	qsort(order, (size_t)g->n_tensors, sizeof(*order), by_data);
 	int rc = 0;
 	for (uint64_t i = 1; i < g->n_tensors && !rc; i++) {
-		const struct nx_gguf_tensor *a = order[i - 1], *b = order[i];
+		const struct nx_tensor *a = order[i - 1], *b = order[i];
 		if ((const uint8_t *)a->data + a->bytes <= (const uint8_t *)b->data)
 			continue;
 		set_where(c, "tensor", b->name, strlen(b->name));
@@ -309,7 +308,7 @@ static int place_tensors(struct cursor *c, struct nx_gguf *g, const uint64_t *of
 	size_t start = (c->at + g->alignment - 1) / g->alignment * g->alignment;
 	uint64_t room = start < g->size ? g->size - start : 0;
 	for (uint64_t i = 0; i < g->n_tensors; i++) {
-		struct nx_gguf_tensor *t = &g->tensors[i];
+		struct nx_tensor *t = &g->tensors[i];
 		set_where(c, "tensor", t->name, strlen(t->name));
 		if (offsets[i] > room || t->bytes > room - offsets[i])
 			return bad(

@@ -19,23 +19,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "model/tensor.h"
 #include "nexus/err.h"
-
-/* X(name, value in the file, elements a block, bytes a block): the tensor types that are read. */
-#define NX_GGUF_TYPES(X)                                                                           \
-	X(F32, 0, 1, 4)                                                                            \
-	X(F16, 1, 1, 2)                                                                            \
-	X(Q4_0, 2, 32, 18)                                                                         \
-	X(Q4_1, 3, 32, 20)                                                                         \
-	X(Q8_0, 8, 32, 34)                                                                         \
-	X(Q6_K, 14, 256, 210)                                                                      \
-	X(BF16, 30, 1, 2)
-
-enum nx_gguf_type {
-#define X(name, value, elems, bytes) NX_GGUF_##name = value,
-	NX_GGUF_TYPES(X)
-#undef X
-};
 
 /* Types of metadata values, numbered as in the file. */
 enum nx_gguf_value_type {
@@ -60,15 +45,6 @@ struct nx_gguf_str {
 	size_t len;
 };
 
-struct nx_gguf_tensor {
-	const char *name; /* NUL-terminated, no NUL inside */
-	enum nx_gguf_type type;
-	int n_dims;       /* 1..4 */
-	int64_t dims[4];  /* dims[0] is the innermost (columns); unused ones are 1; all >= 1 */
-	const void *data; /* aligned to the file's alignment (a power of two >= 8) */
-	uint64_t bytes;   /* extent of data */
-};
-
 /* An array value. Scalars are packed and may be unaligned: use the element getters. */
 struct nx_gguf_array {
 	enum nx_gguf_value_type type; /* of the elements; never NX_GGUF_V_ARRAY */
@@ -88,9 +64,9 @@ uint32_t nx_gguf_version(const struct nx_gguf *g);
 uint64_t nx_gguf_file_bytes(const struct nx_gguf *g);
 
 /* NULL if there is no tensor of that name. */
-const struct nx_gguf_tensor *nx_gguf_tensor(const struct nx_gguf *g, const char *name);
+const struct nx_tensor *nx_gguf_tensor(const struct nx_gguf *g, const char *name);
 int64_t nx_gguf_n_tensors(const struct nx_gguf *g);
-const struct nx_gguf_tensor *nx_gguf_tensor_at(const struct nx_gguf *g, int64_t i); /* file order */
+const struct nx_tensor *nx_gguf_tensor_at(const struct nx_gguf *g, int64_t i); /* file order */
 
 /* Typed getters: 1 when the key is there and *out is set, 0 when there is no such key (*out is
  * untouched), or NX_EFORMAT with a sentence when its type or value is another. u32 takes any integer
@@ -106,10 +82,5 @@ int nx_gguf_get_array(const struct nx_gguf *g, const char *key, enum nx_gguf_val
 /* Element i of an array of I32 or U32 (as i32 bits), or of F32. */
 int32_t nx_gguf_array_i32(const struct nx_gguf_array *a, uint64_t i);
 float nx_gguf_array_f32(const struct nx_gguf_array *a, uint64_t i);
-
-/* "Q8_0"; NULL for a number that is not one of NX_GGUF_TYPES. */
-const char *nx_gguf_type_name(int type);
-int nx_gguf_block_elems(enum nx_gguf_type type);
-int nx_gguf_block_bytes(enum nx_gguf_type type);
 
 #endif

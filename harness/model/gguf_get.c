@@ -85,12 +85,12 @@ int64_t nx_gguf_n_tensors(const struct nx_gguf *g)
 	return (int64_t)g->n_tensors;
 }
 
-const struct nx_gguf_tensor *nx_gguf_tensor_at(const struct nx_gguf *g, int64_t i)
+const struct nx_tensor *nx_gguf_tensor_at(const struct nx_gguf *g, int64_t i)
 {
 	return i >= 0 && (uint64_t)i < g->n_tensors ? &g->tensors[i] : NULL;
 }
 
-const struct nx_gguf_tensor *nx_gguf_tensor(const struct nx_gguf *g, const char *name)
+const struct nx_tensor *nx_gguf_tensor(const struct nx_gguf *g, const char *name)
 {
 	uint32_t i;
 	return nx_strmap_get(&g->tensor_by_name, name, strlen(name), &i) ? &g->tensors[i] : NULL;

@@ -26,7 +26,7 @@ struct nx_gguf {
 	uint32_t alignment;
 	struct nx_gguf_kv *kvs;
 	uint64_t n_kvs;
-	struct nx_gguf_tensor *tensors;
+	struct nx_tensor *tensors;
 	uint64_t n_tensors;
 	struct nx_strmap kv_by_name, tensor_by_name;
 };

@@ -1,21 +1,45 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * model/model_internal.h: what model.c and model_shape.c share. Private.
+ * model/model_internal.h: what the files that open a model share. Private.
  */
 #ifndef NEXUS_MODEL_MODEL_INTERNAL_H
 #define NEXUS_MODEL_MODEL_INTERNAL_H
 
-#include "model/gguf.h"
-#include "model/shape.h"
+#include "model/hf.h"
+#include "model/meta.h"
+#include "model/model.h"
+#include "model/preset.h"
 
-/* Refuses by name other architectures, and what changes the result and is not computed here. */
-int nx_model_check_arch(const struct nx_gguf *g, struct nx_err *err);
+struct nx_model {
+	/* Where it comes from: one of three. */
+	struct nx_gguf *gguf;
+	struct nx_hf *hf;
+	const struct nx_preset *preset;
+	uint64_t seed; /* of a preset */
+	struct nx_tokenizer *tok;
+	struct nx_shape shape;
+	float *inv_freq;
+	char arch[16];
+	bool half_split;
+	char *name;
+	const struct nx_tensor *global[NX_W_COUNT]; /* weights that are not per layer */
+	const struct nx_tensor **layers;            /* [n_layers, NX_W_COUNT] */
+	int64_t n_params;
+	uint64_t weight_bytes;
+	enum nx_gguf_type main_type;
+};
 
-/* Reads and checks all of *s but vocab and tied. */
-int nx_model_read_shape(const struct nx_gguf *g, struct nx_shape *s, struct nx_err *err);
+/* model_weights.c: finds and checks every weight. tied: 1, 0, or -1 for "if there is no output". Fills global,
+ * layers, shape.tied and the counts. */
+int nx_model_find_weights(struct nx_model *m, int tied, struct nx_err *err);
+const struct nx_tensor *nx_model_find_tensor(const struct nx_model *m, const char *name);
+/* The name of a weight in the model's file. */
+const char *nx_model_weight_name(const struct nx_model *m, enum nx_weight_id id, int32_t layer,
+                                 char *buf, size_t size);
+/* In front of sentences: the file or the directory. */
+const char *nx_model_where(const struct nx_model *m);
 
-/* Reads an integer and checks its range. Without required, a missing key leaves *out as it is. */
-int nx_model_read_i32(const struct nx_gguf *g, const char *key, bool required, int32_t lo,
-                      int32_t hi, int32_t *out, struct nx_err *err);
+int nx_tokenizer_create_hf(struct nx_tokenizer **out, const char *dir, struct nx_err *err);
+int nx_tokenizer_pad(struct nx_tokenizer *t, int32_t n_vocab, struct nx_err *err);
 
 #endif

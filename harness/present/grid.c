@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See grid.h. */
+#include "measure/gate.h"
 #include "present/grid.h"
 
 #include <math.h>
@@ -138,7 +139,7 @@ const char *nx_gate_word(const struct nx_gate *g)
 {
 	static const char *const words[] = {"exact", "near ties only", "inconclusive", "FAILED"};
 	if (!g->ran)
-		return "not run";
+		return g->verdict == NX_GATE_RANDOM_WEIGHTS ? "random weights" : "not run";
 	return g->verdict >= 0 && g->verdict < 4 ? words[g->verdict] : "not known to this version";
 }
 

@@ -3,6 +3,7 @@
  * report.h. */
 #include <string.h>
 
+#include "measure/gate.h"
 #include "present/number.h"
 #include "present/report.h"
 
@@ -121,6 +122,7 @@ void nx_report_where(struct nx_doc *d, const struct nx_run *run)
 void nx_report_gate(struct nx_doc *d, const struct nx_grid *g)
 {
 	struct nx_table t;
+	bool random = false;
 	nx_table_init(&t);
 	nx_table_column(&t, "stack", NX_LEFT);
 	nx_table_column(&t, "verdict", NX_LEFT);
@@ -131,6 +133,7 @@ void nx_report_gate(struct nx_doc *d, const struct nx_grid *g)
 	nx_table_column(&t, "where", NX_LEFT);
 	for (size_t i = 0; i < g->run->n_cells; i++) {
 		const struct nx_cell_row *c = &g->run->cells[i];
+		random |= !c->gate.ran && c->gate.verdict == NX_GATE_RANDOM_WEIGHTS;
 		if (!c->gate.ran)
 			continue;
 		nx_table_cell(&t, "%s", c->stack);
@@ -150,15 +153,23 @@ void nx_report_gate(struct nx_doc *d, const struct nx_grid *g)
 			              c->seq_len_text, c->output_len_text);
 	}
 	nx_doc_heading(d, 2, "Exactness gate");
-	nx_doc_paragraph(
-		d,
-		"The tokens that the stack's own numerics choose, one sequence at a time, are fed to the "
-		"batched stack, and its choice is compared at each position. A near tie is a difference between two tokens whose logits lie "
-		"closer than rounding; over 1 %% of them is inconclusive. A failed gate withholds the "
-		"speed-up.");
+	if (random)
+		nx_doc_paragraph(
+			d,
+			"Random weights: the model is a shape without a text to get right, so the gate "
+			"was not run. Speed and memory are those of the shape; what depends on the text "
+			"(acceptance of drafts, hits of prefixes, lengths) says nothing about a trained "
+			"model.");
+	else
+		nx_doc_paragraph(
+			d,
+			"The tokens that the stack's own numerics choose, one sequence at a time, are fed to the "
+			"batched stack, and its choice is compared at each position. A near tie is a difference between two tokens whose logits lie "
+			"closer than rounding; over 1 %% of them is inconclusive. A failed gate withholds the "
+			"speed-up.");
 	if (nx_table_rows(&t))
 		nx_doc_table(d, &t);
-	else
+	else if (!random)
 		nx_doc_paragraph(d, "The gate did not run in this file.");
 	d->out->failed |= t.failed;
 	nx_table_release(&t);

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "measure/gate.h"
 #include "present/number.h"
 #include "present/report.h"
 
@@ -171,8 +172,20 @@ static void put_failed(const struct nx_run *r, struct nx_text *out)
 	nx_text_put(out, "; the causes are listed below.\n");
 }
 
+static void put_random(const struct nx_run *r, struct nx_text *out)
+{
+	for (size_t i = 0; i < r->n_cells; i++)
+		if (!r->cells[i].gate.ran && r->cells[i].gate.verdict == NX_GATE_RANDOM_WEIGHTS) {
+			nx_text_put(out,
+			            "Random weights: speed and memory are those of the model's "
+			            "shape; nothing is said about its text.\n");
+			return;
+		}
+}
+
 void nx_report_verdict(const struct nx_grid *g, struct nx_text *out)
 {
+	put_random(g->run, out);
 	put_best(g->run, out);
 	put_comparisons(g->run, out);
 	put_failed(g->run, out);

@@ -8,7 +8,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "measure/system.h"
+#include "model/hf.h"
+#include "model/preset.h"
 #include "record/schema.h"
 
 #ifdef NX_HAVE_DNNL
@@ -62,6 +65,43 @@ const char *nx_fact_get(const struct nx_fact *f, size_t n, const char *key)
 		if (strcmp(f[i].key, key) == 0)
 			return f[i].value;
 	return NULL;
+}
+
+/* A preset is its name and the program; a directory is all files that fix what the model computes. */
+static void add_model_hash(struct facts *s, const char *path)
+{
+	char hex[65], line[PATH_MAX + 80];
+	struct nx_hf *h = NULL;
+	if (nx_preset_find(path)) {
+		add(s, "model_sha256", "none: random weights of a shape preset");
+		return;
+	}
+	if (!nx_hf_is_dir(path)) {
+		add_hash(s, "model_sha256", path);
+		return;
+	}
+	size_t n = 0, cap = 0;
+	char *text = NULL;
+	bool ok = !nx_hf_open(&h, path, NULL);
+	for (size_t i = 0; ok && i < nx_hf_n_files(h); i++) {
+		ok = !nx_sha256_file(nx_hf_file(h, i), hex, NULL);
+		int k = snprintf(line, sizeof(line), "%s  %s\n", hex,
+		                 nx_path_base(nx_hf_file(h, i)));
+		if (n + (size_t)k >= cap) {
+			char *more = realloc(text, cap = 2 * cap + sizeof(line));
+			ok = ok && more;
+			text = more ? more : text;
+		}
+		if (ok) {
+			memcpy(text + n, line, (size_t)k);
+			n += (size_t)k;
+		}
+	}
+	if (ok)
+		nx_sha256(text, n, hex);
+	add(s, "model_sha256", ok ? hex : "unknown");
+	free(text);
+	nx_hf_close(h);
 }
 
 static void add_program(struct facts *s)
@@ -177,7 +217,7 @@ int nx_facts_collect(struct nx_fact **out, size_t *n, const struct nx_experiment
 		snprintf(text, sizeof(text), "%llu", (unsigned long long)x->workload.seed);
 		add(&s, "seed", text);
 		if (x->model)
-			add_hash(&s, "model_sha256", x->model);
+			add_model_hash(&s, x->model);
 		add(&s, "workload", x->workload.prompts ? x->workload.prompts : "built in");
 		if (x->workload.prompts)
 			add_hash(&s, "workload_sha256", x->workload.prompts);

@@ -40,7 +40,7 @@ const char *nx_fact_get(const struct nx_fact *f, size_t n, const char *key); /* 
 int nx_sha256_file(const char *path, char hex[65], struct nx_err *err);
 void nx_sha256(const void *data, size_t n, char hex[65]);
 
-/* "not run", "exact", "near ties", "inconclusive", "failed". Verdict names: measure/stats.h. */
+/* "not run", "random weights" (so it was not run), "exact", "near ties", "inconclusive", "failed". Verdict names: measure/stats.h. */
 const char *nx_gate_text(const struct nx_gate *g);
 
 /* ---- shards ---- */

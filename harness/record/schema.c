@@ -109,9 +109,13 @@ static const char *const util_names[] = {
 #undef X
 };
 static const char *const gate_names[] = {"exact", "near ties", "inconclusive", "failed"};
+#define RANDOM_WEIGHTS "random weights"
+#define RANDOM_VERDICT 4 /* NX_GATE_RANDOM_WEIGHTS */
 
 const char *nx_gate_text(const struct nx_gate *g)
 {
+	if (!g->ran && g->verdict == RANDOM_VERDICT)
+		return RANDOM_WEIGHTS;
 	return g->ran && g->verdict >= 0 && g->verdict < (int)N(gate_names) ? gate_names[g->verdict]
 	                                                                    : "not run";
 }
@@ -121,6 +125,10 @@ static int gate_from_text(struct nx_gate *g, const char *text)
 {
 	g->ran = 0;
 	g->verdict = 0;
+	if (!strcmp(text, RANDOM_WEIGHTS)) {
+		g->verdict = RANDOM_VERDICT;
+		return 0;
+	}
 	for (int i = 0; i < (int)N(gate_names); i++)
 		if (strcmp(text, gate_names[i]) == 0)
 			g->ran = 1, g->verdict = i;

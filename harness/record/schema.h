@@ -142,7 +142,8 @@ struct nx_summary_row {
 	X(F64, value, "value", "see unit", "value at the trial's end")
 
 #define NX_GATE_COLUMNS(X, g)                                                                      \
-	X(TEXT, gate_text, "gate", "text", "not run, exact, near ties, inconclusive, failed")      \
+	X(TEXT, gate_text, "gate", "text",                                                         \
+	  "not run, random weights, exact, near ties, inconclusive, failed")                       \
 	X(I32, g.n_positions, "gate_positions", "tokens", "positions compared")                    \
 	X(I32, g.n_equal, "gate_equal", "tokens", "positions with the same token")                 \
 	X(I32, g.n_near_tie, "gate_near_ties", "tokens", "differ within near_tie_width")           \

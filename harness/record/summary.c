@@ -127,7 +127,7 @@ static void outcome(const struct grid *g, size_t c, struct nx_cell_row *out)
 			bad = t;
 		if (scratch.status == NX_STATUS_INEXACT && !inexact)
 			inexact = t;
-		if (scratch.gate.ran && !out->gate.ran)
+		if ((scratch.gate.ran || scratch.gate.verdict) && !out->gate.ran)
 			out->gate = scratch.gate;
 	}
 	if (inexact || (out->gate.ran && out->gate.verdict == 3 && out->n_ok)) {

@@ -28,14 +28,22 @@ void fixture_open_on(struct fixture *f, const char *device, enum nx_dtype dtype,
 {
 	struct nx_err err = {0};
 	struct nx_shape shape = nx_test_tiny_shape();
+	char path[512];
+	nx_test_tmp_path(path, sizeof(path), "engine.gguf");
+	ck_assert_msg(nx_test_write_model(path, &shape, NX_GGUF_F32, 7, &err) == 0, "%s", err.msg);
+	fixture_open_model(f, path, device, dtype, isa, invariant, threads);
+	unlink(path);
+}
+
+void fixture_open_model(struct fixture *f, const char *path, const char *device,
+                        enum nx_dtype dtype, const char *isa, bool invariant, int32_t threads)
+{
+	struct nx_err err = {0};
 	struct nx_device_config cfg = {
 		.n_threads = threads, .dtype = dtype, .invariant = invariant, .isa = isa};
 	memset(f, 0, sizeof(*f));
-	nx_test_tmp_path(f->path, sizeof(f->path), "engine.gguf");
-	ck_assert_msg(nx_test_write_model(f->path, &shape, NX_GGUF_F32, 7, &err) == 0, "%s",
-	              err.msg);
-	ck_assert_msg(nx_model_open(&f->model, f->path, &err) == 0, "%s", err.msg);
-	unlink(f->path);
+	snprintf(f->path, sizeof(f->path), "%s", path);
+	ck_assert_msg(nx_model_open(&f->model, path, &err) == 0, "%s", err.msg);
 	if (strcmp(device, "cpu") != 0) {
 		char dir[512];
 		snprintf(dir, sizeof(dir), "%s/test-backends", build_dir());

@@ -21,6 +21,9 @@ void fixture_open(struct fixture *f, enum nx_dtype dtype, const char *isa, bool 
 /* On a device by name: "cpu", or "late" of test/backends. */
 void fixture_open_on(struct fixture *f, const char *device, enum nx_dtype dtype, const char *isa,
                      bool invariant, int32_t threads);
+/* The same with a model of your own: a file, a directory or a preset's name. */
+void fixture_open_model(struct fixture *f, const char *path, const char *device,
+                        enum nx_dtype dtype, const char *isa, bool invariant, int32_t threads);
 void fixture_close(struct fixture *f);
 
 /* spec: "paged_attention:block_size=4:num_blocks=40,continuous_batching"; "" = the engine's defaults. */

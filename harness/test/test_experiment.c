@@ -269,7 +269,7 @@ static const struct {
          "x.yaml:5:37: found \"99\" for mean; legal: a number from 1 to 20", NULL},
 	/* files */
 	{"model: no.gguf\nworkload: {prompts: p.jsonl}\n", NULL, NX_EINVAL,
-         "x.yaml:1:8: found no model file \"no.gguf\"; legal: ", NULL},
+         "x.yaml:1:8: found no model \"no.gguf\"; legal: ", NULL},
 	{"model: smollm2\nworkload: {prompts: p.jsonl}\n", NULL, NX_EENV,
          "x.yaml:1:8: the model \"smollm2\" is missing", "run `make models`"},
 	{"model: nanno\nworkload: {prompts: p.jsonl}\n", NULL, NX_EINVAL,

@@ -44,7 +44,7 @@ static void setup(void)
 	ck_assert_int_eq(nx_gguf_open(&g, path, &err), 0);
 	size_t first = image_len;
 	for (int64_t i = 0; i < nx_gguf_n_tensors(g); i++) {
-		const struct nx_gguf_tensor *t = nx_gguf_tensor_at(g, i);
+		const struct nx_tensor *t = nx_gguf_tensor_at(g, i);
 		const uint8_t *found = memmem(image, image_len, t->data, (size_t)t->bytes);
 		ck_assert_ptr_nonnull(found);
 		if ((size_t)(found - image) < first)
@@ -89,6 +89,8 @@ static void use_model(const struct nx_model *m)
 	for (int id = 0; id < NX_W_COUNT; id++) {
 		const int64_t rows = nx_weight_rows(s, (enum nx_weight_id)id),
 			      cols = nx_weight_cols(s, (enum nx_weight_id)id);
+		if (!rows) /* of another family */
+			continue;
 		float *dst = malloc((size_t)(rows * cols) * sizeof(*dst));
 		ck_assert_ptr_nonnull(dst);
 		for (int32_t l = 0; l < s->n_layers; l++)
@@ -172,7 +174,7 @@ START_TEST(a_good_file_reads_back)
 	ck_assert_int_eq(nx_gguf_get_str(g, "llama.block_count", &s, &err), NX_EFORMAT);
 	ck_assert_int_eq(nx_gguf_get_array(g, "tokenizer.ggml.tokens", NX_GGUF_V_I32, &a, &err),
 	                 NX_EFORMAT);
-	const struct nx_gguf_tensor *t = nx_gguf_tensor(g, "token_embd.weight");
+	const struct nx_tensor *t = nx_gguf_tensor(g, "token_embd.weight");
 	ck_assert_ptr_nonnull(t);
 	ck_assert(t->type == NX_GGUF_Q8_0 && t->n_dims == 2 && t->dims[0] == 32 &&
 	          t->dims[1] == 264);
@@ -237,9 +239,9 @@ static void refused(int code, const char *word1, const char *word2)
 
 START_TEST(an_unsupported_type_is_refused_by_name)
 {
-	const uint32_t q5_k = 13, nonsense = 777;
-	patch(TENSOR, 20, &q5_k, 4);
-	refused(NX_ENOTSUP, TENSOR, "type Q5_K is not supported; legal: F32 F16");
+	const uint32_t q3_k = 11, nonsense = 777;
+	patch(TENSOR, 20, &q3_k, 4);
+	refused(NX_ENOTSUP, TENSOR, "type Q3_K is not supported; legal: F32 F16");
 	patch(TENSOR, 20, &nonsense, 4);
 	refused(NX_EFORMAT, TENSOR, "type number 777 is unknown");
 }

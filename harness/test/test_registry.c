@@ -59,7 +59,7 @@ START_TEST(a_bad_plugin_is_one_sentence)
 	static const struct {
 		const char *file, *says;
 	} bad[] = {{"bad_magic", "magic number"},
-	           {"bad_abi", "built for plugin ABI 4, this program has 3"},
+	           {"bad_abi", "built for plugin ABI 5, this program has 4"},
 	           {"bad_size", "its table has 64 bytes"},
 	           {"bad_name", "lacks a name ([a-z0-9_]+)"},
 	           {"bad_entry", "exports no nx_technique_entry()"},

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cli/verbs.h"
+#include "measure/gate.h"
 #include "present/number.h"
 #include "present/progress.h"
 #include "present/report.h"
@@ -119,6 +120,31 @@ START_TEST(verdict_names_best_stack_reference_and_failures)
 		md,
 		"5 of 30 cells gave no figures to trust (2 skipped, 1 out of memory, 2 inexact)");
 	free(md);
+}
+END_TEST
+
+START_TEST(random_weights_stand_in_place_of_the_gate)
+{
+	struct nx_sample_options o = FULL;
+	struct nx_run *r = nx_sample_run(&o);
+	struct nx_text t;
+	nx_text_init(&t);
+	for (size_t i = 0; i < r->n_cells; i++)
+		r->cells[i].gate = (struct nx_gate){.verdict = NX_GATE_RANDOM_WEIGHTS};
+	struct nx_err err = {0};
+	ck_assert_msg(nx_report_md(r, &t, &err) == 0, "%s", err.msg);
+	char *end = strstr(t.s, "\n## ");
+	ck_assert_ptr_nonnull(end);
+	*end = 0; /* the sentences on top */
+	assert_has(t.s, "Random weights: speed and memory are those of the model's shape");
+	assert_has(end + 1, "Random weights: the model is a shape without a text to get right");
+	ck_assert_ptr_null(strstr(end + 1, "The gate did not run"));
+	nx_text_release(&t);
+	nx_text_init(&t);
+	ck_assert_msg(nx_report_json(r, &t, &err) == 0, "%s", err.msg);
+	assert_has(t.s, "\"random weights\"");
+	nx_text_release(&t);
+	nx_sample_run_destroy(r);
 }
 END_TEST
 
@@ -324,6 +350,7 @@ int main(void)
 	tcase_set_timeout(tc, 120);
 	tcase_add_test(tc, names_every_stack_verdict_and_cause);
 	tcase_add_test(tc, verdict_names_best_stack_reference_and_failures);
+	tcase_add_test(tc, random_weights_stand_in_place_of_the_gate);
 	tcase_add_test(tc, html_is_well_formed_and_needs_nothing_else);
 	tcase_add_test(tc, html_with_plots_is_well_formed);
 	tcase_add_test(tc, missing_figures_show_their_reason_and_never_nan);

@@ -271,7 +271,7 @@ static struct entry *list_entries(const struct nx_shape *s, enum nx_gguf_type ty
 	struct entry *e = calloc((size_t)(s->n_layers + 1) * NX_W_COUNT, sizeof(*e));
 	*n = 0;
 	for (int id = 0; e && id < NX_W_COUNT; id++) {
-		if (id == NX_W_OUTPUT && s->tied)
+		if ((id == NX_W_OUTPUT && s->tied) || !nx_weight_rows(s, (enum nx_weight_id)id))
 			continue;
 		const int32_t layers = weights[id].layered ? s->n_layers : 1;
 		for (int32_t l = 0; l < layers; l++)

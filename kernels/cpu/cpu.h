@@ -99,6 +99,9 @@ int cpu_weight_create(void *dev, const struct nx_weight_desc *desc, struct nx_we
                       struct nx_err *err);
 void cpu_weight_destroy(void *dev, struct nx_weight *w);
 uint64_t cpu_weight_bytes(const struct nx_weight *w);
+uint64_t cpu_weight_forecast(void *dev, const struct nx_weight_desc *desc, int32_t max_rows);
+int cpu_weight_prepare(void *dev, struct nx_weight *w, int32_t max_rows, uint64_t *bytes,
+                       struct nx_err *err);
 /* Fills dst [k] with row `row` of W, out of the panels. */
 void weight_row(const struct nx_weight *w, int64_t row, float *dst);
 
@@ -113,6 +116,8 @@ int ref_attention(struct cpu_dev *d, const struct nx_attention *a, struct nx_err
 
 /* ---- the fast forms */
 int fast_linear(struct cpu_dev *d, const struct nx_linear *a, struct nx_err *err);
+/* Do products of that many rows go to the library? */
+bool linear_is_borrowed(const struct cpu_dev *d, int32_t rows);
 int fast_attention(struct cpu_dev *d, const struct nx_attention *a, struct nx_err *err);
 /* Scratch of all threads; freed by free(). */
 void *attention_scratch_create(struct cpu_dev *d, int n_threads);

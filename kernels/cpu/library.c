@@ -16,6 +16,23 @@ int32_t library_threshold(const struct cpu_dev *d)
 	return 0;
 }
 
+int library_prepare(struct cpu_dev *d, struct nx_weight *w, struct nx_err *err)
+{
+	(void)d;
+	(void)w;
+	(void)err;
+	return 0;
+}
+
+uint64_t library_forecast(struct cpu_dev *d, int64_t n, int64_t k, enum nx_dtype dtype)
+{
+	(void)d;
+	(void)n;
+	(void)k;
+	(void)dtype;
+	return 0;
+}
+
 int library_linear(struct cpu_dev *d, struct nx_weight *w, int64_t m, const float *x, float *y,
                    struct nx_err *err)
 {
@@ -147,7 +164,8 @@ static void product_release(struct product *p)
 	*p = (struct product){0};
 }
 
-static dnnl_status_t product_init(struct product *p, const struct library_weight *l, int64_t m,
+/* All but the primitive: the library's choice of layouts is known then. */
+static dnnl_status_t product_desc(struct product *p, const struct library_weight *l, int64_t m,
                                   int64_t n, int64_t stride, int64_t k, md_ref weights,
                                   dnnl_primitive_desc_t *pd)
 {
@@ -164,14 +182,20 @@ static dnnl_status_t product_init(struct product *p, const struct library_weight
 	if (!st)
 		st = matmul_pd(pd, l->engine, md_of(&p->src), weights, md_of(&p->dst), attr);
 	if (!st)
-		st = dnnl_primitive_create(&p->primitive, *pd);
-	if (!st)
 		p->scratch_bytes = dnnl_memory_desc_get_size(
 			dnnl_primitive_desc_query_md(*pd, dnnl_query_scratchpad_md, 0));
 	if (attr)
 		dnnl_primitive_attr_destroy(attr);
 	p->m = m;
 	return st;
+}
+
+static dnnl_status_t product_init(struct product *p, const struct library_weight *l, int64_t m,
+                                  int64_t n, int64_t stride, int64_t k, md_ref weights,
+                                  dnnl_primitive_desc_t *pd)
+{
+	dnnl_status_t st = product_desc(p, l, m, n, stride, k, weights, pd);
+	return st ? st : dnnl_primitive_create(&p->primitive, *pd);
 }
 
 /* Unpacks rows of W and lets the library reorder them into its layout. */
@@ -270,15 +294,67 @@ static bool cpu_multiplies_bf16(void)
 	return __builtin_cpu_supports("avx512bf16");
 }
 
+/* Without bf16 multipliers the library converts as it goes, and f32 is faster. */
+static dnnl_data_type_t library_type(enum nx_dtype dtype)
+{
+	return dtype == NX_BF16 && cpu_multiplies_bf16() ? dnnl_bf16 : dnnl_f32;
+}
+
+/* A slice of the outputs a thread, in whole steps. */
+static int slice_count(const struct cpu_dev *d, int64_t n)
+{
+	int64_t steps = (n + SLICE_STEP - 1) / SLICE_STEP;
+	return pool_size(d->pool) < steps ? pool_size(d->pool) : (int)steps;
+}
+
+static int64_t slice_begin(int64_t n, int i, int n_slices)
+{
+	int64_t steps = (n + SLICE_STEP - 1) / SLICE_STEP;
+	return i == n_slices ? n : steps * i / n_slices * SLICE_STEP;
+}
+
+static uint64_t layout_bytes(const struct library_weight *l, int64_t n, int64_t stride, int64_t k)
+{
+	dnnl_dims_t dims = {k, n};
+	dnnl_memory_desc_t any;
+	dnnl_primitive_desc_t pd = NULL;
+	struct product p = {0};
+	uint64_t bytes = 0;
+	if (md_make(&any, dims, l->type, NULL))
+		return 0;
+	if (!product_desc(&p, l, LAYOUT_ROWS, n, stride, k, md_of(&any), &pd))
+		bytes = dnnl_memory_desc_get_size(
+			dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0));
+	if (pd)
+		dnnl_primitive_desc_destroy(pd);
+	product_release(&p);
+	md_free(&any);
+	return bytes;
+}
+
+uint64_t library_forecast(struct cpu_dev *d, int64_t n, int64_t k, enum nx_dtype dtype)
+{
+	struct library_weight l = {.type = library_type(dtype)};
+	int n_slices = slice_count(d, n), before = serial_openmp(1);
+	uint64_t bytes = 0;
+	if (!dnnl_engine_create(&l.engine, dnnl_cpu, 0)) {
+		for (int i = 0; i < n_slices; i++)
+			bytes += layout_bytes(
+				&l, slice_begin(n, i + 1, n_slices) - slice_begin(n, i, n_slices),
+				n, k);
+		dnnl_engine_destroy(l.engine);
+	}
+	serial_openmp(before);
+	return bytes;
+}
+
 static struct library_weight *weight_library(struct cpu_dev *d, const struct nx_weight *w)
 {
 	struct library_weight *l = calloc(1, sizeof(*l));
 	if (!l)
 		return NULL;
-	int64_t steps = (w->n + SLICE_STEP - 1) / SLICE_STEP;
-	int n = pool_size(d->pool) < steps ? pool_size(d->pool) : (int)steps;
-	/* Without bf16 multipliers the library converts as it goes, and f32 is faster. */
-	l->type = w->dtype == NX_BF16 && cpu_multiplies_bf16() ? dnnl_bf16 : dnnl_f32;
+	int n = slice_count(d, w->n);
+	l->type = library_type(w->dtype);
 	l->slices = calloc((size_t)n, sizeof(*l->slices));
 	l->streams = calloc((size_t)n, sizeof(dnnl_stream_t));
 	dnnl_status_t st = l->slices && l->streams ? dnnl_engine_create(&l->engine, dnnl_cpu, 0)
@@ -286,8 +362,8 @@ static struct library_weight *weight_library(struct cpu_dev *d, const struct nx_
 	if (!st)
 		l->n_slices = n;
 	for (int i = 0; i < n && !st; i++) {
-		l->slices[i].n0 = steps * i / n * SLICE_STEP;
-		l->slices[i].n1 = i + 1 == n ? w->n : steps * (i + 1) / n * SLICE_STEP;
+		l->slices[i].n0 = slice_begin(w->n, i, n);
+		l->slices[i].n1 = slice_begin(w->n, i + 1, n);
 		st = slice_init(l, i, w);
 	}
 	if (st) {
@@ -402,19 +478,27 @@ static void round_rows(void *ctx, int64_t begin, int64_t end, int thread)
 		j->to[i] = f32_to_bf16(j->from[i]);
 }
 
+int library_prepare(struct cpu_dev *d, struct nx_weight *w, struct nx_err *err)
+{
+	if (w->library)
+		return 0;
+	int before = serial_openmp(1);
+	w->library = weight_library(d, w);
+	serial_openmp(before);
+	if (!w->library)
+		return nx_fail(err, NX_ENOMEM, "oneDNN cannot take a weight of %lld x %lld",
+		               (long long)w->n, (long long)w->k);
+	w->bytes += w->library->bytes;
+	d->allocated += w->library->bytes;
+	return 0;
+}
+
 int library_linear(struct cpu_dev *d, struct nx_weight *w, int64_t m, const float *x, float *y,
                    struct nx_err *err)
 {
-	if (!w->library) {
-		int before = serial_openmp(1);
-		w->library = weight_library(d, w);
-		serial_openmp(before);
-		if (!w->library)
-			return nx_fail(err, NX_ENOMEM, "oneDNN cannot take a weight of %lld x %lld",
-			               (long long)w->n, (long long)w->k);
-		w->bytes += w->library->bytes;
-		d->allocated += w->library->bytes;
-	}
+	int rc = library_prepare(d, w, err);
+	if (rc)
+		return rc;
 	struct library_weight *l = w->library;
 	size_t head = (size_t)round_up(l->n_slices * (int64_t)sizeof(dnnl_status_t), 64);
 	bool bf16 = l->type == dnnl_bf16;

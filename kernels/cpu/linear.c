@@ -129,8 +129,12 @@ static int borrowed_linear(struct cpu_dev *d, const struct nx_linear *a, struct 
 	return rc;
 }
 
+bool linear_is_borrowed(const struct cpu_dev *d, int32_t rows)
+{
+	return d->k->gemm_f32 && !d->cfg.invariant && d->library_min_m && rows >= d->library_min_m;
+}
+
 int fast_linear(struct cpu_dev *d, const struct nx_linear *a, struct nx_err *err)
 {
-	bool library = !d->cfg.invariant && d->library_min_m && a->m >= d->library_min_m;
-	return library ? borrowed_linear(d, a, err) : own_linear(d, a, err);
+	return linear_is_borrowed(d, a->m) ? borrowed_linear(d, a, err) : own_linear(d, a, err);
 }

@@ -153,6 +153,12 @@ int op_rope_store(void *dev, struct nx_stream *s, const struct nx_rope_store *a,
 	    a->rope_dim > MAX_ROPE_DIM)
 		return nx_fail(err, NX_EINVAL, "rope_dim must be even and at most %d, got %d",
 		               kv->head_dim, a->rope_dim);
+	if (!a->q_norm != !a->k_norm || (a->q_norm && !(a->norm_eps > 0)))
+		return nx_fail(
+			err, NX_EINVAL,
+			"norms of q and k come together, with an epsilon above 0 (got %s and %s, %g)",
+			a->q_norm ? "q" : "none of q", a->k_norm ? "k" : "none of k",
+			(double)a->norm_eps);
 	bool own = kv->codec == NX_KV_OWN; /* the codec's attention entry writes */
 	int rc = own ? 0 : check_places(a, err);
 	if (rc)
@@ -161,6 +167,10 @@ int op_rope_store(void *dev, struct nx_stream *s, const struct nx_rope_store *a,
 	for_rows(d, a->rows->n_rows, width, rope_part, (void *)(uintptr_t)a);
 	uint64_t rows = (uint64_t)a->rows->n_rows;
 	d->counted.act_bytes += 2 * rows * (uint64_t)width * sizeof(float);
+	if (a->bias)
+		d->counted.weight_bytes += (uint64_t)width * sizeof(float);
+	if (a->q_norm)
+		d->counted.weight_bytes += 2 * (uint64_t)kv->head_dim * sizeof(float);
 	for (int32_t r = 0; r < a->rows->n_rows && !own; r++)
 		if (a->rows->kind[r] != NX_ROW_REDO)
 			d->counted.kv_bytes += 2u * kv_part_bytes(kv);

@@ -13,6 +13,19 @@ static void rotate(float *x, int32_t rope_dim, const float *cos_sin)
 	}
 }
 
+/* Bias and norms: what comes before the rotation in some families. */
+static void adjust(const struct nx_rope_store *a, float *q, int64_t width)
+{
+	const struct nx_kv *kv = a->kv;
+	for (int64_t i = 0; a->bias && i < width; i++)
+		q[i] += a->bias[i];
+	if (!a->q_norm)
+		return;
+	float *k = q + (int64_t)a->n_heads * kv->head_dim;
+	ref_rmsnorm(q, q, a->q_norm, a->n_heads, kv->head_dim, a->norm_eps);
+	ref_rmsnorm(k, k, a->k_norm, kv->n_kv_heads, kv->head_dim, a->norm_eps);
+}
+
 void ref_rope_store(const struct nx_rope_store *a, int32_t row, float *cos_sin)
 {
 	const struct nx_rows *rows = a->rows;
@@ -22,6 +35,7 @@ void ref_rope_store(const struct nx_rope_store *a, int32_t row, float *cos_sin)
 		kv_width = (int64_t)kv->n_kv_heads * kv->head_dim;
 	float *q = (float *)a->qkv + row * (heads + kv->n_kv_heads) * kv->head_dim;
 	const float *k = q + (int64_t)a->n_heads * kv->head_dim, *v = k + kv_width;
+	adjust(a, q, (heads + kv->n_kv_heads) * kv->head_dim);
 
 	/* Once a row, not once a head. */
 	float position = (float)(len + rows->pos_off[row]);

@@ -47,6 +47,12 @@ void *cpu_plain_alloc(size_t bytes)
 	return p;
 }
 
+static uint64_t panels_bytes(const struct nx_weight_desc *desc)
+{
+	return (uint64_t)(round_up(desc->n, PANEL) * round_up(desc->k, 2)) *
+	       nx_dtype_bytes(desc->dtype);
+}
+
 int cpu_weight_create(void *dev, const struct nx_weight_desc *desc, struct nx_weight **out,
                       struct nx_err *err)
 {
@@ -69,8 +75,7 @@ int cpu_weight_create(void *dev, const struct nx_weight_desc *desc, struct nx_we
 	w->n_panels = round_up(desc->n, PANEL) / PANEL;
 	w->dtype = desc->dtype;
 	w->lookup = desc->lookup;
-	w->bytes = w->panels_bytes =
-		(uint64_t)(w->n_panels * PANEL * w->k_even) * nx_dtype_bytes(w->dtype);
+	w->bytes = w->panels_bytes = panels_bytes(desc);
 	w->data = cpu_plain_alloc(w->bytes);
 	stage = malloc(sizeof(float) * (size_t)(STAGE_ROWS * desc->k));
 	if (!w->data || !stage) {
@@ -111,4 +116,23 @@ void cpu_weight_destroy(void *dev, struct nx_weight *w)
 uint64_t cpu_weight_bytes(const struct nx_weight *w)
 {
 	return w->bytes;
+}
+
+uint64_t cpu_weight_forecast(void *dev, const struct nx_weight_desc *desc, int32_t max_rows)
+{
+	struct cpu_dev *d = dev;
+	return panels_bytes(desc) + (linear_is_borrowed(d, max_rows)
+	                                     ? library_forecast(d, desc->n, desc->k, desc->dtype)
+	                                     : 0);
+}
+
+int cpu_weight_prepare(void *dev, struct nx_weight *w, int32_t max_rows, uint64_t *bytes,
+                       struct nx_err *err)
+{
+	struct cpu_dev *d = dev;
+	bool borrowed = linear_is_borrowed(d, max_rows);
+	int rc = borrowed ? library_prepare(d, w, err) : 0;
+	if (!rc)
+		*bytes = borrowed ? w->bytes : w->panels_bytes;
+	return rc;
 }

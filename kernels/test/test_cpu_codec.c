@@ -146,7 +146,13 @@ START_TEST(rope_store_leaves_rows_of_a_codec_alone)
 			                       .slot_off = off,
 			                       .pos_off = off,
 			                       .scratch = scratch};
-			struct nx_rope_store a = {&rows, &state, &kv, 0, HEADS, DIM, inv, x[own]};
+			struct nx_rope_store a = {.rows = &rows,
+			                          .state = &state,
+			                          .kv = &kv,
+			                          .n_heads = HEADS,
+			                          .rope_dim = DIM,
+			                          .inv_freq = inv,
+			                          .qkv = x[own]};
 			for (int32_t i = 0; i < ROWS * WIDTH; i++)
 				x[own][i] = noise(3, (uint64_t)i);
 			r.ops->counted_reset(r.dev);

@@ -222,8 +222,14 @@ static void forward(struct model *m, enum nx_attn_kernel kernel)
 		for (int32_t i = 0; i < m->rows.n_rows * WIDTH; i++)
 			m->qkv[i] = noise((uint64_t)(m->col[1][i / WIDTH] * LAYERS + layer),
 			                  (uint64_t)(i % WIDTH));
-		struct nx_rope_store store = {&m->rows, &m->state, &m->kv, layer,
-		                              HEADS,    DIM,       inv,    m->qkv};
+		struct nx_rope_store store = {.rows = &m->rows,
+		                              .state = &m->state,
+		                              .kv = &m->kv,
+		                              .layer = layer,
+		                              .n_heads = HEADS,
+		                              .rope_dim = DIM,
+		                              .inv_freq = inv,
+		                              .qkv = m->qkv};
 		rig_ok(&m->r, m->r.ops->rope_store(m->r.dev, NULL, &store, &m->r.err));
 		struct nx_attention a = {.rows = &m->rows,
 		                         .state = &m->state,

@@ -35,7 +35,8 @@
 extern "C" {
 #endif
 
-#define NX_DEVICE_ABI 3u
+/* 4: rope_store adds biases and norms; weight_forecast, weight_prepare. */
+#define NX_DEVICE_ABI 4u
 
 struct nx_stream;
 struct nx_event;
@@ -71,8 +72,14 @@ struct nx_linear {
 	bool y_f32; /* logits */
 };
 
-/* Rotates q and k (pairs (2i, 2i+1), Su et al. 2104.09864) in place and writes k, v into the store. With
- * NX_KV_OWN it only rotates: the codec's attention entry writes. */
+/*
+ * What happens to q, k and v between their product and attention, in place and in this order:
+ *   1. bias is added (Qwen 2)
+ *   2. each q head and each k head is normalised: x / rms(x) * q_norm or k_norm, over head_dim (Qwen 3)
+ *   3. q and k are rotated, pairs (2i, 2i+1) (Su et al. 2104.09864)
+ *   4. k and v are written into the store. With NX_KV_OWN they are not: the codec's attention entry writes.
+ * NULL leaves a step out. All elements are in the order of pairs, bias and norms too.
+ */
 struct nx_rope_store {
 	const struct nx_rows *rows;
 	const struct nx_seq_state *state;
@@ -81,6 +88,9 @@ struct nx_rope_store {
 	int32_t rope_dim;      /* leading dimensions of a head that are rotated; even */
 	const float *inv_freq; /* device, [rope_dim / 2] */
 	void *qkv; /* [n_rows, (n_heads + 2 n_kv_heads) * head_dim]: q heads, k heads, v heads */
+	const float *bias;            /* device, [(n_heads + 2 n_kv_heads) * head_dim], or NULL */
+	const float *q_norm, *k_norm; /* device, [head_dim], both or neither */
+	float norm_eps;               /* of q_norm and k_norm; positive with them */
 };
 
 enum nx_attn_kernel {
@@ -289,6 +299,15 @@ struct nx_device_ops {
 	                     struct nx_err *err);
 	void (*weight_destroy)(void *dev, struct nx_weight *w);
 	uint64_t (*weight_bytes)(const struct nx_weight *w);
+	/* Some devices keep a second form of a weight for products of many rows. Both count it when max_rows, the most
+	 * rows of a product with the weight, asks for it; with 0 there is no product (a table of embed() alone).
+	 *   weight_forecast  bytes that weight_create and weight_prepare would take together; d->rows is not called
+	 *   weight_prepare   makes that form, so that no product has to allocate, and says in *bytes what products
+	 *                    of up to max_rows rows use of w, in all forms. What is made stays until
+	 *                    weight_destroy. May be called again. */
+	uint64_t (*weight_forecast)(void *dev, const struct nx_weight_desc *d, int32_t max_rows);
+	int (*weight_prepare)(void *dev, struct nx_weight *w, int32_t max_rows, uint64_t *bytes,
+	                      struct nx_err *err);
 
 	/* x[r] = W[token of row r] */
 	int (*embed)(void *dev, struct nx_stream *s, const struct nx_rows *rows,

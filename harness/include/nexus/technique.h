@@ -46,7 +46,7 @@ extern "C" {
 #endif
 
 #define NX_TECHNIQUE_MAGIC 0x4e58544543484e51ull /* "NXTECHNQ" */
-#define NX_TECHNIQUE_ABI 3u                      /* bumped when existing members change meaning */
+#define NX_TECHNIQUE_ABI 4u /* bumped when existing members change; 4: with NX_DEVICE_ABI 4 */
 #define NX_TECHNIQUE_SYMBOL "nx_technique_entry"
 
 /* ---- parameters and counters ------------------------------------------------------------------ */

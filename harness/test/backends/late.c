@@ -166,6 +166,17 @@ static uint64_t late_weight_bytes(const struct nx_weight *w)
 	return late_inner->weight_bytes(w);
 }
 
+static uint64_t late_weight_forecast(void *dev, const struct nx_weight_desc *desc, int32_t max_rows)
+{
+	return late_inner->weight_forecast(((struct late_dev *)dev)->inner, desc, max_rows);
+}
+
+static int late_weight_prepare(void *dev, struct nx_weight *w, int32_t max_rows, uint64_t *bytes,
+                               struct nx_err *err)
+{
+	return late_inner->weight_prepare(((struct late_dev *)dev)->inner, w, max_rows, bytes, err);
+}
+
 static size_t late_attention_workspace(void *dev, enum nx_attn_kernel kernel, int32_t kv_chunk,
                                        int32_t n_heads, int32_t head_dim, int64_t rows,
                                        int64_t keys)
@@ -202,6 +213,8 @@ const struct nx_device_ops *nx_backend(void)
 		.weight_create = late_weight_create,
 		.weight_destroy = late_weight_destroy,
 		.weight_bytes = late_weight_bytes,
+		.weight_forecast = late_weight_forecast,
+		.weight_prepare = late_weight_prepare,
 		.attention_workspace = late_attention_workspace,
 	};
 	late_set_ops(&table);

@@ -109,6 +109,9 @@ static const struct nx_rope_store *keep_rope(struct late_work *k, const struct n
 	c->kv = keep_kv(k, rope->kv);
 	DEVICE(rope->inv_freq);
 	DEVICE(rope->qkv);
+	DEVICE(rope->bias);
+	DEVICE(rope->q_norm);
+	DEVICE(rope->k_norm);
 	return c;
 }
 

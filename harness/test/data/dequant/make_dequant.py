@@ -16,7 +16,8 @@ import numpy as np
 from gguf import GGMLQuantizationType as T
 from gguf.quants import dequantize
 
-BLOCKS = {T.Q4_0: (32, 18, [0]), T.Q4_1: (32, 20, [0, 2]), T.Q8_0: (32, 34, [0]), T.Q6_K: (256, 210, [208])}
+BLOCKS = {T.Q4_0: (32, 18, [0]), T.Q4_1: (32, 20, [0, 2]), T.Q8_0: (32, 34, [0]), T.Q6_K: (256, 210, [208]),
+          T.Q5_0: (32, 22, [0]), T.Q5_1: (32, 24, [0, 2]), T.Q4_K: (256, 144, [0, 2]), T.Q5_K: (256, 176, [0, 2])}
 EDGE_F16 = [0x0000, 0x8000, 0x0001, 0x83ff, 0x0400, 0x3c00, 0xbc00, 0x7bff, 0x2c01, 0x1400]
 
 
@@ -35,7 +36,7 @@ def main():
     rng = np.random.default_rng(20240607)
     sections = []
     for kind in BLOCKS:
-        data, n = blocks(rng, kind, 12 if kind == T.Q6_K else 32)
+        data, n = blocks(rng, kind, 12 if BLOCKS[kind][0] == 256 else 32)
         sections.append((kind, n, data.tobytes(), dequantize(data, kind)))
     half = np.concatenate([np.arange(0, 0x7c01, 97, dtype=np.uint16), np.array(EDGE_F16 + [0x7c00, 0xfc00], np.uint16)])
     sections.append((T.F16, half.size, half.tobytes(), half.view(np.float16).astype(np.float32)))

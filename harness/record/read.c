@@ -15,15 +15,6 @@ struct rounds {
 	size_t n;
 };
 
-/* The trials of a cell count as in summary.c: throttled ones only where there is no clean one. */
-static bool is_usable(const struct rounds *u, const char *cell, int32_t round, bool disturbed)
-{
-	for (size_t i = 0; i < u->n; i++)
-		if (u->trials[i].round == round && strcmp(u->trials[i].cell, cell) == 0)
-			return nx_trial_usable(nx_status_find(u->trials[i].status), disturbed);
-	return false;
-}
-
 static bool is_disturbed(const struct rounds *u, const char *cell)
 {
 	for (size_t i = 0; i < u->n; i++)
@@ -33,7 +24,8 @@ static bool is_disturbed(const struct rounds *u, const char *cell)
 	return true;
 }
 
-/* use[round] of one cell, so that long tables need no search a row; NULL when out of memory. */
+/* use[round] of one cell, so that long tables need no search a row; NULL when out of memory.
+ * The trials of a cell count as in summary.c: throttled ones only where there is no clean one. */
 static bool *usable_rounds(const struct rounds *u, const char *cell, int32_t *n)
 {
 	int32_t last = -1;
@@ -43,8 +35,11 @@ static bool *usable_rounds(const struct rounds *u, const char *cell, int32_t *n)
 			last = u->trials[i].round;
 	bool disturbed = is_disturbed(u, cell);
 	bool *use = calloc((size_t)last + 2, sizeof(*use));
-	for (int32_t r = 0; use && r <= last; r++)
-		use[r] = is_usable(u, cell, r, disturbed);
+	for (size_t i = u->n;
+	     use && i-- > 0;) /* backwards: of two trials of a round the first counts */
+		if (strcmp(u->trials[i].cell, cell) == 0)
+			use[u->trials[i].round] =
+				nx_trial_usable(nx_status_find(u->trials[i].status), disturbed);
 	*n = last + 1;
 	return use;
 }

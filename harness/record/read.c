@@ -133,15 +133,25 @@ static int read_counters(hid_t g, struct nx_cell_row *c, const bool *use, int32_
 	return 0;
 }
 
+/* Saturating: the file's numbers may be any. */
+static void add(int64_t *to, int64_t v)
+{
+	if (__builtin_add_overflow(*to, v, to))
+		*to = v < 0 ? INT64_MIN : INT64_MAX;
+}
+
 static void add_phase(struct nx_phase_use *to, const struct nx_phase_use *p)
 {
-	to->n_preempted += p->n_preempted;
-	to->n_steps += p->n_steps;
-	to->rows += p->rows;
-	to->rows_pad += p->rows_pad;
-	to->n_seqs += p->n_seqs;
-	to->n_waiting += p->n_waiting;
-	to->n_emit += p->n_emit;
+	int64_t preempted = (int64_t)to->n_preempted + p->n_preempted;
+	to->n_preempted = preempted > INT32_MAX   ? INT32_MAX
+	                  : preempted < INT32_MIN ? INT32_MIN
+	                                          : (int32_t)preempted;
+	add(&to->n_steps, p->n_steps);
+	add(&to->rows, p->rows);
+	add(&to->rows_pad, p->rows_pad);
+	add(&to->n_seqs, p->n_seqs);
+	add(&to->n_waiting, p->n_waiting);
+	add(&to->n_emit, p->n_emit);
 	to->kv_held = p->kv_held > to->kv_held ? p->kv_held : to->kv_held;
 	to->kv_total = p->kv_total > to->kv_total ? p->kv_total : to->kv_total;
 	to->time_ns += p->time_ns;

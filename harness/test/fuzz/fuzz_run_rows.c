@@ -59,7 +59,7 @@ static void put_text(char *to, size_t bytes, const char *column, struct fuzz_byt
 {
 	uint8_t which = fuzz_u8(b);
 	size_t row = 0, n = 0;
-	if (which >= 250) {
+	if (which >= 253) {
 		char *own = fuzz_text(b);
 		nx_copy_text(to, bytes, own);
 		free(own);

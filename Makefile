@@ -9,6 +9,7 @@
 #   WERROR=1, DEVELOPER=1        warnings are errors, as `make test` has it
 #   PREFIX= DESTDIR=             for `make install`
 #   PART=                        some parts of `make truth`
+#   TARGET= SECONDS= JOBS=       for `make fuzz`
 #   EXTRA_CFLAGS= EXTRA_LDFLAGS= your own flags, added last
 
 .SUFFIXES:
@@ -41,7 +42,7 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2);)
 
 # --- What was found: config.mk is rewritten only when it changes, and make then starts over.
-NO_CONFIG := help clean format check-format check-deps cuda models
+NO_CONFIG := help clean format check-format check-deps cuda models fuzz fuzz-bundle
 NEED := $(if $(filter test test-long demo setup,$(MAKECMDGOALS)),test,build)
 ifneq ($(filter-out $(NO_CONFIG),$(or $(MAKECMDGOALS),all)),)
 include $(BUILD)/config.mk
@@ -59,6 +60,12 @@ SANITIZERS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all 
 BASE_CFLAGS = -std=gnu11 -g $(OPTIMISE) $(WARNINGS) $(SANITIZERS) -DNX_VERSION='"$(VERSION)"'
 BASE_LDFLAGS = $(SANITIZERS)
 LDLIBS = $(LIB_LIBS) -lpthread -lm
+# For what is carried to another machine: HDF5's shared library wants curl, Kerberos and LDAP beside it, for
+# storage in clouds that nobody asks for; its archive, where there is one, does not. DT_RPATH, not
+# DT_RUNPATH, so that the libraries' own libraries are found there, too.
+HDF5_ARCHIVE = $(firstword $(wildcard $(patsubst -L%,%/libhdf5.a,$(filter -L%,$(LIB_LIBS)))))
+CARRIED_LDLIBS = -Wl,--as-needed $(if $(HDF5_ARCHIVE),$(patsubst -lhdf5%,$(HDF5_ARCHIVE),$(LIB_LIBS)) \
+	-lsz -lz -ldl,$(LIB_LIBS)) -lpthread -lm -Wl,--disable-new-dtags
 
 # Floors hold because a folder's include path shows it nothing else.
 PUBLIC := -Iharness/include -Ikernels/include
@@ -92,11 +99,13 @@ TEST_SRC := $(wildcard harness/test/test_*.c techniques/*/test_*.c) $(KERNEL_TES
 TEST_HELP_SRC := $(filter-out harness/test/test_%,$(wildcard harness/test/*.c))
 TEST_PLUGIN_SRC := $(wildcard harness/test/plugins/*.c)
 LATE_SRC := $(wildcard harness/test/backends/late*.c)
+FUZZ_SRC := $(wildcard harness/test/fuzz/*.c)
+FUZZ_HELP_SRC := $(filter-out harness/test/fuzz/fuzz_%,$(FUZZ_SRC))
 TECHNIQUES := $(sort $(foreach c,$(wildcard techniques/*/*.c),$(word 2,$(subst /, ,$(c)))))
 HEADERS := $(wildcard harness/*/*.h harness/include/nexus/*.h kernels/*/*.h kernels/include/*/*.h)
 FORMATTED := $(HEADERS) $(HARNESS_SRC) $(CPU_SRC) $(TEST_SRC) $(TEST_HELP_SRC) $(TEST_PLUGIN_SRC) \
-	$(LATE_SRC) $(KERNEL_TEST_HELP_SRC) $(wildcard harness/test/backends/*.h kernels/bench/*.c \
-	techniques/*/*.c techniques/*/*.h)
+	$(LATE_SRC) $(FUZZ_SRC) $(KERNEL_TEST_HELP_SRC) $(wildcard harness/test/backends/*.h \
+	harness/test/fuzz/*.h kernels/bench/*.c techniques/*/*.c techniques/*/*.h)
 
 OBJ := $(BUILD)/obj
 LIBRARY := $(BUILD)/libnexus.a
@@ -109,14 +118,15 @@ TEST_BACKENDS := $(if $(LATE_SRC),$(BUILD)/test-backends/late.so)
 BENCHES := $(BENCH_SRC:kernels/bench/%.c=$(BUILD)/bench/%)
 tests_of = $(patsubst %.c,$(BUILD)/tests/%,$(notdir $(1)))
 TESTS := $(call tests_of,$(TEST_SRC))
+FUZZERS := $(patsubst harness/test/fuzz/%.c,$(BUILD)/%,$(filter harness/test/fuzz/fuzz_%,$(FUZZ_SRC)))
 PROGRAM := $(if $(wildcard harness/cli/main.c),$(BUILD)/nexus)
 ifneq ($(words $(TESTS)),$(words $(sort $(TESTS))))
 $(error two test files have one name: $(sort $(TEST_SRC)))
 endif
 
 # --- Rules
-.PHONY: all setup test test-long bench bench-peer demo truth cuda models install format check-format check-deps \
-	check-headers clean help tests features FORCE
+.PHONY: all setup test test-long bench bench-peer demo truth cuda models install bundle fuzz fuzz-bundle format \
+	check-format check-deps check-headers clean help tests features FORCE
 
 all: features $(LIBRARY) $(PROGRAM) $(BACKENDS) $(PLUGINS) ## Build the program, the CPU backend and the techniques (default)
 tests: all $(TEST_PLUGINS) $(TEST_BACKENDS) $(TESTS)
@@ -180,13 +190,23 @@ $(call tests_of,$(1)): $(call objects,$(1)) $(2) $(LIBRARY)
 	$$(link) $$(CHECK_LIBS) $$(LDLIBS)
 endef
 $(foreach t,$(TEST_SRC),$(eval $(call test,$(t),$(if \
-	$(filter kernels/%,$(t)),$(KERNEL_TEST_LIBRARY),$(TEST_LIBRARY)))))
+	$(filter kernels/%,$(t)),$(KERNEL_TEST_LIBRARY),$(if \
+	$(filter %/test_fuzz_corpus.c,$(t)),$(call objects,$(FUZZ_SRC))) $(TEST_LIBRARY)))))
+
+$(BUILD)/carried/nexus: $(OBJ)/harness/cli/main.o $(LIBRARY)
+	$(link) $(CARRIED_LDLIBS) -Wl,-rpath,'$$ORIGIN/../lib'
+# As `make fuzz` asks for them, with clang: see harness/test/fuzz/fuzz.sh.
+$(FUZZERS): $(BUILD)/fuzz_%: $(OBJ)/harness/test/fuzz/fuzz_%.o $(call objects,$(FUZZ_HELP_SRC)) \
+	$(TEST_LIBRARY) $(LIBRARY)
+	$(link) -fsanitize=fuzzer -rdynamic $(CARRIED_LDLIBS) -Wl,-rpath,'$$ORIGIN/lib'
+.PHONY: fuzzers
+fuzzers: $(FUZZERS) $(PLUGINS)
 
 $(BENCHES): $(BUILD)/bench/%: $(OBJ)/kernels/bench/%.o $(LIBRARY)
 	$(link) $(LDLIBS)
 
 -include $(patsubst %.c,$(OBJ)/%.d,$(HARNESS_SRC) $(CPU_SRC) $(TEST_SRC) $(TEST_HELP_SRC) \
-	$(TEST_PLUGIN_SRC) $(LATE_SRC) $(KERNEL_TEST_HELP_SRC) $(BENCH_SRC) $(wildcard techniques/*/*.c))
+	$(TEST_PLUGIN_SRC) $(LATE_SRC) $(FUZZ_SRC) $(KERNEL_TEST_HELP_SRC) $(BENCH_SRC) $(wildcard techniques/*/*.c))
 
 # --- What people call
 setup: $(BUILD)/config.mk ## Find the libraries; as root, install what is missing
@@ -208,7 +228,9 @@ ifeq ($(SANITIZE),)
 endif
 
 test-long: export NEXUS_TEST_LONG := 1
-test-long: test ## The same with the slow cases (NEXUS_TEST_LONG=1)
+test-long: test ## The same with the slow cases (NEXUS_TEST_LONG=1), and the bundle in an empty chroot
+	@$(MAKE) bundle
+	@harness/test/bundle_chroot.sh $(BUILD)/nexus-$(VERSION)-$$(uname -m)
 
 demo: all ## Run experiments/quick.yaml, then write its report and plots
 	@harness/build/demo.sh $(BUILD)/nexus experiments/quick.yaml
@@ -237,6 +259,17 @@ models: ## Download SmolLM2-135M-Instruct (98 MB) into experiments/models
 install: all ## Install under $(DESTDIR)$(PREFIX): program, techniques, headers, a model, templates
 	@BUILD=$(BUILD) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) VERSION=$(VERSION) harness/build/install.sh
 
+bundle: all $(BUILD)/carried/nexus ## A folder and a tar.gz that run on a machine without packages
+	@BUILD=$(BUILD) VERSION=$(VERSION) harness/build/bundle.sh
+
+# bash counts a SECONDS of its own, so one from the environment does not count.
+SECONDS := 60
+JOBS ?= 1
+fuzz: ## Fuzz a reader with libFuzzer: TARGET=gguf SECONDS=60 JOBS=1; without TARGET, list them
+	@BUILD=$(BUILD) MAKE='$(MAKE)' harness/test/fuzz/fuzz.sh run "$(TARGET)" "$(SECONDS)" "$(JOBS)"
+fuzz-bundle: ## All fuzz targets in a folder that runs on a machine without packages
+	@BUILD=$(BUILD) MAKE='$(MAKE)' harness/test/fuzz/fuzz.sh bundle
+
 check-deps: ## Check that no file includes a floor above its own
 	@harness/build/check-deps.sh
 
@@ -251,7 +284,7 @@ check-format: ## Check their format, changing nothing
 	@harness/build/check-format.sh "" $(FORMATTED)
 
 clean: ## Remove the build folders
-	rm -rf $(BUILD) $(if $(SANITIZE),,$(BUILD)-asan)
+	rm -rf $(BUILD) $(if $(SANITIZE),,$(BUILD)-asan $(BUILD)-fuzz)
 
 help: ## This list
 	@echo "make [target] [BUILD=dir] [SANITIZE=address,undefined] [V=1] [WERROR=1]"

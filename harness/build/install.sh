@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# install.sh: what `make install` calls, with BUILD, PREFIX, DESTDIR and VERSION set.
+# install.sh: what `make install` and bundle.sh call, with BUILD, PREFIX, DESTDIR and VERSION set, and with PROGRAM
+# where another build of it is wanted than $BUILD/nexus.
 #
 #   bin/nexus                     finds all the rest from where it lies: the tree may be moved as a whole
 #   lib/nexus/techniques/*.so     plugins; yours may lie there, too
@@ -27,7 +28,7 @@ copy_tree() {
 	done
 }
 
-install -D -m 755 "$BUILD/nexus" "$root/bin/nexus"
+install -D -m 755 "${PROGRAM:-$BUILD/nexus}" "$root/bin/nexus"
 copy_tree "$BUILD/techniques" "$root/lib/nexus/techniques" '*.so'
 copy_tree "$BUILD/backends" "$root/lib/nexus/backends" '*.so'
 copy_tree harness/include "$root/include" '*.h'

@@ -46,6 +46,10 @@ static int check_params(const char *path, const struct nx_technique *t, int32_t 
 			if (strcmp(t->params[i].key, p->key) == 0)
 				return nx_fail(err, NX_EABI, "%s: parameter \"%s\" is listed twice",
 				               path, p->key);
+		if (p->type <= NX_PARAM_FLOAT && !(p->min <= p->max)) /* NaN, too */
+			return nx_fail(err, NX_EABI,
+			               "%s: parameter \"%s\" has no value from %g to %g", path,
+			               p->key, p->min, p->max);
 		if (p->def && nx_param_parse(p, p->def, &v, &why))
 			return nx_fail(err, NX_EABI, "%s: default of %.400s", path, why.msg);
 	}
@@ -142,16 +146,46 @@ static int read_slots(const char *path, const struct nx_technique *t, uint32_t *
 	return 0;
 }
 
-/* A copy as large as our table: what the plugin's table does not reach is zero. */
-static const struct nx_technique *widen(const struct nx_technique *t)
+int nx_plugin_check(const char *path, const struct nx_technique *t, struct nx_technique *wide,
+                    struct nx_plugin *out, struct nx_err *err)
 {
-	if (t->size >= sizeof(*t))
-		return t;
-	struct nx_technique *copy =
-		calloc(1, sizeof(*copy)); /* lives as long as the process, like the plugin */
-	if (copy)
-		memcpy(copy, t, t->size);
-	return copy;
+	struct nx_plugin p = {.path = path};
+	int rc;
+	if (t->magic != NX_TECHNIQUE_MAGIC)
+		return nx_fail(err, NX_EABI,
+		               "%s: its table does not begin with the magic number of technique.h",
+		               path);
+	if (t->abi != NX_TECHNIQUE_ABI)
+		return nx_fail(
+			err, NX_EABI,
+			"%s: built for plugin ABI %u, this program has %u; rebuild it against its headers",
+			path, t->abi, NX_TECHNIQUE_ABI);
+	/* Half a hook would be copied as half an address. */
+	if (t->size < NX_TECHNIQUE_SIZE_MIN || t->size > 65536 || t->size % sizeof(void *))
+		return nx_fail(
+			err, NX_EABI,
+			"%s: its table has %u bytes, at least %zu and whole hooks are needed; rebuild it",
+			path, t->size, (size_t)NX_TECHNIQUE_SIZE_MIN);
+	if (t->size < sizeof(*t)) { /* what the plugin's table does not reach is zero */
+		memset(wide, 0, sizeof(*wide));
+		memcpy(wide, t, t->size);
+		t = wide;
+	}
+	if (!good_name(t->name) || !t->version || !t->summary || !t->source || !t->create ||
+	    !t->destroy)
+		return nx_fail(
+			err, NX_EABI,
+			"%s: its table lacks a name ([a-z0-9_]+), version, summary, source, create or destroy",
+			path);
+	p.technique = t;
+	rc = check_params(path, t, &p.n_params, err);
+	if (!rc)
+		rc = check_counters(path, t, &p.n_counters, err);
+	if (!rc)
+		rc = read_slots(path, t, &p.slots, err);
+	if (!rc)
+		*out = p;
+	return rc;
 }
 
 int nx_plugin_load(const char *path, struct nx_plugin *out, struct nx_err *err)
@@ -163,52 +197,22 @@ int nx_plugin_load(const char *path, struct nx_plugin *out, struct nx_err *err)
 		return nx_fail(err, NX_EABI, "plugin cannot be loaded: %s", dlerror());
 	*(void **)&entry = dlsym(so, NX_TECHNIQUE_SYMBOL);
 	int rc = 0;
+	struct nx_technique *wide = calloc(1, sizeof(*wide));
 	const struct nx_technique *t = entry ? entry() : NULL;
 	if (!entry)
 		rc = nx_fail(err, NX_EABI, "%s: no plugin: it exports no %s()", path,
 		             NX_TECHNIQUE_SYMBOL);
 	else if (!t)
 		rc = nx_fail(err, NX_EABI, "%s: %s() returned NULL", path, NX_TECHNIQUE_SYMBOL);
-	else if (t->magic != NX_TECHNIQUE_MAGIC)
-		rc = nx_fail(err, NX_EABI,
-		             "%s: its table does not begin with the magic number of technique.h",
-		             path);
-	else if (t->abi != NX_TECHNIQUE_ABI)
-		rc = nx_fail(
-			err, NX_EABI,
-			"%s: built for plugin ABI %u, this program has %u; rebuild it against its headers",
-			path, t->abi, NX_TECHNIQUE_ABI);
-	else if (t->size < NX_TECHNIQUE_SIZE_MIN || t->size > 65536)
-		rc = nx_fail(err, NX_EABI,
-		             "%s: its table has %u bytes, at least %zu are needed; rebuild it",
-		             path, t->size, (size_t)NX_TECHNIQUE_SIZE_MIN);
-	if (rc)
-		goto close;
-
-	p.technique = t = widen(t);
-	if (!t) {
+	else if (!wide)
 		rc = nx_fail(err, NX_ENOMEM, "%s: out of memory", path);
-		goto close;
-	}
-	if (!good_name(t->name) || !t->version || !t->summary || !t->source || !t->create ||
-	    !t->destroy) {
-		rc = nx_fail(
-			err, NX_EABI,
-			"%s: its table lacks a name ([a-z0-9_]+), version, summary, source, create or destroy",
-			path);
-		goto close;
-	}
-	rc = check_params(path, t, &p.n_params, err);
-	if (!rc)
-		rc = check_counters(path, t, &p.n_counters, err);
-	if (!rc)
-		rc = read_slots(path, t, &p.slots, err);
+	else
+		rc = nx_plugin_check(path, t, wide, &p, err);
+	if (rc || p.technique != wide)
+		free(wide); /* else it lives as long as the process, like the plugin */
 	if (rc)
-		goto close;
-	p.path = path;
-	*out = p;
-	return 0; /* so stays open: plugins are never unloaded */
-close:
-	dlclose(so);
+		dlclose(so);
+	else
+		*out = p; /* so stays open: plugins are never unloaded */
 	return rc;
 }

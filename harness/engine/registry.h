@@ -63,6 +63,11 @@ int nx_registry_open(struct nx_registry **out, const char *const *dirs, size_t n
 void nx_registry_close(struct nx_registry *r);
 /* Loads and checks one plugin file; used by open and by tests. On failure *out is untouched. */
 int nx_plugin_load(const char *path, struct nx_plugin *out, struct nx_err *err);
+/* The checks of load on a table that is in memory already. One that is shorter than ours, as older plugins have
+ * it, is copied to *wide, with NULL for the hooks that it lacks: out->technique is t or wide, and t's texts and
+ * tables stay borrowed, like path, which is what sentences begin with. On failure *out is untouched. */
+int nx_plugin_check(const char *path, const struct nx_technique *t, struct nx_technique *wide,
+                    struct nx_plugin *out, struct nx_err *err);
 
 size_t nx_registry_count(const struct nx_registry *r);
 const struct nx_plugin *nx_registry_at(const struct nx_registry *r, size_t i);

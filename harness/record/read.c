@@ -15,15 +15,6 @@ struct rounds {
 	size_t n;
 };
 
-/* The trials of a cell count as in summary.c: throttled ones only where there is no clean one. */
-static bool is_usable(const struct rounds *u, const char *cell, int32_t round, bool disturbed)
-{
-	for (size_t i = 0; i < u->n; i++)
-		if (u->trials[i].round == round && strcmp(u->trials[i].cell, cell) == 0)
-			return nx_trial_usable(nx_status_find(u->trials[i].status), disturbed);
-	return false;
-}
-
 static bool is_disturbed(const struct rounds *u, const char *cell)
 {
 	for (size_t i = 0; i < u->n; i++)
@@ -33,7 +24,8 @@ static bool is_disturbed(const struct rounds *u, const char *cell)
 	return true;
 }
 
-/* use[round] of one cell, so that long tables need no search a row; NULL when out of memory. */
+/* use[round] of one cell, so that long tables need no search a row; NULL when out of memory.
+ * The trials of a cell count as in summary.c: throttled ones only where there is no clean one. */
 static bool *usable_rounds(const struct rounds *u, const char *cell, int32_t *n)
 {
 	int32_t last = -1;
@@ -43,8 +35,11 @@ static bool *usable_rounds(const struct rounds *u, const char *cell, int32_t *n)
 			last = u->trials[i].round;
 	bool disturbed = is_disturbed(u, cell);
 	bool *use = calloc((size_t)last + 2, sizeof(*use));
-	for (int32_t r = 0; use && r <= last; r++)
-		use[r] = is_usable(u, cell, r, disturbed);
+	for (size_t i = u->n;
+	     use && i-- > 0;) /* backwards: of two trials of a round the first counts */
+		if (strcmp(u->trials[i].cell, cell) == 0)
+			use[u->trials[i].round] =
+				nx_trial_usable(nx_status_find(u->trials[i].status), disturbed);
 	*n = last + 1;
 	return use;
 }
@@ -138,15 +133,25 @@ static int read_counters(hid_t g, struct nx_cell_row *c, const bool *use, int32_
 	return 0;
 }
 
+/* Saturating: the file's numbers may be any. */
+static void add(int64_t *to, int64_t v)
+{
+	if (__builtin_add_overflow(*to, v, to))
+		*to = v < 0 ? INT64_MIN : INT64_MAX;
+}
+
 static void add_phase(struct nx_phase_use *to, const struct nx_phase_use *p)
 {
-	to->n_preempted += p->n_preempted;
-	to->n_steps += p->n_steps;
-	to->rows += p->rows;
-	to->rows_pad += p->rows_pad;
-	to->n_seqs += p->n_seqs;
-	to->n_waiting += p->n_waiting;
-	to->n_emit += p->n_emit;
+	int64_t preempted = (int64_t)to->n_preempted + p->n_preempted;
+	to->n_preempted = preempted > INT32_MAX   ? INT32_MAX
+	                  : preempted < INT32_MIN ? INT32_MIN
+	                                          : (int32_t)preempted;
+	add(&to->n_steps, p->n_steps);
+	add(&to->rows, p->rows);
+	add(&to->rows_pad, p->rows_pad);
+	add(&to->n_seqs, p->n_seqs);
+	add(&to->n_waiting, p->n_waiting);
+	add(&to->n_emit, p->n_emit);
 	to->kv_held = p->kv_held > to->kv_held ? p->kv_held : to->kv_held;
 	to->kv_total = p->kv_total > to->kv_total ? p->kv_total : to->kv_total;
 	to->time_ns += p->time_ns;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "record/schema.h"
@@ -153,6 +154,56 @@ START_TEST(a_file_cut_anywhere_is_refused)
 }
 END_TEST
 
+START_TEST(counts_of_any_size_are_added)
+{
+	struct nx_shards *s;
+	struct nx_trial t;
+	struct nx_run *r = NULL;
+
+	ck_assert_int_eq(nx_shards_open(&s, f.output, &f.head, true, false, &err), 0);
+	for (int round = 0; round < 2; round++) {
+		fixture_trial(&f, 0, round, &t);
+		t.phases[NX_PHASE_DECODE].n_steps = INT64_MAX;
+		t.phases[NX_PHASE_DECODE].n_preempted = INT32_MAX;
+		ck_assert_int_eq(nx_shards_write(s, &t, &err), 0);
+		nx_trial_release(&t);
+	}
+	ck_assert_int_eq(nx_run_merge(s, f.output, &f.head, f.cells, 1, &err), 0);
+	nx_shards_close(s);
+	ck_assert_msg(nx_run_read(&r, f.output, &err) == 0, "%s", err.msg);
+	ck_assert_int_eq(r->cells[0].phases[NX_PHASE_DECODE].n_steps, INT64_MAX);
+	ck_assert_int_eq(r->cells[0].phases[NX_PHASE_DECODE].n_preempted, INT32_MAX);
+	nx_run_destroy(r);
+}
+END_TEST
+
+/* Half a minute, were all trials searched for each round. */
+START_TEST(a_far_round_costs_no_time)
+{
+	enum { N = 20000 };
+	struct nx_trial_row *rows = calloc(N, sizeof(*rows));
+	struct nx_run *r = NULL;
+
+	ck_assert_ptr_nonnull(rows);
+	fixture_run(&f);
+	hid_t file = reopen();
+	for (int i = 0; i < N; i++) {
+		snprintf(rows[i].cell, sizeof(rows[i].cell), "%s", f.cells[0].id);
+		snprintf(rows[i].status, sizeof(rows[i].status), "ok");
+		rows[i].round = 1000000 - i;
+	}
+	ck_assert(H5Ldelete(file, "trials", H5P_DEFAULT) >= 0);
+	ck_assert_int_eq(
+		nx_h5_append(file, "trials", nx_schema_table(NX_TABLE_TRIAL), rows, N, &err), 0);
+	nx_h5_close(file);
+	free(rows);
+	clock_t began = clock();
+	ck_assert_msg(nx_run_read(&r, f.output, &err) == 0, "%s", err.msg);
+	ck_assert_int_lt((clock() - began) / CLOCKS_PER_SEC, 5);
+	nx_run_destroy(r);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("record_hostile");
@@ -166,6 +217,8 @@ int main(void)
 	tcase_add_test(tc, wrong_types_and_sizes_are_refused);
 	tcase_add_test(tc, links_out_of_the_file_are_not_followed);
 	tcase_add_test(tc, a_file_cut_anywhere_is_refused);
+	tcase_add_test(tc, counts_of_any_size_are_added);
+	tcase_add_test(tc, a_far_round_costs_no_time);
 	suite_add_tcase(s, tc);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

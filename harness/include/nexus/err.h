@@ -54,7 +54,8 @@ struct nx_err {
 #define NX_MUST_CHECK
 #endif
 
-/* Fills *err (when not NULL) and returns code, so that `return nx_fail(err, ...)` is one line. */
+/* Fills *err (when not NULL) and returns code, so that `return nx_fail(err, ...)` is one line. What is quoted may be
+ * anybody's: line breaks and tabs in it become blanks, other control bytes '?'. */
 NX_PRINTF(3, 4)
 static inline int nx_fail(struct nx_err *err, int code, const char *fmt, ...)
 {
@@ -63,6 +64,9 @@ static inline int nx_fail(struct nx_err *err, int code, const char *fmt, ...)
 		va_start(ap, fmt);
 		vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
 		va_end(ap);
+		for (char *p = err->msg; *p; p++)
+			if ((unsigned char)*p < 0x20 || *p == 0x7f)
+				*p = *p == '\n' || *p == '\t' ? ' ' : '?';
 		err->code = code;
 	}
 	return code;

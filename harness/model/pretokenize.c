@@ -10,15 +10,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_STAGES 2
+/* What one match may cost. A run of a million spaces takes about as many steps. */
+#define MATCH_STEPS 50000000u
+#define MATCH_HEAP_KIB (256u << 10)
+#define GROUP_DEPTH 64
 
 static const struct spec {
 	const char *name;
-	const char *patterns[MAX_STAGES];
-	bool ignore_merges, add_bos;
+	unsigned flags;
+	const char *patterns[NX_PRETOK_STAGES + 1]; /* up to the first NULL */
 } specs[] = {
-#define X(name, first, second, ignore_merges, add_bos)                                             \
-	{name, {first, second}, ignore_merges, add_bos},
+#define X(name, flags, ...) {name, flags, {__VA_ARGS__}},
 	NX_PRETOKENIZERS(X)
 #undef X
 };
@@ -26,16 +28,87 @@ static const struct spec {
 #define N_SPECS (sizeof(specs) / sizeof(specs[0]))
 
 struct nx_pretok {
-	const struct spec *spec;
+	const char *name;
+	unsigned flags;
 	int n_stages;
-	pcre2_code *codes[MAX_STAGES];
+	pcre2_code *codes[NX_PRETOK_STAGES];
+	pcre2_match_context *limits;
 };
+
+/* untrusted: the pattern is a file's. */
+static int compile(struct nx_pretok *p, const char *pattern, bool untrusted, const char *where,
+                   struct nx_err *err)
+{
+	int code;
+	PCRE2_SIZE at;
+	uint32_t empty = 0;
+	pcre2_compile_context *cc = pcre2_compile_context_create(NULL);
+	if (!cc)
+		return nx_fail(err, NX_ENOMEM, "out of memory for the pre-tokenizer");
+	pcre2_set_newline(cc, PCRE2_NEWLINE_LF);
+	pcre2_set_parens_nest_limit(cc, GROUP_DEPTH);
+	pcre2_code *re = pcre2_compile(
+		(PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
+		PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &at, cc);
+	pcre2_compile_context_free(cc);
+	if (!re) {
+		char why[128];
+		pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof(why));
+		return nx_fail(err, untrusted ? NX_EFORMAT : NX_EENV,
+		               "%s: PCRE2 refuses pattern %d at byte %zu: %s", where, p->n_stages,
+		               (size_t)at, why);
+	}
+	p->codes[p->n_stages++] = re;
+	(void)pcre2_pattern_info(re, PCRE2_INFO_MATCHEMPTY, &empty);
+	if (empty)
+		return nx_fail(err, NX_ENOTSUP, "%s: pattern %d can match an empty text", where,
+		               p->n_stages - 1);
+	/* Without the JIT, matching is slower and otherwise the same. */
+	(void)pcre2_jit_compile(re, PCRE2_JIT_COMPLETE);
+	return 0;
+}
+
+static int create(struct nx_pretok **out, const char *name, unsigned flags,
+                  const char *const *patterns, int n, bool untrusted, const char *where,
+                  struct nx_err *err)
+{
+	struct nx_pretok *p = calloc(1, sizeof(*p));
+	int rc = 0;
+	if (p)
+		p->limits = pcre2_match_context_create(NULL);
+	if (!p || !p->limits) {
+		nx_pretok_destroy(p);
+		return nx_fail(err, NX_ENOMEM, "out of memory for the pre-tokenizer");
+	}
+	pcre2_set_match_limit(p->limits, MATCH_STEPS);
+	pcre2_set_depth_limit(p->limits, MATCH_STEPS);
+	pcre2_set_heap_limit(p->limits, MATCH_HEAP_KIB);
+	p->name = name;
+	p->flags = flags;
+	for (int i = 0; i < n && !rc; i++)
+		rc = compile(p, patterns[i], untrusted, where, err);
+	if (rc) {
+		nx_pretok_destroy(p);
+		return rc;
+	}
+	*out = p;
+	return 0;
+}
+
+static int count(const struct spec *s)
+{
+	int n = 0;
+	while (s->patterns[n])
+		n++;
+	return n;
+}
 
 int nx_pretok_create(struct nx_pretok **out, const char *name, size_t len, struct nx_err *err)
 {
-#define X(n, first, second, ignore_merges, add_bos) " " n
+#define X(n, flags, ...) " " n
 	static const char legal[] = "legal:" NX_PRETOKENIZERS(X);
 #undef X
+	char where[80];
 	const struct spec *spec = NULL;
 	for (size_t i = 0; i < N_SPECS; i++)
 		if (strlen(specs[i].name) == len && memcmp(specs[i].name, name, len) == 0)
@@ -50,60 +123,50 @@ int nx_pretok_create(struct nx_pretok **out, const char *name, size_t len, struc
 		               "key tokenizer.ggml.pre: pre-tokenizer \"%s\" is not supported; %s",
 		               shown, legal);
 	}
-	struct nx_pretok *p = calloc(1, sizeof(*p));
-	if (!p)
-		return nx_fail(err, NX_ENOMEM, "out of memory for the pre-tokenizer");
-	p->spec = spec;
-	for (; p->n_stages < MAX_STAGES && spec->patterns[p->n_stages]; p->n_stages++) {
-		int code;
-		PCRE2_SIZE at;
-		pcre2_code *re = pcre2_compile((PCRE2_SPTR)spec->patterns[p->n_stages],
-		                               PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code,
-		                               &at, NULL);
-		if (!re) {
-			char why[128];
-			pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof(why));
-			int rc = nx_fail(err, NX_EENV,
-			                 "PCRE2 refuses pattern %d of pre-tokenizer %s at %zu: %s",
-			                 p->n_stages, spec->name, (size_t)at, why);
-			nx_pretok_destroy(p);
-			return rc;
-		}
-		/* Without the JIT, matching is slower and otherwise the same. */
-		(void)pcre2_jit_compile(re, PCRE2_JIT_COMPLETE);
-		p->codes[p->n_stages] = re;
+	snprintf(where, sizeof(where), "pre-tokenizer %s", spec->name);
+	return create(out, spec->name, spec->flags, spec->patterns, count(spec), false, where, err);
+}
+
+int nx_pretok_create_custom(struct nx_pretok **out, const char *const *patterns, int n,
+                            const char *where, struct nx_err *err)
+{
+	const char *name = n ? "custom" : "none";
+	if (n < 0 || n > NX_PRETOK_STAGES)
+		return nx_fail(err, NX_ENOTSUP, "%s: %d patterns are too many; legal: 0 to %d",
+		               where, n, NX_PRETOK_STAGES);
+	for (size_t i = N_SPECS; i-- > 0;) {
+		bool same = count(&specs[i]) == n;
+		for (int k = 0; k < n && same; k++)
+			same = strcmp(specs[i].patterns[k], patterns[k]) == 0;
+		if (same)
+			name = specs[i].name;
 	}
-	*out = p;
-	return 0;
+	return create(out, name, 0, patterns, n, true, where, err);
 }
 
 void nx_pretok_destroy(struct nx_pretok *p)
 {
 	if (!p)
 		return;
-	for (int i = 0; i < MAX_STAGES; i++)
+	for (int i = 0; i < NX_PRETOK_STAGES; i++)
 		pcre2_code_free(p->codes[i]);
+	pcre2_match_context_free(p->limits);
 	free(p);
 }
 
 const char *nx_pretok_name(const struct nx_pretok *p)
 {
-	return p->spec->name;
+	return p->name;
 }
 
-bool nx_pretok_ignore_merges(const struct nx_pretok *p)
+unsigned nx_pretok_flags(const struct nx_pretok *p)
 {
-	return p->spec->ignore_merges;
-}
-
-bool nx_pretok_add_bos(const struct nx_pretok *p)
-{
-	return p->spec->add_bos;
+	return p->flags;
 }
 
 struct split {
 	const struct nx_pretok *p;
-	pcre2_match_data *md[MAX_STAGES];
+	pcre2_match_data *md[NX_PRETOK_STAGES];
 	nx_pretok_emit *emit;
 	void *ud;
 	struct nx_err *err;
@@ -112,10 +175,11 @@ struct split {
 static int match(const struct split *s, int stage, const char *text, size_t len, size_t at)
 {
 	const pcre2_code *re = s->p->codes[stage];
-	int rc = pcre2_match(re, (PCRE2_SPTR)text, len, at, PCRE2_NO_UTF_CHECK, s->md[stage], NULL);
+	int rc = pcre2_match(re, (PCRE2_SPTR)text, len, at, PCRE2_NO_UTF_CHECK, s->md[stage],
+	                     s->p->limits);
 	if (rc == PCRE2_ERROR_JIT_STACKLIMIT) /* the interpreter uses the heap instead */
 		rc = pcre2_match(re, (PCRE2_SPTR)text, len, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
-		                 s->md[stage], NULL);
+		                 s->md[stage], s->p->limits);
 	return rc;
 }
 
@@ -134,12 +198,13 @@ static int split_stage(const struct split *s, int stage, const char *text, size_
 			return nx_fail(
 				s->err, NX_EINVAL,
 				"pre-tokenizer %s fails at byte %zu of the text (PCRE2 error %d)",
-				s->p->spec->name, at, rc);
+				s->p->name, at, rc);
 		const PCRE2_SIZE *ov = pcre2_get_ovector_pointer(s->md[stage]);
 		const size_t from = ov[0], to = ov[1];
-		if (to <= from) /* no pattern of ours matches nothing */
-			return nx_fail(s->err, NX_EBUG, "pre-tokenizer %s matches the empty string",
-			               s->p->spec->name);
+		if (to <= from || from < done)
+			return nx_fail(s->err, NX_EINVAL,
+			               "pre-tokenizer %s matches an empty text at byte %zu",
+			               s->p->name, at);
 		rc = split_stage(s, stage + 1, text + done, from - done);
 		if (!rc)
 			rc = split_stage(s, stage + 1, text + from, to - from);
@@ -166,37 +231,4 @@ int nx_pretok_split(const struct nx_pretok *p, const char *text, size_t len, nx_
 	for (int i = 0; i < p->n_stages; i++)
 		pcre2_match_data_free(s.md[i]);
 	return rc;
-}
-
-size_t nx_utf8_len(const char *str, size_t len)
-{
-	const unsigned char *s = (const unsigned char *)str;
-	size_t n;
-	unsigned char lo = 0x80, hi = 0xbf; /* legal second byte */
-	if (len == 0)
-		return 0;
-	if (s[0] < 0x80)
-		return 1;
-	if (s[0] >= 0xc2 && s[0] <= 0xdf)
-		n = 2;
-	else if ((s[0] & 0xf0) == 0xe0)
-		n = 3;
-	else if (s[0] >= 0xf0 && s[0] <= 0xf4)
-		n = 4;
-	else
-		return 0;
-	if (s[0] == 0xe0)
-		lo = 0xa0;
-	else if (s[0] == 0xed)
-		hi = 0x9f; /* surrogates */
-	else if (s[0] == 0xf0)
-		lo = 0x90;
-	else if (s[0] == 0xf4)
-		hi = 0x8f;
-	if (len < n || s[1] < lo || s[1] > hi)
-		return 0;
-	for (size_t i = 2; i < n; i++)
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-	return n;
 }

@@ -73,8 +73,8 @@ enum nx_pretok_flags {
 	X("tekken", NX_PRETOK_IGNORE_MERGES | NX_PRETOK_ADD_BOS, NX_SPLIT_TEKKEN)                  \
 	X("deepseek-coder", 0, "[\\r\\n]", "[" NX_WS "]?\\p{L}+", "[" NX_WS "]?\\p{P}+",           \
 	  "[\\x{4E00}-\\x{9FA5}\\x{800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+", NX_SPLIT_DIGIT)           \
-	X("deepseek-v3", 0, "\\p{N}{1,3}", "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{30FF}]+",            \
-	  NX_SPLIT_DEEPSEEK3)                                                                      \
+	X("deepseek-v3", 0, "\\p{N}{1,3}",                                                         \
+	  "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+", NX_SPLIT_DEEPSEEK3)      \
 	X("olmo", 0, NX_SPLIT_GPT2)                                                                \
 	X("starcoder", 0, NX_SPLIT_DIGIT, NX_SPLIT_GPT2)                                           \
 	X("refact", 0, NX_SPLIT_DIGIT, NX_SPLIT_GPT2)                                              \

@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "model/normalize.h"
+
 struct scan {
 	const char *s, *end, *where;
 	const char *start;
@@ -29,6 +31,26 @@ static void put(struct scan *c, const char *s, size_t n)
 static void put_str(struct scan *c, const char *s)
 {
 	put(c, s, strlen(s));
+}
+
+/* A character that stands for itself: written so that a pattern has one spelling, whatever the file's. */
+static void put_literal(struct scan *c)
+{
+	const size_t n = nx_utf8_len(c->s, (size_t)(c->end - c->s));
+	char text[16];
+	if (n == 1 && *c->s != '\r' && *c->s != '\n' && *c->s != '\t') {
+		put(c, c->s++, 1);
+		return;
+	}
+	if (n <= 1)
+		snprintf(text, sizeof(text), "%s",
+		         *c->s == '\r'   ? "\\r"
+		         : *c->s == '\n' ? "\\n"
+		                         : "\\t");
+	else
+		snprintf(text, sizeof(text), "\\x{%X}", (unsigned)nx_utf8_code(c->s, n));
+	put_str(c, text);
+	c->s += n ? n : 1;
 }
 
 static int refuse(const struct scan *c, const char *at, const char *what)
@@ -191,8 +213,7 @@ static int class(struct scan *c)
 			rc = set ? set_in_class(c, first) : escape(c, true);
 			continue;
 		}
-		put(c, c->s, 1);
-		c->s++;
+		put_literal(c);
 	}
 	if (rc)
 		return rc;
@@ -284,7 +305,7 @@ int nx_regex_translate(const char *pattern, size_t len, const char *where, char 
 		case '[': rc = class(&c); break;
 		case '(': rc = group(&c); break;
 		case '{': rc = braces(&c); break;
-		default: put(&c, c.s++, 1); break;
+		default: put_literal(&c); break;
 		}
 	}
 	if (rc)

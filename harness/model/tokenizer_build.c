@@ -90,11 +90,41 @@ int nx_tok_byte_of(struct nx_span s)
 	return v;
 }
 
+/* A special token's text as the normalizer leaves it: what is looked for in normalised text, and what it
+ * decodes to. Writes at most NORMALIZED_MAX(s.len) bytes. */
+#define NORMALIZED_MAX(len) (3 * (len) + 1) /* NFC can grow a text threefold */
+
+static int normalize_special(const struct nx_tok_desc *d, struct nx_span s, char *out, size_t *len,
+                             struct nx_err *err)
+{
+	const bool space = d->steps.prepend;
+	char *nfc = NULL;
+	size_t n = s.len;
+	if (d->steps.nfc && !nx_is_ascii(s.s, s.len)) {
+		int rc = nx_nfc(s.s, s.len, &nfc, &n, err);
+		if (rc)
+			return rc;
+	}
+	if (space)
+		out[0] = ' ';
+	if (d->steps.mark_early)
+		n = from_marks(nfc ? nfc : s.s, n, out + space);
+	else
+		memcpy(out + space, nfc ? nfc : s.s, n);
+	free(nfc);
+	*len = n + space;
+	return 0;
+}
+
 static int alloc_vocab(struct nx_tokenizer *t, const struct nx_tok_desc *d, struct nx_err *err)
 {
 	size_t total = 0;
-	for (size_t i = 0; i < d->n_tokens; i++)
-		total += d->tokens[i].text.len + 1;
+	for (size_t i = 0; i < d->n_tokens; i++) {
+		const struct nx_tok_token *k = &d->tokens[i];
+		total += (k->flags & NX_TOKEN_NORMALIZED ? NORMALIZED_MAX(k->text.len)
+		                                         : k->text.len) +
+		         1;
+	}
 	t->bytes = malloc(total);
 	t->offsets = malloc((d->n_tokens + 1) * sizeof(*t->offsets));
 	t->types = malloc(d->n_tokens);
@@ -127,15 +157,22 @@ static int add_token(struct nx_tokenizer *t, const struct nx_tok_desc *d, size_t
 			t->byte_ids[b] = (int32_t)i;
 		return 0;
 	}
-	if (special)
+	size_t skip = 0; /* a special token is found by its text without the space */
+	int rc = 0;
+	if (special && (k->flags & NX_TOKEN_NORMALIZED)) {
+		rc = normalize_special(d, k->text, out, len, err);
+		skip = d->steps.prepend;
+	} else if (special) {
 		memcpy(out, k->text.s, *len);
-	else
+	} else {
 		*len = to_bytes(d, k->text, out);
+	}
 	/* A space in the text is U+2581 by the time tokens are looked up: this one is never met. */
-	if (*len == 0 || (!special && d->steps.mark && memchr(k->text.s, ' ', k->text.len)))
-		return 0;
+	if (rc || (!special && d->steps.mark && memchr(k->text.s, ' ', k->text.len)))
+		return rc;
 	/* Of two tokens with the same bytes the lower id is the one that encoding makes. */
-	if (nx_strmap_put(special ? &t->special : &t->normal, out, *len, (uint32_t)i, NULL) < 0)
+	if (nx_strmap_put(special ? &t->special : &t->normal, out + skip, *len - skip, (uint32_t)i,
+	                  NULL) < 0)
 		return nx_fail(err, NX_EFORMAT,
 		               "%.200s: %s: token %zu has %zu bytes, which is too long", d->path,
 		               d->tokens_key, i, *len);
@@ -177,36 +214,6 @@ static int load_vocab(struct nx_tokenizer *t, const struct nx_tok_desc *d, struc
 
 /* --- Special tokens */
 
-/* A special token's text as the normalizer leaves it: what is looked for in normalised text. */
-static int normalized_text(const struct nx_tokenizer *t, const struct nx_tok_desc *d, size_t i,
-                           char **out, size_t *len, struct nx_err *err)
-{
-	const struct nx_span s = {t->bytes + t->offsets[i], t->offsets[i + 1] - t->offsets[i] - 1};
-	const bool space = d->steps.prepend;
-	char *nfc = NULL;
-	size_t n = s.len;
-	if (d->steps.nfc && !nx_is_ascii(s.s, s.len)) {
-		int rc = nx_nfc(s.s, s.len, &nfc, &n, err);
-		if (rc)
-			return rc;
-	}
-	char *text = malloc(n + 2);
-	if (!text) {
-		free(nfc);
-		return oom(d, err);
-	}
-	if (space)
-		text[0] = ' ';
-	if (d->steps.mark_early)
-		n = from_marks(nfc ? nfc : s.s, n, text + space);
-	else
-		memcpy(text + space, nfc ? nfc : s.s, n);
-	free(nfc);
-	*out = text;
-	*len = n + space;
-	return 0;
-}
-
 static int load_specials(struct nx_tokenizer *t, const struct nx_tok_desc *d, struct nx_err *err)
 {
 	size_t raw = 0, normalized = 0;
@@ -220,7 +227,7 @@ static int load_specials(struct nx_tokenizer *t, const struct nx_tok_desc *d, st
 				"%.200s: %s: special token %zu has %zu bytes; legal: at most %d",
 				d->path, d->tokens_key, i, len, NX_TOK_SPECIAL_BYTES_MAX);
 		if (t->flags[i] & NX_TOKEN_NORMALIZED)
-			normalized += 3 * len + 1; /* NFC can grow a text threefold */
+			normalized += len;
 		else
 			raw += len;
 	}
@@ -228,18 +235,10 @@ static int load_specials(struct nx_tokenizer *t, const struct nx_tok_desc *d, st
 	if (!rc)
 		rc = nx_trie_init(&t->normalized, normalized, err);
 	for (size_t i = 0; i < d->n_tokens && !rc; i++) {
-		size_t len = t->offsets[i + 1] - t->offsets[i] - 1;
-		char *text = NULL;
-		if (!nx_token_is_special(t, (int32_t)i) || !len)
-			continue;
-		if (!(t->flags[i] & NX_TOKEN_NORMALIZED)) {
-			nx_trie_add(&t->raw, t->bytes + t->offsets[i], len, (int32_t)i);
-			continue;
-		}
-		rc = normalized_text(t, d, i, &text, &len, err);
-		if (!rc && len)
-			nx_trie_add(&t->normalized, text, len, (int32_t)i);
-		free(text);
+		const size_t len = t->offsets[i + 1] - t->offsets[i] - 1;
+		if (nx_token_is_special(t, (int32_t)i) && len)
+			nx_trie_add(t->flags[i] & NX_TOKEN_NORMALIZED ? &t->normalized : &t->raw,
+			            t->bytes + t->offsets[i], len, (int32_t)i);
 	}
 	return rc;
 }

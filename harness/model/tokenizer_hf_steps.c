@@ -169,10 +169,8 @@ static int read_byte_level(struct nx_hf *h, const json_t *v, bool first, bool la
 		return unsupported(h, "pre_tokenizer.add_prefix_space", "true after others",
 		                   "false, or ByteLevel alone", err);
 	h->d.byte_level = true;
-	if (prefix) {
+	if (prefix)
 		h->d.steps.prefix = NX_PREFIX_ALL;
-		h->d.steps.strip = true;
-	}
 	return regex ? add_pattern(h, st, NX_SPLIT_GPT2, err) : 0;
 }
 
@@ -249,8 +247,9 @@ static int read_pre_tokenizer(struct nx_hf *h, struct nx_err *err)
 			err, NX_ENOTSUP,
 			"%.200s: key normalizer: spaces become U+2581 although pre_tokenizer is ByteLevel",
 			h->d.path);
-	if (h->d.steps.prepend || h->d.steps.prefix != NX_PREFIX_NONE)
-		h->d.steps.strip = true;
+	/* ByteLevel's decoder leaves the space where it is. */
+	h->d.steps.strip =
+		!h->d.byte_level && (h->d.steps.prepend || h->d.steps.prefix != NX_PREFIX_NONE);
 	return nx_pretok_create_custom(&h->d.pre, st.patterns, st.n, st.where, err);
 }
 

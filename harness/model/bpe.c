@@ -11,14 +11,14 @@
 
 #define EMPTY UINT64_MAX /* no pair: ids are below 2^31 */
 
-struct nx_bpe_sym {
-	int32_t id; /* -1: merged into its left neighbour */
-	int32_t prev, next;
-};
+#define NO_RANK UINT32_MAX
+#define KIDS 4 /* of a node of the heap: half as deep as two, and in one cache line */
 
-struct nx_bpe_cand {
-	uint64_t key;                /* rank << 32 | position of the left symbol */
-	int32_t left, right, merged; /* ids, to recognise a candidate that has gone stale */
+struct nx_bpe_sym {
+	int32_t id;
+	int32_t prev, next;
+	uint32_t rank;  /* of the merge with the next symbol; NO_RANK if there is none */
+	int32_t merged; /* what that merge makes */
 };
 
 static uint64_t pair_of(int32_t left, int32_t right)
@@ -87,33 +87,37 @@ static int reserve(struct nx_bpe_scratch *s, size_t n, struct nx_err *err)
 	return 0;
 }
 
-static void push(struct nx_bpe_scratch *s, struct nx_bpe_cand c)
+/* The heap holds rank << 32 | position of the left symbol. An entry has gone stale when the symbol there
+ * has another rank by now; the one with its present rank is then in the heap too. */
+static void push(struct nx_bpe_scratch *s, uint64_t key)
 {
 	size_t i = s->n_heap++;
 	while (i > 0) {
-		size_t up = (i - 1) / 2;
-		if (s->heap[up].key <= c.key)
+		size_t up = (i - 1) / KIDS;
+		if (s->heap[up] <= key)
 			break;
 		s->heap[i] = s->heap[up];
 		i = up;
 	}
-	s->heap[i] = c;
+	s->heap[i] = key;
 }
 
-static struct nx_bpe_cand pop(struct nx_bpe_scratch *s)
+static uint64_t pop(struct nx_bpe_scratch *s)
 {
-	const struct nx_bpe_cand top = s->heap[0], last = s->heap[--s->n_heap];
+	const uint64_t top = s->heap[0], last = s->heap[--s->n_heap];
 	size_t i = 0;
 	for (;;) {
-		size_t kid = 2 * i + 1;
-		if (kid >= s->n_heap)
+		const size_t first = KIDS * i + 1;
+		size_t least = first;
+		if (first >= s->n_heap)
 			break;
-		if (kid + 1 < s->n_heap && s->heap[kid + 1].key < s->heap[kid].key)
-			kid++;
-		if (last.key <= s->heap[kid].key)
+		for (size_t k = first + 1; k < first + KIDS && k < s->n_heap; k++)
+			if (s->heap[k] < s->heap[least])
+				least = k;
+		if (last <= s->heap[least])
 			break;
-		s->heap[i] = s->heap[kid];
-		i = kid;
+		s->heap[i] = s->heap[least];
+		i = least;
 	}
 	s->heap[i] = last;
 	return top;
@@ -121,14 +125,18 @@ static struct nx_bpe_cand pop(struct nx_bpe_scratch *s)
 
 static void consider(const struct nx_bpe *b, struct nx_bpe_scratch *s, int32_t left)
 {
-	if (left < 0 || s->syms[left].next < 0)
+	if (left < 0)
 		return;
-	const int32_t l = s->syms[left].id, r = s->syms[s->syms[left].next].id;
-	const struct nx_bpe_slot *slot = find(b, pair_of(l, r));
+	struct nx_bpe_sym *y = &s->syms[left];
+	y->rank = NO_RANK;
+	if (y->next < 0)
+		return;
+	const struct nx_bpe_slot *slot = find(b, pair_of(y->id, s->syms[y->next].id));
 	if (slot->pair == EMPTY)
 		return;
-	push(s,
-	     (struct nx_bpe_cand){(uint64_t)slot->rank << 32 | (uint32_t)left, l, r, slot->merged});
+	y->rank = slot->rank;
+	y->merged = slot->merged;
+	push(s, (uint64_t)slot->rank << 32 | (uint32_t)left);
 }
 
 int nx_bpe_merge(const struct nx_bpe *b, struct nx_bpe_scratch *s, int32_t *ids, size_t *n,
@@ -145,19 +153,21 @@ int nx_bpe_merge(const struct nx_bpe *b, struct nx_bpe_scratch *s, int32_t *ids,
 		return rc;
 	struct nx_bpe_sym *y = s->syms;
 	for (size_t i = 0; i < len; i++)
-		y[i] = (struct nx_bpe_sym){ids[i], (int32_t)i - 1,
-		                           i + 1 < len ? (int32_t)i + 1 : -1};
+		y[i] = (struct nx_bpe_sym){.id = ids[i],
+		                           .prev = (int32_t)i - 1,
+		                           .next = i + 1 < len ? (int32_t)i + 1 : -1,
+		                           .rank = NO_RANK};
 	s->n_heap = 0;
 	for (size_t i = 0; i + 1 < len; i++)
 		consider(b, s, (int32_t)i);
 	while (s->n_heap) {
-		const struct nx_bpe_cand c = pop(s);
-		const int32_t i = (int32_t)(uint32_t)c.key, j = y[i].next;
-		if (j < 0 || y[i].id != c.left || y[j].id != c.right)
-			continue; /* one of the two has been merged since */
-		y[i].id = c.merged;
+		const uint64_t c = pop(s);
+		const int32_t i = (int32_t)(uint32_t)c, j = y[i].next;
+		if (y[i].rank != (uint32_t)(c >> 32))
+			continue;
+		y[i].id = y[i].merged;
 		y[i].next = y[j].next;
-		y[j].id = -1;
+		y[j].rank = NO_RANK;
 		if (y[i].next >= 0)
 			y[y[i].next].prev = i;
 		consider(b, s, y[i].prev);

@@ -3,7 +3,7 @@
  * model/bpe.h: merge table and merging of byte-pair encoding, on token ids.
  *
  * Merging a piece of n symbols takes O(n log n): a linked list of symbols and a heap of candidate
- * pairs, lowest rank first, leftmost first among equals. The result is that of the textbook loop.
+ * pairs, lowest rank first, leftmost first among equals (SentencePiece may give pairs one rank). The result is that of the textbook loop.
  * Threads: the table is immutable once filled; scratch belongs to one call at a time.
  */
 #ifndef NEXUS_MODEL_BPE_H
@@ -33,7 +33,7 @@ void nx_bpe_add(struct nx_bpe *b, int32_t left, int32_t right, uint32_t rank, in
 
 struct nx_bpe_scratch {
 	struct nx_bpe_sym *syms;
-	struct nx_bpe_cand *heap;
+	uint64_t *heap;
 	size_t cap, n_heap;
 };
 

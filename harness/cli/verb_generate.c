@@ -91,6 +91,8 @@ static int encode(const struct gen_args *a, const struct nx_tokenizer *tok, cons
 		return nx_fail(err, NX_ENOMEM, "no memory for the prompt");
 	const struct nx_turn turn = {.role = "user", .content = copy};
 	int rc = nx_chat_render(tok, &turn, 1, true, &rendered, err);
+	if (!rc && strcmp(nx_chat_format(tok), "plain") == 0)
+		nx_say("the model has no chat template that is known: the prompt is written as plain text, \"user: ...\"");
 	if (!rc)
 		rc = nx_tokenizer_encode(tok, rendered, strlen(rendered),
 		                         NX_TOK_PARSE_SPECIAL | NX_TOK_ADD_BOS, ids, n, err);

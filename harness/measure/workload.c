@@ -39,8 +39,8 @@ int nx_workload_open(struct nx_workload **out, const struct nx_workload_spec *sp
 	w->tok = tokenizer;
 	int rc = nx_prompt_file_init(&w->file, spec->prompts, err);
 	if (rc == 0)
-		rc = nx_tokenizer_encode(tokenizer, gap, sizeof(gap) - 1, 0, &w->gap.ids, &w->gap.n,
-		                         err);
+		rc = nx_tokenizer_encode(tokenizer, gap, sizeof(gap) - 1, NX_TOK_CONTINUES,
+		                         &w->gap.ids, &w->gap.n, err);
 	if (rc == 0) {
 		w->order = calloc(w->file.n, sizeof(*w->order));
 		rc = w->order ? 0 : oom(err);

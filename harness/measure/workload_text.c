@@ -205,7 +205,7 @@ int nx_prompt_body(struct nx_prompt_text *t, const struct nx_tokenizer *tok, str
 	if (t->body.ids)
 		return 0;
 	const char *s = t->text ? t->text : t->turns[t->n_turns - 1].content;
-	return encode(tok, s, strlen(s), 0, &t->body, err);
+	return encode(tok, s, strlen(s), t->text ? 0 : NX_TOK_CONTINUES, &t->body, err);
 }
 
 /* Renders turns with a mark for the last content and encodes what is before and after it. The content
@@ -233,7 +233,7 @@ static int encode_frame(const struct nx_tokenizer *tok, const struct nx_turn *tu
 		rc = encode(tok, text, (size_t)(at - text), flags | NX_TOK_ADD_BOS, head, err);
 	if (rc == 0 && tail) {
 		const char *rest = at + sizeof(mark) - 1;
-		rc = encode(tok, rest, strlen(rest), flags, tail, err);
+		rc = encode(tok, rest, strlen(rest), flags | NX_TOK_CONTINUES, tail, err);
 	}
 	free(text);
 	free(copy);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * See tokenizer_internal.h: a tokenizer from an importer's description. GPT-2's vocabularies write each
- * byte as a printable character (space is U+0120), SentencePiece's write a space as U+2581; tokens are
- * turned back into bytes once, and everything after works on bytes and ids.
+ * See tokenizer_internal.h: a tokenizer from an importer's description. GPT-2's vocabularies write
+ * each byte as a printable character (space is U+0120), SentencePiece's write a space as U+2581;
+ * tokens are turned back into bytes once, and everything after works on bytes and ids.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * model/tokenizer_internal.h: what an importer describes (struct nx_tok_desc), the tokenizer that is built of
- * it, and what the files of the tokenizer share. Private.
+ * model/tokenizer_internal.h: what an importer describes (struct nx_tok_desc), the tokenizer that
+ * is built of it, and what the files of the tokenizer share. Private.
  *
  *   tokenizer_gguf.c   GGUF metadata          -> description
  *   tokenizer_hf*.c    Hugging Face directory -> description
  *   tokenizer_build.c, tokenizer_merges.c   description -> struct nx_tokenizer
  *   tokenizer.c getters   encode.c text <-> ids   chat.c turns -> text
  *
- * Inside, tokens are bytes: GPT-2's printable alphabet is undone, U+2581 is a space, <0xNN> is its byte.
+ * Inside, tokens are bytes: GPT-2's printable alphabet is undone, U+2581 is a space, <0xNN> is its
+ * byte.
  */
 #ifndef NEXUS_MODEL_TOKENIZER_INTERNAL_H
 #define NEXUS_MODEL_TOKENIZER_INTERNAL_H

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * See tokenizer_internal.h: the table of merges, as listed by the file or as it follows from scores.
+ * See tokenizer_internal.h: the table of merges, as listed by the file or as it follows from
+ * scores.
  */
 #include <math.h>
 #include <stdlib.h>

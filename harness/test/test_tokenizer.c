@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Tokenizer: equality with Hugging Face `tokenizers` (golden data of data/tokenizer/make_golden.py),
- * round trips, special tokens, chat. The vocabularies of real models are compared where their files
- * are in experiments/models; without them those two tests say that they are skipped.
+ * Tokenizer: equality with Hugging Face `tokenizers` (golden data of
+ * data/tokenizer/make_golden.py), round trips, special tokens, chat. The vocabularies of real
+ * models are compared where their files are in experiments/models; without them those two tests say
+ * that they are skipped.
  */
 #define _GNU_SOURCE /* memmem */
 #include <check.h>

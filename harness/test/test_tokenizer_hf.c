@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Tokenizers of Hugging Face directories: equality with `tokenizers` on 10,320 texts for ten kinds (golden
- * data of data/tokenizer/make_hf.py), GGUF twins, broken UTF-8, long texts, settings.
+ * Tokenizers of Hugging Face directories: equality with `tokenizers` on 10,320 texts for ten kinds
+ * (golden data of data/tokenizer/make_hf.py), GGUF twins, broken UTF-8, long texts, settings.
  */
 #include <check.h>
 #include <stdlib.h>

@@ -41,7 +41,7 @@
  * see regex.h. Limits: 128 MiB of JSON, nested at most 2,048 deep, 4 Mi tokens, 512 bytes a special
  * token; a token with U+0000 in its text is refused, because jansson takes no such key.
  *
- * Unicode is that of the libraries: with PCRE2 10.42 and utf8proc 2.8 every code point, in ten places
+ * Unicode is that of the libraries: with PCRE2 10.42 and utf8proc 2.8 every code point, in six places
  * of a text, gets the ids of `tokenizers` 0.23, but for the NFC of U+1DF6, U+1E4EC and U+1E4ED.
  *
  * Cost: n log n in the length of a piece; a text of one letter a million times takes tenths of a

@@ -3,8 +3,9 @@
  * model/bpe.h: merge table and merging of byte-pair encoding, on token ids.
  *
  * Merging a piece of n symbols takes O(n log n): a linked list of symbols and a heap of candidate
- * pairs, lowest rank first, leftmost first among equals (SentencePiece may give pairs one rank). The result is that of the textbook loop.
- * Threads: the table is immutable once filled; scratch belongs to one call at a time.
+ * pairs, lowest rank first, leftmost first among equals (SentencePiece may give pairs one rank).
+ * The result is that of the textbook loop. Threads: the table is immutable once filled; scratch
+ * belongs to one call at a time.
  */
 #ifndef NEXUS_MODEL_BPE_H
 #define NEXUS_MODEL_BPE_H

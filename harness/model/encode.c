@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * See tokenizer.h: encoding and decoding. In Hugging Face's order: text is cut at the special tokens that
- * are looked for in it as it is; what is left is normalised (in stretches of valid UTF-8) and cut
- * at the other special tokens; then comes the pre-tokenizer, and each piece is merged on its own.
+ * See tokenizer.h: encoding and decoding. In Hugging Face's order: text is cut at the special
+ * tokens that are looked for in it as it is; what is left is normalised (in stretches of valid
+ * UTF-8) and cut at the other special tokens; then comes the pre-tokenizer, and each piece is
+ * merged on its own.
  */
 #include <stdlib.h>
 #include <string.h>

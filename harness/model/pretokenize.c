@@ -47,9 +47,12 @@ static int compile(struct nx_pretok *p, const char *pattern, bool untrusted, con
 		return nx_fail(err, NX_ENOMEM, "out of memory for the pre-tokenizer");
 	pcre2_set_newline(cc, PCRE2_NEWLINE_LF);
 	pcre2_set_parens_nest_limit(cc, GROUP_DEPTH);
-	pcre2_code *re = pcre2_compile(
-		(PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
-		PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &at, cc);
+	uint32_t flags = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
+	/* 10.42 makes \P{N}+ possessive before \P{L}, which loses matches. */
+	if (untrusted)
+		flags |= PCRE2_NO_AUTO_POSSESS;
+	pcre2_code *re =
+		pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, flags, &code, &at, cc);
 	pcre2_compile_context_free(cc);
 	if (!re) {
 		char why[128];

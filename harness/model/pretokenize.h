@@ -3,11 +3,11 @@
  * model/pretokenize.h: splitting text into the pieces inside which BPE merges, with PCRE2.
  *
  * A pre-tokenizer is a list of patterns. The first splits the text into matches and the stretches
- * between them; each of these pieces goes to the next pattern alone, so look-ahead stops at its end.
- * This is what Hugging Face's Sequence of "isolated" splits and llama.cpp do. No patterns: one piece.
- * \s is spelt out as Unicode's White_Space, because PCRE2's own \s also holds U+180E (see regex.h).
- * Matching is bounded by PCRE2's limits (steps, heap), because patterns may come from a file.
- * Threads: const use is thread-safe (match data belongs to the call).
+ * between them; each of these pieces goes to the next pattern alone, so look-ahead stops at its
+ * end. This is what Hugging Face's Sequence of "isolated" splits and llama.cpp do. No patterns: one
+ * piece. \s is spelt out as Unicode's White_Space, because PCRE2's own \s also holds U+180E (see
+ * regex.h). Matching is bounded by PCRE2's limits (steps, heap), because patterns may come from a
+ * file. Threads: const use is thread-safe (match data belongs to the call).
  */
 #ifndef NEXUS_MODEL_PRETOKENIZE_H
 #define NEXUS_MODEL_PRETOKENIZE_H
@@ -51,8 +51,9 @@ enum nx_pretok_flags {
 };
 
 /* X(tokenizer.ggml.pre, flags, patterns...). "default" and a missing key are read as GPT-2's pattern
- * (llama.cpp splits punctuation and digits further there). qwen2 is in NFC as its tokenizer.json is (llama.cpp
- * leaves that out). The patterns are those of the tokenizer.json files that llama.cpp's names stand for. */
+ * (llama.cpp splits punctuation and digits further there). qwen2 is in NFC as its tokenizer.json is
+ * (llama.cpp leaves that out). The patterns are those of the tokenizer.json files that llama.cpp's
+ * names stand for. */
 #define NX_PRETOKENIZERS(X)                                                                        \
 	X("gpt-2", 0, NX_SPLIT_GPT2)                                                               \
 	X("default", 0, NX_SPLIT_GPT2)                                                             \
@@ -86,8 +87,9 @@ struct nx_pretok;
 int nx_pretok_create(struct nx_pretok **out, const char *name, size_t len, struct nx_err *err);
 
 /* PCRE2 patterns of a file, n of them (0 to NX_PRETOK_STAGES), as nx_regex_translate makes them. The name is that of the
- * first of NX_PRETOKENIZERS with the same patterns, else "custom"; "none" without patterns. A pattern
- * that PCRE2 refuses or that can match nothing at all is refused; where begins the sentence. */
+ * first of NX_PRETOKENIZERS with the same patterns, else "custom"; "none" without patterns. A
+ * pattern that PCRE2 refuses or that can match nothing at all is refused; where begins the
+ * sentence. */
 int nx_pretok_create_custom(struct nx_pretok **out, const char *const *patterns, int n,
                             const char *where, struct nx_err *err);
 void nx_pretok_destroy(struct nx_pretok *p); /* NULL is fine */

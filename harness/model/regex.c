@@ -226,8 +226,8 @@ static int class(struct scan *c)
 
 static int group(struct scan *c)
 {
-	static const char *const legal[] = {"(?:", "(?=",  "(?!",   "(?<=", "(?<!",
-	                                    "(?>", "(?i:", "(?-i:", "(?i)"};
+	static const char *const legal[] = {"(?:",  "(?=",  "(?!",   "(?<=", "(?<!",
+	                                    "(?<!", "(?i:", "(?-i:", "(?i)"};
 	const size_t left = (size_t)(c->end - c->s);
 	if (left > 1 && c->s[1] == '*')
 		return refuse(c, c->s, "a verb");

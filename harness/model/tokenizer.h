@@ -1,40 +1,51 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * model/tokenizer.h: BPE over bytes (GPT-2, Llama 3, Qwen, Mistral's tekken) and over characters with byte tokens
- * (SentencePiece: Llama 2, Mistral), from a GGUF file or from a Hugging Face directory; and chat formats.
+ * model/tokenizer.h: BPE over bytes (GPT-2, Llama 3, Qwen, Mistral's tekken) and over characters
+ * with byte tokens (SentencePiece: Llama 2, Mistral), from a GGUF file or from a Hugging Face
+ * directory; and chat formats.
  *
- * Both sources give the same ids as Hugging Face's `tokenizers`, text for text. What it drops without a word,
- * characters that the vocabulary lacks, is refused here: NX_EINVAL and a sentence that names the byte (SmolLM2
- * lacks 21 bytes that hardly occur). Broken UTF-8, which `tokenizers` does not take, is cut out byte by byte: each byte that
- * is part of no valid sequence becomes its own token.
+ * Both sources give the same ids as Hugging Face's `tokenizers`, text for text. What it drops
+ * without a word, characters that the vocabulary lacks, is refused here: NX_EINVAL and a sentence
+ * that names the byte (SmolLM2 lacks 21 bytes that hardly occur). Broken UTF-8, which `tokenizers`
+ * does not take, is cut out byte by byte: each byte that is part of no valid sequence becomes its
+ * own token.
  *
  * Round trip. decode(encode(x)) == x for any bytes x, with these exceptions, all Hugging Face's:
  *   - with NFC (Qwen 2, 3) it is the NFC of x;
- *   - with SentencePiece U+2581 comes back as a space; a space is put before the text, and again after every special
- *     token ("legacy"), and only the one at the very start is taken away when decoding. Where the space is put only
- *     before text without one (Metaspace), a single space at the start of the text is lost;
+ *   - with SentencePiece U+2581 comes back as a space; a space is put before the text, and again
+ *     after every special token ("legacy"), and only the one at the very start is taken away when
+ *     decoding. Where the space is put only before text without one (Metaspace), a single space at
+ *     the start of the text is lost;
  *   - special tokens that strip (lstrip, rstrip) take the white space beside them.
  *
  * Control tokens (<|im_start|>) in text are text unless NX_TOK_PARSE_SPECIAL is given; user-defined
  * tokens (added tokens that are not special) always match, as in Hugging Face and llama.cpp.
  *
- * GGUF: tokenizer.ggml.model "gpt2" (with tokenizer.ggml.pre, see NX_PRETOKENIZERS in pretokenize.h) and "llama"
- * (scores, byte tokens, add_space_prefix, add_bos_token). add_eos_token is left alone: prompts are to be continued.
+ * GGUF: tokenizer.ggml.model "gpt2" (with tokenizer.ggml.pre, see NX_PRETOKENIZERS in
+ * pretokenize.h) and "llama" (scores, byte tokens, add_space_prefix, add_bos_token). add_eos_token
+ * is left alone: prompts are to be continued.
  *
- * Hugging Face directory: tokenizer.json; and where they are there tokenizer_config.json (bos_token, eos_token,
- * add_bos_token, chat_template), special_tokens_map.json, generation_config.json or else config.json (eos_token_id), chat_template.jinja. Of
- * tokenizer.json are read:
- *   model           BPE with merges as "a b" or ["a", "b"], byte_fallback, unk_token, fuse_unk, ignore_merges
+ * Hugging Face directory: tokenizer.json; and where they are there tokenizer_config.json
+ * (bos_token, eos_token, add_bos_token, chat_template), special_tokens_map.json,
+ * generation_config.json or else config.json (eos_token_id), chat_template.jinja. Of tokenizer.json
+ * are read:
+ *   model           BPE with merges as "a b" or ["a", "b"], byte_fallback, unk_token, fuse_unk,
+ *                   ignore_merges
  *   added_tokens    with lstrip, rstrip, single_word and normalized
  *   normalizer      null, NFC, Prepend "\u2581", Replace " " by "\u2581", Sequence
  *   pre_tokenizer   null, ByteLevel, Split (behavior Isolated), Digits, Metaspace, Sequence
  *   post_processor  TemplateProcessing and ByteLevel, Sequence: whether BOS comes first
  *   decoder         not looked at: tokens are bytes, and the space in front goes where one was put
- * Anything else (Unigram, WordPiece, other normalizers, dropout) is refused by a sentence that names the
- * file and the key. Patterns of Split are translated for PCRE2 and matched under limits: see regex.h.
- * Limits: 128 MiB of JSON, nested 64 deep by us and 2,048 by jansson, 4 Mi tokens, 512 bytes a special token.
+ * Anything else (Unigram, WordPiece, other normalizers, dropout) is refused by a sentence that
+ * names the file and the key. Patterns of Split are translated for PCRE2 and matched under limits:
+ * see regex.h. Limits: 128 MiB of JSON, nested at most 2,048 deep, 4 Mi tokens, 512 bytes a special
+ * token; a token with U+0000 in its text is refused, because jansson takes no such key.
  *
- * Cost: n log n in the length of a piece; a text of one letter a million times takes tenths of a second.
+ * Unicode is that of the libraries: with PCRE2 10.42 and utf8proc 2.8 every code point, in six places
+ * of a text, gets the ids of `tokenizers` 0.23, but for the NFC of U+1DF6, U+1E4EC and U+1E4ED.
+ *
+ * Cost: n log n in the length of a piece; a text of one letter a million times takes tenths of a
+ * second.
  * Ownership: the tokenizer copies all it needs from the file. Threads: const use is thread-safe.
  */
 #ifndef NEXUS_MODEL_TOKENIZER_H
@@ -113,11 +124,12 @@ const char *nx_chat_format(const struct nx_tokenizer *t);
 
 /* Renders turns as the prompt's text, to be encoded with NX_TOK_PARSE_SPECIAL. *out is the
  * caller's, to be released with free().
- * The text is what Transformers' apply_chat_template gives without tools, character for character, but for
- * the format "chatml-like" (ChatML tokens, a template with more to it than is known here) and "plain" (any other or no
- * template: "role: content\n" a turn, then "assistant:" as the generation prompt, a fallback for base models).
- * Where the template raises an exception (Llama 2, Mistral: after an optional system turn, user and
- * assistant must take turns), NX_EINVAL. What else each format does is in chat.h. */
+ * The text is what Transformers' apply_chat_template gives without tools, character for character,
+ * but for the format "chatml-like" (ChatML tokens, a template with more to it than is known here)
+ * and "plain" (any other or no template: "role: content\n" a turn, then "assistant:" as the
+ * generation prompt, a fallback for base models). Where the template raises an exception (Llama 2,
+ * Mistral: after an optional system turn, user and assistant must take turns), NX_EINVAL. What else
+ * each format does is in chat.h. */
 int nx_chat_render(const struct nx_tokenizer *t, const struct nx_turn *turns, size_t n,
                    bool add_generation_prompt, char **out, struct nx_err *err);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * See tokenizer.h: the tokenizer of a GGUF file. tokenizer.ggml.model "gpt2" is byte-level BPE with listed
- * merges, "llama" SentencePiece's BPE with scores.
+ * See tokenizer.h: the tokenizer of a GGUF file. tokenizer.ggml.model "gpt2" is byte-level BPE with
+ * listed merges, "llama" SentencePiece's BPE with scores.
  */
 #include <string.h>
 

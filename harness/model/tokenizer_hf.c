@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * See tokenizer.h: the tokenizer of a Hugging Face directory. This file reads the model and the added tokens of
- * tokenizer.json.
+ * See tokenizer.h: the tokenizer of a Hugging Face directory. This file reads the model and the
+ * added tokens of tokenizer.json.
  */
 #include "model/tokenizer_hf.h"
 

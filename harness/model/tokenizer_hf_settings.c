@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * See tokenizer.h: the files beside tokenizer.json, all of which may be absent. Of two that name the same
- * thing the one that Transformers asks first wins: tokenizer_config.json before special_tokens_map.json,
- * generation_config.json before config.json, add_bos_token before the post-processor.
+ * See tokenizer.h: the files beside tokenizer.json, all of which may be absent. Of two that name
+ * the same thing the one that Transformers asks first wins: tokenizer_config.json before
+ * special_tokens_map.json, generation_config.json before config.json, add_bos_token before the
+ * post-processor.
  */
 #include <string.h>
 

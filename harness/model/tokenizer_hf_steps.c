@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * See tokenizer.h: normalizer, pre_tokenizer and post_processor of tokenizer.json. Components are read as flat
- * lists; a Sequence in a Sequence is refused, so nothing here recurses.
+ * See tokenizer.h: normalizer, pre_tokenizer and post_processor of tokenizer.json. Components are
+ * read as flat lists; a Sequence in a Sequence is refused, so nothing here recurses.
  */
 #include <string.h>
 

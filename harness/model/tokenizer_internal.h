@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * model/tokenizer_internal.h: what an importer describes (struct nx_tok_desc), the tokenizer that is built of
- * it, and what the files of the tokenizer share. Private.
+ * model/tokenizer_internal.h: what an importer describes (struct nx_tok_desc), the tokenizer that
+ * is built of it, and what the files of the tokenizer share. Private.
  *
  *   tokenizer_gguf.c   GGUF metadata          -> description
  *   tokenizer_hf*.c    Hugging Face directory -> description
- *   tokenizer_build.c  description            -> struct nx_tokenizer
+ *   tokenizer_build.c, tokenizer_merges.c   description -> struct nx_tokenizer
  *   tokenizer.c getters   encode.c text <-> ids   chat.c turns -> text
  *
- * Inside, tokens are bytes: GPT-2's printable alphabet is undone, U+2581 is a space, <0xNN> is its byte.
+ * Inside, tokens are bytes: GPT-2's printable alphabet is undone, U+2581 is a space, <0xNN> is its
+ * byte.
  */
 #ifndef NEXUS_MODEL_TOKENIZER_INTERNAL_H
 #define NEXUS_MODEL_TOKENIZER_INTERNAL_H
@@ -103,6 +104,12 @@ struct nx_tok_desc {
 /* Builds the tokenizer; the description's pre is taken also on failure. */
 int nx_tok_build(struct nx_tokenizer **out, struct nx_tok_desc *d, struct nx_err *err);
 void nx_tok_desc_release(struct nx_tok_desc *d);
+
+/* Writes the bytes that a token's text stands for to out, at most s.len, and returns how many. */
+size_t nx_tok_to_bytes(const struct nx_tok_desc *d, struct nx_span s, char *out);
+
+/* Fills t->bpe; t's vocabulary is complete. */
+int nx_tok_load_merges(struct nx_tokenizer *t, const struct nx_tok_desc *d, struct nx_err *err);
 
 /* The byte of "<0xNN>", or -1. */
 int nx_tok_byte_of(struct nx_span s);

@@ -2,8 +2,8 @@
  *
  * model/trie.h: texts of special tokens, found by walking the text from a position.
  *
- * Nodes are numbered from 0, the root; a walk costs one hash lookup a byte, however many texts there
- * are. Sized by init: at most max_bytes bytes in all texts. Lookups are thread-safe.
+ * Nodes are numbered from 0, the root; a walk costs one hash lookup a byte, however many texts
+ * there are. Sized by init: at most max_bytes bytes in all texts. Lookups are thread-safe.
  */
 #ifndef NEXUS_MODEL_TRIE_H
 #define NEXUS_MODEL_TRIE_H

@@ -11,8 +11,9 @@
 
 struct nx_tokenizer;
 
-/* JSON texts; NULL stands for what makes a small byte-level tokenizer: 256 byte tokens (id = place in GPT-2's
- * alphabet), "he" 256, "hel" 257, and the added tokens "<s>" 258 and "</s>" 259 (special) and "<t>" 260 (not). */
+/* JSON texts; NULL stands for what makes a small byte-level tokenizer: 256 byte tokens (the id is the
+ * byte), "he" 256, "hel" 257, and the added tokens "<s>" 258 and "</s>" 259 (special) and "<t>" 260
+ * (not). */
 struct nx_hf_parts {
 	const char *added_tokens, *normalizer, *pre_tokenizer, *post_processor, *model;
 	const char *tokenizer_config, *generation_config, *special_tokens_map, *config;

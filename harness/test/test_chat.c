@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Chat formats: equality with Transformers' apply_chat_template (golden data of data/tokenizer/make_chat.py). With
- * NEXUS_CHAT_CASES another file of the same kind is read, such as one made from the templates of real models.
+ * Chat formats: equality with Transformers' apply_chat_template (golden data of
+ * data/tokenizer/make_chat.py). With NEXUS_CHAT_CASES another file of the same kind is read, such
+ * as one made from the templates of real models.
  */
 #include <check.h>
 #include <stdlib.h>

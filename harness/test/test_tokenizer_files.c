@@ -421,6 +421,7 @@ static const struct {
 	{"a\\b", "!\\b at byte 1"},
 	{"(a)\\1", "!\\1"},
 	{"(?<n>a)", "!a kind of group"},
+	{"(?>a)", "!a kind of group"},
 	{"(?R)", "!a kind of group"},
 	{"(*COMMIT)a", "!a verb"},
 	{"a(?i)b", "!a kind of group"},
@@ -457,6 +458,30 @@ START_TEST(patterns_mean_the_same_or_are_refused)
 	ck_assert_msg(strncmp(err.msg, "f: key k: the pattern has ", 26) == 0, "%s", err.msg);
 	ck_assert_msg(strstr(err.msg, want + 1) != NULL, "\"%s\" does not say \"%s\"", err.msg,
 	              want + 1);
+}
+END_TEST
+
+static int put_len(void *ud, const char *piece, size_t len, struct nx_err *err)
+{
+	char *out = ud;
+	(void)piece;
+	(void)err;
+	snprintf(out + strlen(out), 64 - strlen(out), "%zu ", len);
+	return 0;
+}
+
+START_TEST(negated_properties_give_back)
+{
+	/* PCRE2 10.42 would keep what the first took, and match nothing; Oniguruma's answer. */
+	static const char text[] = "x1,000 ab\n";
+	const char *pattern = "\\P{N}{2,}\\P{L}";
+	char got[64] = "";
+	struct nx_pretok *p;
+	struct nx_err err;
+	ck_assert_int_eq(nx_pretok_create_custom(&p, &pattern, 1, "f", &err), 0);
+	ck_assert_int_eq(nx_pretok_split(p, text, sizeof(text) - 1, put_len, got, &err), 0);
+	ck_assert_str_eq(got, "6 4 ");
+	nx_pretok_destroy(p);
 }
 END_TEST
 
@@ -537,6 +562,7 @@ static Suite *suite_tokenizer_files(void)
 	tcase_add_loop_test(tc, what_is_not_known_is_refused, 0, N(refusals));
 	tcase_add_test(tc, broken_and_missing_files_are_refused);
 	tcase_add_loop_test(tc, patterns_mean_the_same_or_are_refused, 0, N(patterns));
+	tcase_add_test(tc, negated_properties_give_back);
 	suite_add_tcase(s, tc);
 	tcase_set_timeout(slow, 120); /* sanitized, on busy cores; quadratic time would be hours */
 	tcase_add_test(slow, patterns_of_a_file_run_under_limits);

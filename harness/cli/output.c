@@ -172,7 +172,9 @@ int nx_output_forecast(struct nx_crew *crew, const struct nx_shape *shape, struc
 		                      : "");
 		nx_table_cell(&t, "%s", f.code ? "no" : "yes");
 		nx_table_cell(&t, "%s", s > 0 ? nx_seconds_text(s, secs, sizeof(secs)) : "");
-		nx_table_cell(&t, "%s", f.code ? f.reason : by);
+		/* What does not fit is shown by owner all the same: that says what to make smaller. */
+		nx_table_cell(&t, "%s%s%s", f.code ? f.reason : "", f.code && by[0] ? ": " : "",
+		              by);
 	}
 	if (!rc) {
 		char secs[32], mem[32];

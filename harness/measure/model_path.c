@@ -87,7 +87,16 @@ static bool find_unlisted(const char *name, const char *dir, const char *exe_dir
 		if (find(file, nx_file_is_regular, dir, exe_dir, path, size))
 			return true;
 	}
-	return find(name, nx_hf_is_dir, dir, exe_dir, path, size);
+	if (find(name, nx_hf_is_dir, dir, exe_dir, path, size))
+		return true;
+	/* A directory's path may look like a name, too. */
+	const char *bases[] = {dir, "."};
+	for (size_t i = 0; i < 2; i++) {
+		int n = bases[i] ? snprintf(path, size, "%s/%s", bases[i], name) : -1;
+		if (n > 0 && (size_t)n < size && nx_hf_is_dir(path))
+			return true;
+	}
+	return false;
 }
 
 int nx_model_find(const char *name, const char *dir, const char *exe_dir, char *path, size_t size,

@@ -22,7 +22,7 @@ bool nx_model_is_name(const char *text);
 
 /* A name without slash and ending: that of a shape preset (path is then the name itself, which nx_model_open
  * takes); `nano`, `smollm2`; or NAME/NAME.gguf, nano/NAME.gguf (the rest of the nano
- * family) NAME.gguf or a Hugging Face directory NAME of a models/ folder, so that a model put there needs no entry. Folders: dir/models (dir
+ * family) NAME.gguf or a Hugging Face directory NAME of a models/ folder, so that a model put there needs no entry; or a directory NAME of dir or of the working directory. Folders: dir/models (dir
  * may be NULL), experiments/models of the working directory, and that of the checkout or installation that the
  * program was started from (exe_dir may be NULL). The sentence does not say where the name stood. */
 int nx_model_find(const char *name, const char *dir, const char *exe_dir, char *path, size_t size,

@@ -56,14 +56,12 @@ bool nx_hf_is_dir(const char *path)
 }
 
 /* Reads a JSON file that holds one object. */
-static int read_json(struct nx_hf *h, const char *path, size_t max, json_t **out,
-                     struct nx_err *err)
+static int read_json(const char *path, size_t max, json_t **out, struct nx_err *err)
 {
 	struct nx_arena scratch = {0};
 	char *text = NULL, quoted[96];
 	size_t len = 0;
 	json_error_t why;
-	(void)h;
 	int rc = nx_file_read(&scratch, path, max, &text, &len, err);
 	if (rc)
 		goto release;
@@ -209,7 +207,7 @@ static int open_weights(struct nx_hf *h, struct nx_err *err)
 	if (sharded && !nx_file_is_regular(index))
 		return nx_fail(err, NX_EENV, "%.200s: found neither " SINGLE " nor " INDEX, h->dir);
 	if (sharded) {
-		rc = read_json(h, index, INDEX_MAX, &json, err);
+		rc = read_json(index, INDEX_MAX, &json, err);
 		map = json_object_get(json, "weight_map");
 		if (!rc && (!json_is_object(map) || !json_object_size(map)))
 			rc = nx_fail(err, NX_EFORMAT,
@@ -265,7 +263,7 @@ int nx_hf_open(struct nx_hf **out, const char *dir, struct nx_err *err)
 		n--;
 	h->dir = nx_arena_strndup(&h->arena, dir, n);
 	h->config_path = h->dir ? join(h, CONFIG) : NULL;
-	int rc = h->config_path ? read_json(h, h->config_path, CONFIG_MAX, &h->config, err)
+	int rc = h->config_path ? read_json(h->config_path, CONFIG_MAX, &h->config, err)
 	                        : oom(h, err);
 	if (!rc)
 		rc = note_files(h, err);

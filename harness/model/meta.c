@@ -127,7 +127,7 @@ static int read_heads(const struct nx_meta *m, struct nx_shape *s, struct nx_err
 	return 0;
 }
 
-/* A real number above lo, and at least as large where inclusive says so. */
+/* The key is there, and its value was found legal; what says which are. */
 static int real(const struct nx_meta *m, enum nx_meta_id id, bool legal, const char *what,
                 struct nx_err *err)
 {

@@ -35,8 +35,7 @@ static const struct {
 	enum nx_gguf_type type;
 } dtypes[] = {{"F32", NX_GGUF_F32}, {"F16", NX_GGUF_F16}, {"BF16", NX_GGUF_BF16}};
 
-static int bad(const struct nx_safetensors *s, const char *tensor, struct nx_err *err,
-               const char *fmt, ...) NX_PRINTF(4, 5);
+NX_PRINTF(4, 5)
 static int bad(const struct nx_safetensors *s, const char *tensor, struct nx_err *err,
                const char *fmt, ...)
 {

@@ -457,6 +457,29 @@ START_TEST(random_damage_is_survived)
 }
 END_TEST
 
+/* The same for the texts: a model, or a sentence that names the folder. _i: which. */
+START_TEST(damaged_texts_are_survived)
+{
+	static const char *const files[] = {"config.json", INDEX};
+	char path[PATH_MAX + 300], here[PATH_MAX];
+	struct nx_err err = {0};
+	uint8_t *data;
+	size_t len;
+	link_family("llama31");
+	snprintf(path, sizeof(path), "%s/llama31/%s", source, files[_i]);
+	ck_assert_msg(nx_test_read_file(path, &data, &len, &err) == 0, "%s", err.msg);
+	in_dir(here, files[_i]);
+	for (uint64_t i = 0; i < 300; i++) {
+		size_t keep = i % 5 == 4 ? (size_t)(i * 7919 % len) : len;
+		ck_assert_int_eq(
+			nx_test_write_hostile(here, data, keep, (int)(i % 3) + 1, len, i, &err), 0);
+		err.msg[0] = '\0';
+		ck_assert(!open_dir(&err) || strstr(err.msg, dir));
+	}
+	free(data);
+}
+END_TEST
+
 #define LOOP(test, cases) tcase_add_loop_test(tc, test, 0, (int)(sizeof(cases) / sizeof(cases[0])))
 
 int main(void)
@@ -474,6 +497,7 @@ int main(void)
 	LOOP(a_header_is_believed_when_it_has_been_checked, headers);
 	tcase_add_test(tc, the_length_of_the_header_is_within_the_file);
 	tcase_add_test(tc, random_damage_is_survived);
+	tcase_add_loop_test(tc, damaged_texts_are_survived, 0, 2);
 	suite_add_tcase(s, tc);
 	SRunner *sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);

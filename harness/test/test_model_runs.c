@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli_fixture.h"
 #include "measure/gate.h"
@@ -38,6 +39,27 @@ static void run(const char *family, const char *verb)
 	snprintf(args, sizeof(args), "%s --set model=%s", verb, rel);
 	cli_run(&c, "", args);
 }
+
+/* A Hugging Face directory is found by its name alone, where it lies. */
+START_TEST(a_directory_is_a_model)
+{
+	char rel[PATH_MAX], path[PATH_MAX];
+	nx_test_source_path(rel, sizeof(rel), "harness/test/data/families/qwen3");
+	ck_assert_ptr_nonnull(realpath(rel, path));
+	ck_assert_int_eq(symlink(path, cli_path(&c, "shaped")), 0);
+	static const char *const names[] = {"shaped", "./shaped/"};
+	char args[256];
+	for (int i = 0; i < 2; i++) {
+		snprintf(args, sizeof(args),
+		         "bench --model %s --batch-size 1 --prompt-len 8 --gen 4 --repeat 1",
+		         names[i]);
+		ck_assert_msg(cli_run(&c, "", args) == 0, "%s", c.err);
+		ck_assert_ptr_nonnull(strstr(c.err, "shaped, bf16, 0.1 MB of weights"));
+	}
+	ck_assert_int_eq(cli_run(&c, "", "generate --model shaped --prompt hello"), 2);
+	ck_assert_msg(strstr(c.err, "the model shaped has no tokenizer"), "%s", c.err);
+}
+END_TEST
 
 static const struct {
 	const char *family, *architecture, *window;
@@ -131,6 +153,7 @@ int main(void)
 	tcase_add_loop_test(tc, a_family_goes_through_a_sweep_to_its_report, 0,
 	                    (int)(sizeof(families) / sizeof(families[0])));
 	tcase_add_test(tc, a_request_beyond_the_window_is_skipped_by_that_name);
+	tcase_add_test(tc, a_directory_is_a_model);
 	tcase_add_test(tc, text_needs_a_tokenizer);
 	tcase_add_test(tc, models_with_a_name_are_listed);
 	suite_add_tcase(s, tc);

@@ -161,6 +161,7 @@ static const char *const stacks[] = {
 	"kv_cache:reserve=exact,flash_attention,continuous_batching",
 	"paged_attention:block_size=16:num_blocks=200,continuous_batching",
 	"paged_attention:block_size=16:num_blocks=200:preempt=swap,continuous_batching",
+	"codec_row,paged_attention:block_size=8:num_blocks=64",
 	"prompt_lookup",
 	"draft_noise,continuous_batching",
 	"codec_group:window=4,prefix_donor:block_size=4:max_entries=9,continuous_batching",

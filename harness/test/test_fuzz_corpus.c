@@ -235,6 +235,16 @@ START_TEST(a_refusal_of_two_lines_is_a_finding)
 }
 END_TEST
 
+START_TEST(a_sentence_is_one_line_whatever_it_quotes)
+{
+	struct nx_err err = {0};
+	ck_assert_int_eq(nx_fail(&err, NX_EINVAL, "found %s", "a\nb\tc \x1b[31m\x7f \xc3\xa9"),
+	                 NX_EINVAL);
+	ck_assert_str_eq(err.msg, "found a b c ?[31m? \xc3\xa9");
+	fuzz_told(NX_EINVAL, &err);
+}
+END_TEST
+
 START_TEST(a_refusal_without_words_is_a_finding)
 {
 	struct nx_err err = {.code = NX_EFORMAT};
@@ -291,6 +301,7 @@ int main(void)
 	tcase_add_loop_test(tc, every_file_of_a_corpus_is_survived_and_some_are_accepted, 0, n);
 	tcase_add_loop_test(tc, spoilt_copies_are_survived_and_some_are_refused, 0, n);
 	tcase_add_test(tc, run_files_of_this_schema_are_accepted);
+	tcase_add_test(tc, a_sentence_is_one_line_whatever_it_quotes);
 	tcase_add_test_raise_signal(tc, a_refusal_of_two_lines_is_a_finding, SIGABRT);
 	tcase_add_test_raise_signal(tc, a_refusal_without_words_is_a_finding, SIGABRT);
 	suite_add_tcase(s, tc);

@@ -113,9 +113,10 @@ static int place_node(struct builder *b, struct nx_yaml *v, struct nx_err *err)
 		return 0;
 	}
 	struct nx_yaml *parent = b->open[b->depth - 1];
-	if (parent->n >= NX_YAML_CHILDREN_MAX)
-		return nx_yaml_fail(v, err, NX_EFORMAT, "found more than %d entries; legal: fewer",
-		                    NX_YAML_CHILDREN_MAX);
+	size_t most = parent->kind == NX_YAML_MAP ? NX_YAML_KEYS_MAX : NX_YAML_CHILDREN_MAX;
+	if (parent->n >= most)
+		return nx_yaml_fail(v, err, NX_EFORMAT, "found more than %zu entries; legal: fewer",
+		                    most);
 	if (parent->kind == NX_YAML_MAP && !b->pending_key)
 		return take_key(b, parent, v, err);
 	v->key = parent->kind == NX_YAML_MAP ? b->pending_key : NULL;

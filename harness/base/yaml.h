@@ -20,7 +20,9 @@
 #define NX_YAML_BYTES_MAX ((size_t)1 << 20)
 #define NX_YAML_DEPTH_MAX 32
 #define NX_YAML_NODES_MAX 100000
-#define NX_YAML_CHILDREN_MAX 10000
+#define NX_YAML_CHILDREN_MAX 10000 /* of a list */
+#define NX_YAML_KEYS_MAX                                                                           \
+	1000 /* of a mapping, in which each key is looked up among those before it */
 
 enum nx_yaml_kind { NX_YAML_SCALAR, NX_YAML_LIST, NX_YAML_MAP };
 

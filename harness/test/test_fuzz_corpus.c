@@ -21,6 +21,7 @@
 
 #define FILES_MAX 2000
 #define MUTANTS 400      /* of a target */
+#define RUN_MUTANTS 100  /* of one that reads run files, which takes longer */
 #define INPUT_MAX 100000 /* bytes of a mutant */
 
 /* Their readers come later: nothing of their corpus can be accepted yet. */
@@ -206,7 +207,8 @@ START_TEST(spoilt_copies_are_survived_and_some_are_refused)
 	uint8_t *data = malloc(INPUT_MAX);
 	ck_assert_ptr_nonnull(data);
 	corpus_open(&c, target_at(_i));
-	for (int i = 0; i < MUTANTS; i++) {
+	const int n = strncmp(c.target->name, "run_", 4) == 0 ? RUN_MUTANTS : MUTANTS;
+	for (int i = 0; i < n; i++) {
 		const struct input *in = &c.files[i % c.n];
 		uint64_t rng = seed_of(in, i);
 		const struct input *other = &c.files[below(&rng, (uint64_t)c.n)];
@@ -230,6 +232,16 @@ START_TEST(a_refusal_of_two_lines_is_a_finding)
 {
 	struct nx_err err = {.code = NX_EFORMAT, .msg = "two\nlines"};
 	fuzz_told(NX_EFORMAT, &err);
+}
+END_TEST
+
+START_TEST(a_sentence_is_one_line_whatever_it_quotes)
+{
+	struct nx_err err = {0};
+	ck_assert_int_eq(nx_fail(&err, NX_EINVAL, "found %s", "a\nb\tc \x1b[31m\x7f \xc3\xa9"),
+	                 NX_EINVAL);
+	ck_assert_str_eq(err.msg, "found a b c ?[31m? \xc3\xa9");
+	fuzz_told(NX_EINVAL, &err);
 }
 END_TEST
 
@@ -289,6 +301,7 @@ int main(void)
 	tcase_add_loop_test(tc, every_file_of_a_corpus_is_survived_and_some_are_accepted, 0, n);
 	tcase_add_loop_test(tc, spoilt_copies_are_survived_and_some_are_refused, 0, n);
 	tcase_add_test(tc, run_files_of_this_schema_are_accepted);
+	tcase_add_test(tc, a_sentence_is_one_line_whatever_it_quotes);
 	tcase_add_test_raise_signal(tc, a_refusal_of_two_lines_is_a_finding, SIGABRT);
 	tcase_add_test_raise_signal(tc, a_refusal_without_words_is_a_finding, SIGABRT);
 	suite_add_tcase(s, tc);

@@ -114,6 +114,22 @@ START_TEST(size_and_depth_are_bounded)
 }
 END_TEST
 
+/* Each key is looked up among those before it: many of them would take minutes. */
+START_TEST(keys_of_a_mapping_are_limited)
+{
+	struct nx_yaml *root = NULL;
+	char text[16 * 1001], *at = text;
+	for (int i = 0; i < 1001; i++)
+		at += snprintf(at, (size_t)(text + sizeof(text) - at), "k%d: 1\n", i);
+	ck_assert_int_eq(nx_yaml_parse(&arena, "t.yaml", text, (size_t)(at - text), &root, &err),
+	                 NX_EFORMAT);
+	ck_assert_str_eq(err.msg, "t.yaml:1001:1: found more than 1000 entries; legal: fewer");
+	at = strrchr(text, 'k');
+	ck_assert_int_eq(nx_yaml_parse(&arena, "t.yaml", text, (size_t)(at - text), &root, &err),
+	                 0);
+}
+END_TEST
+
 START_TEST(getters_tell_what_is_legal)
 {
 	struct nx_yaml *r = parse(
@@ -295,6 +311,7 @@ int main(void)
 	tcase_add_loop_test(t, what_is_no_plain_tree_is_refused, 0,
 	                    (int)(sizeof(refused) / sizeof(*refused)));
 	tcase_add_test(t, size_and_depth_are_bounded);
+	tcase_add_test(t, keys_of_a_mapping_are_limited);
 	tcase_add_test(t, getters_tell_what_is_legal);
 	tcase_add_test(t, near_names_need_to_be_near);
 	tcase_add_test(t, quantities_have_units);

@@ -30,7 +30,7 @@ export NEXUS_FUZZ_TMP
 trap 'rm -rf "$NEXUS_FUZZ_TMP"' EXIT
 unset NEXUS_SOURCE NEXUS_BUILD
 
-first_coverage() { sed -n 's/.*INITED cov: \([0-9]*\) .*/\1/p' "$1" | tail -n 1; }
+coverage() { sed -n 's/.*INITED cov: \([0-9]*\) .*/\1/p' "$1" | tail -n 1; }
 
 run_one() {
 	local t=$1 workers=$2 more=()
@@ -44,6 +44,8 @@ run_one() {
 		-ignore_crashes=1 -ignore_timeouts=1 -ignore_ooms=1 "${more[@]}" \
 		-artifact_prefix="$out/crashes/$t/" "$out/corpus/$t" "$here/corpus/$t" \
 		>"$out/logs/$t.log" 2>&1
+	# What the processes count together is another number: the same question again, over all that was found.
+	"$here/fuzz_$t" -runs=0 "${more[@]}" "$out/corpus/$t" "$here/corpus/$t" >"$out/logs/$t.end" 2>&1
 }
 
 i=0
@@ -59,11 +61,11 @@ printf '%-16s %12s %8s %9s %9s %7s %7s %5s %5s\n' target execs exec/s 'cov seed'
 	crashes hangs ooms
 for t in "${targets[@]}"; do
 	line=$(grep -E '^#[0-9]+: cov: ' "$out/logs/$t.log" | tail -n 1)
-	read -r execs cov corp crashes hangs ooms < <(sed -E \
+	read -r execs _ corp crashes hangs ooms < <(sed -E \
 		's/^#([0-9]+): cov: ([0-9]+) .* corp: ([0-9]+) .*crash: ([0-9]+)\/([0-9]+)\/([0-9]+) .*/\1 \2 \3 \6 \5 \4/' \
 		<<<"${line:-#0: cov: 0 ft: 0 corp: 0 exec/s 0 oom/timeout/crash: 0/0/0 time: 0s}")
-	printf '%-16s %12d %8d %9s %9d %7d %7d %5d %5d\n' "$t" "$execs" $((execs / seconds)) \
-		"$(first_coverage "$out/logs/$t.seeds")" "$cov" "$corp" "$crashes" "$hangs" "$ooms"
+	printf '%-16s %12d %8d %9s %9s %7d %7d %5d %5d\n' "$t" "$execs" $((execs / seconds)) \
+		"$(coverage "$out/logs/$t.seeds")" "$(coverage "$out/logs/$t.end")" "$corp" "$crashes" "$hangs" "$ooms"
 	bad=$((bad + crashes + hangs + ooms))
 	# The first line of each kind of finding, with how often it came.
 	grep -hE 'SUMMARY: |^fuzz: |runtime error: ' "$out/logs/$t.log" | sort | uniq -c | sort -rn |

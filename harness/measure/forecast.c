@@ -31,8 +31,15 @@ void nx_runner_forecast(const struct nx_runner_config *c, const struct nx_cell *
 	char text[NX_ERR_MAX], a[32], b[32];
 	out->longest = nx_cell_longest(cell);
 	if (out->longest > c->shape->ctx_len) {
-		snprintf(text, sizeof(text), "prompt %d + output %d is over the model's context %d",
-		         cell->seq_len.max, cell->output_len.max, c->shape->ctx_len);
+		if (cell->longest)
+			snprintf(
+				text, sizeof(text),
+				"the trace's longest request of %d tokens is over the model's context %d; cap it, such as seq_len: {trace: {max: %d}}",
+				out->longest, c->shape->ctx_len, c->shape->ctx_len / 2);
+		else
+			snprintf(text, sizeof(text),
+			         "prompt %d + output %d is over the model's context %d",
+			         cell->seq_len.max, cell->output_len.max, c->shape->ctx_len);
 		refuse(out, NX_ESKIP, text);
 		return;
 	}

@@ -1,10 +1,8 @@
-"""Builds stories.jsonl and chat.jsonl from the held-out split of the nano corpus."""
+"""Builds stories.jsonl and chat.jsonl from the held-out split of the nano corpus, and trace.csv from nothing."""
 import argparse
 import json
 import random
 from pathlib import Path
-
-from tokenizers import Tokenizer
 
 QUESTIONS = """Why is the sky blue?|How do vaccines work?|What is the difference between a virus and a bacterium?
 What causes the seasons?|How does a refrigerator keep food cold?|What is inflation, and whom does it hurt?
@@ -126,6 +124,31 @@ def chats(texts, left, rng):
     return [{"turns": turns} for turns in out]
 
 
+def trace(count, rng):
+    """Requests of a made-up service: quiet and busy times, short questions with long answers and long texts
+    with short ones. Arrivals are Poisson at a rate that switches; lengths log-normal."""
+    now, busy, left, rows = 0.0, False, 20.0, []
+    while len(rows) < count:
+        step = rng.expovariate(6.0 if busy else 1.0)
+        if step >= left:
+            now, busy = now + left, not busy
+            left = rng.expovariate(1 / 8) if busy else rng.expovariate(1 / 25)
+            continue
+        now, left = now + step, left - step
+        question = rng.random() < 0.7
+        prompt = rng.lognormvariate(4.6, 0.7) if question else rng.lognormvariate(6.4, 0.5)
+        answer = rng.lognormvariate(4.2, 0.8) if question else rng.lognormvariate(2.9, 0.6)
+        rows.append((now, min(max(round(prompt), 8), 2048), min(max(round(answer), 2), 512)))
+    return rows
+
+
+def save_trace(path, rows):
+    first = rows[0][0]
+    lines = [f"{t - first:.3f},{i},{o}" for t, i, o in rows]
+    path.write_text("timestamp,input_length,output_length\n" + "\n".join(lines) + "\n")
+    print(f"{path.name}: {len(rows)} rows, {path.stat().st_size:,} bytes")
+
+
 def save(path, rows):
     path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
     print(f"{path.name}: {len(rows)} lines, {path.stat().st_size:,} bytes")
@@ -133,13 +156,18 @@ def save(path, rows):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__)
-    ap.add_argument("--heldout", required=True, help="heldout.jsonl of the corpus")
-    ap.add_argument("--tokenizer", required=True, help="tokenizer.json of nano")
+    ap.add_argument("--heldout", help="heldout.jsonl of the corpus; without it trace.csv alone is built")
+    ap.add_argument("--tokenizer", help="tokenizer.json of nano")
     ap.add_argument("--out", type=Path, default=Path(__file__).parent)
     ap.add_argument("--stories", type=int, default=200)
     ap.add_argument("--least", type=int, default=1210, help="nano tokens an entry of stories.jsonl has")
     ap.add_argument("--seed", type=int, default=3)
+    ap.add_argument("--rows", type=int, default=512, help="rows of trace.csv")
     args = ap.parse_args()
+    save_trace(args.out / "trace.csv", trace(args.rows, random.Random(args.seed)))
+    if not args.heldout:
+        return
+    from tokenizers import Tokenizer
     rng, tok = random.Random(args.seed), Tokenizer.from_file(args.tokenizer)
     texts = [(r["k"], r["t"]) for r in map(json.loads, open(args.heldout))]
     rows, left = stories(texts, tok, args.stories, args.least, rng)

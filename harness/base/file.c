@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -27,34 +28,43 @@ static int read_all(int fd, const char *path, char *data, size_t size, size_t *l
 	return 0;
 }
 
-int nx_file_read(struct nx_arena *a, const char *path, size_t max_bytes, char **data, size_t *len,
-                 struct nx_err *err)
+int nx_file_open(const char *path, size_t max_bytes, int *fd, size_t *bytes, struct nx_err *err)
 {
-	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0)
+	int f = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (f < 0)
 		return nx_fail(err, NX_EIO, "%s: cannot be opened: %s", path, strerror(errno));
 	struct stat st;
 	int rc = 0;
-	size_t n = 0;
-	char *p = NULL;
-	if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+	if (fstat(f, &st) != 0 || !S_ISREG(st.st_mode))
 		rc = nx_fail(err, NX_EIO, "%s: found no regular file; legal: a file", path);
-		goto close;
-	}
-	if ((unsigned long long)st.st_size > max_bytes) {
+	else if ((unsigned long long)st.st_size > max_bytes)
 		rc = nx_fail(err, NX_EFORMAT, "%s: found %lld bytes; legal: at most %zu", path,
 		             (long long)st.st_size, max_bytes);
-		goto close;
+	if (rc) {
+		close(f);
+		return rc;
 	}
-	p = nx_arena_alloc(a, (size_t)st.st_size + 1);
-	rc = p ? read_all(fd, path, p, (size_t)st.st_size, &n, err)
+	*fd = f;
+	*bytes = (size_t)st.st_size;
+	return 0;
+}
+
+int nx_file_read(struct nx_arena *a, const char *path, size_t max_bytes, char **data, size_t *len,
+                 struct nx_err *err)
+{
+	int fd;
+	size_t size, n = 0;
+	int rc = nx_file_open(path, max_bytes, &fd, &size, err);
+	if (rc)
+		return rc;
+	char *p = nx_arena_alloc(a, size + 1);
+	rc = p ? read_all(fd, path, p, size, &n, err)
 	       : nx_fail(err, NX_ENOMEM, "%s: out of memory", path);
 	if (rc == 0) {
 		p[n] = '\0';
 		*data = p;
 		*len = n;
 	}
-close:
 	close(fd);
 	return rc;
 }
@@ -81,6 +91,23 @@ int nx_file_map(const char *path, const uint8_t **base, size_t *len, struct nx_e
 		}
 	}
 	close(fd);
+	return rc;
+}
+
+int nx_file_first_byte(const char *path, char *c, struct nx_err *err)
+{
+	char head[4096];
+	int fd;
+	size_t size, n = 0;
+	int rc = nx_file_open(path, SIZE_MAX, &fd, &size, err);
+	if (rc)
+		return rc;
+	rc = read_all(fd, path, head, sizeof(head), &n, err);
+	close(fd);
+	size_t i = n >= 3 && memcmp(head, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+	while (i < n && (head[i] == ' ' || head[i] == '\t' || head[i] == '\r' || head[i] == '\n'))
+		i++;
+	*c = rc == 0 && i < n ? head[i] : '\0';
 	return rc;
 }
 

@@ -19,6 +19,13 @@ int nx_file_read(struct nx_arena *a, const char *path, size_t max_bytes, char **
 /* Maps a regular file for reading; *base is released with munmap(2), and NULL for an empty file. */
 int nx_file_map(const char *path, const uint8_t **base, size_t *len, struct nx_err *err);
 
+/* Opens such a file for reading; the descriptor is the caller's. *bytes is its size now. */
+int nx_file_open(const char *path, size_t max_bytes, int *fd, size_t *bytes, struct nx_err *err);
+
+/* The first byte of such a file that is no space (a byte order mark does not count), among its first 4,096;
+ * 0 when there is none. */
+int nx_file_first_byte(const char *path, char *c, struct nx_err *err);
+
 bool nx_file_is_regular(const char *path);
 bool nx_file_is_dir(const char *path);
 

@@ -102,6 +102,10 @@ static int measure(const struct nx_conduct *c, struct nx_shards *shards, struct 
 	if (!rc) {
 		head->calibration = crew->calibration;
 		head->device = crew->device;
+		if (crew->note[0])
+			rc = add_fact(head, "workload_note", crew->note, err);
+	}
+	if (!rc) {
 		rc = nx_shards_update(shards, head, c->force, err);
 	}
 	if (!rc)

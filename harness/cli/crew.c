@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/cli.h"
 #include "cli/sweep.h"
 #include "cli/wire.h"
 
@@ -48,6 +49,10 @@ static int greet(struct nx_crew *c, struct nx_err *err)
 		nx_unwire_calibration(json_object_get(reply, "calibration"), &c->calibration);
 		c->fits_bytes = (uint64_t)json_integer_value(json_object_get(reply, "fits"));
 		c->calibrated = true;
+		const char *note = json_string_value(json_object_get(reply, "note"));
+		snprintf(c->note, sizeof(c->note), "%s", note ? note : "");
+		if (c->note[0] && c->n_starts == 1)
+			nx_say("%s", c->note);
 	} else {
 		rc = fail_of(reply, err);
 	}

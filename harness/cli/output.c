@@ -100,7 +100,7 @@ int nx_output_path(const char *given, const char *name, bool resume, char *buf, 
 /* Seconds that one trial of a cell takes at least, from calibrated peaks: a prompt row is bound by
  * products, a decode step by reading the weights. Padding, warm-up and gate come on top. */
 static double trial_seconds(const struct nx_crew *crew, const struct nx_shape *s,
-                            const struct nx_cell *c)
+                            const struct nx_cell *c, const struct nx_forecast *f)
 {
 	const struct nx_calibration *cal = &crew->calibration;
 	double layer = (double)s->d_model * s->head_dim * (2.0 * s->n_heads + 2.0 * s->n_kv_heads) +
@@ -112,9 +112,10 @@ static double trial_seconds(const struct nx_crew *crew, const struct nx_shape *s
 	double read = nx_read_peak(cal, (uint64_t)bytes, NULL);
 	if (flops <= 0 || read <= 0)
 		return 0;
-	double prompts = (double)c->num_requests * nx_dist_mean(&c->seq_len);
-	double outputs =
-		(double)c->num_requests * nx_dist_mean(&c->output_len) * crew->x->workload.samples;
+	double in = f->mean_in > 0 ? f->mean_in : nx_dist_mean(&c->seq_len);
+	double out = f->mean_out > 0 ? f->mean_out : nx_dist_mean(&c->output_len);
+	double prompts = (double)c->num_requests * in;
+	double outputs = (double)c->num_requests * out * crew->x->workload.samples;
 	double places = (double)c->batch_size * crew->x->workload.samples;
 	double step = bytes / read, work = 2 * weights * places / flops;
 	return prompts * 2 * weights / flops + outputs / places * (step > work ? step : work);
@@ -156,7 +157,7 @@ int nx_output_forecast(struct nx_crew *crew, const struct nx_shape *shape, struc
 		rc = nx_crew_forecast(crew, c, &f, err);
 		if (rc)
 			break;
-		double s = f.code ? 0 : trial_seconds(crew, shape, c);
+		double s = f.code ? 0 : trial_seconds(crew, shape, c, &f);
 		total_s += s * crew->x->trials.max;
 		fit += !f.code;
 		owners(&f, by, sizeof(by));

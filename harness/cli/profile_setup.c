@@ -90,6 +90,10 @@ static int find_prompts(const struct nx_profile_config *c, char out[PATH_MAX], s
 {
 	char path[PATH_MAX];
 	errno = 0;
+	if (c->prompts && !strcmp(c->prompts, "random")) {
+		snprintf(out, PATH_MAX, "%s", c->prompts);
+		return 0;
+	}
 	if (c->prompts)
 		return absolute("--prompts", c->prompts, out, err);
 	const char *places[] = {"", "/../", "/../share/nexus/"};

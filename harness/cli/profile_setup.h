@@ -11,7 +11,7 @@
 struct nx_profile_config {
 	const char *model, *device, *dtype, *base;
 	const char *stack;     /* FILE[:NAME] or NULL: the base alone */
-	const char *prompts;   /* NULL: the stories that come with the source */
+	const char *prompts;   /* NULL: the stories that come with the source; "random": tokens */
 	const char *kv_memory; /* a size, or NULL */
 	int64_t batch_size, seq_len, steps, threads;
 	int64_t output_len; /* 0: steps + 1 */

@@ -34,6 +34,7 @@ struct nx_crew {
 	struct nx_calibration calibration;
 	struct nx_device_info device;
 	uint64_t fits_bytes;
+	char note[256]; /* what the worker left out of the workload, or "" */
 	int n_starts;
 };
 

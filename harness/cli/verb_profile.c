@@ -140,7 +140,7 @@ int nx_verb_profile(int argc, char **argv)
 		{"base", NX_OPT_TEXT, &c->base, "BASE",
 	         "tuned: flash_attention under the stack; plain: nothing (tuned)"},
 		{"prompts", NX_OPT_TEXT, &c->prompts, "FILE",
-	         "JSON lines of real text (experiments/workloads/stories.jsonl)"},
+	         "texts or conversations, or random (experiments/workloads/stories.jsonl)"},
 		{"kv-memory", NX_OPT_TEXT, &c->kv_memory, "SIZE",
 	         "limit of the KV pool, such as 64MiB"},
 		{"dtype", NX_OPT_TEXT, &c->dtype, "TYPE", "f32 or bf16 (bf16)"},

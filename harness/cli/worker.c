@@ -107,7 +107,7 @@ static int op_start(struct worker *w, const json_t *msg, struct nx_err *err)
 		rc = w->dev.ops->calibrate(w->dev.dev, seconds, &w->cfg.calibration, err);
 	if (!rc)
 		rc = nx_workload_open(&w->workload, &w->x->workload, nx_model_tokenizer(w->model),
-		                      err);
+		                      nx_model_shape(w->model)->vocab, err);
 	if (!rc)
 		rc = load_weights(w, json_is_true(json_object_get(msg, "dry")), err);
 	if (rc)
@@ -117,12 +117,15 @@ static int op_start(struct worker *w, const json_t *msg, struct nx_err *err)
 	if (rc)
 		return rc;
 	struct nx_device_info info;
+	char note[256];
 	w->dev.ops->info(w->dev.dev, &info);
+	nx_workload_note(w->workload, note, sizeof(note));
 	return nx_wire_send(w->fd,
-	                    json_pack("{s:b, s:o, s:o, s:I, s:s}", "ready", 1, "device",
+	                    json_pack("{s:b, s:o, s:o, s:I, s:s, s:o}", "ready", 1, "device",
 	                              nx_wire_device(&info), "calibration",
 	                              nx_wire_calibration(&w->cfg.calibration), "fits",
-	                              (json_int_t)w->cfg.fits_bytes, "perf", w->perf.reason),
+	                              (json_int_t)w->cfg.fits_bytes, "perf", w->perf.reason, "note",
+	                              nx_wire_text(note)),
 	                    err);
 }
 
@@ -137,6 +140,29 @@ static const struct nx_cell *cell_of(struct worker *w, const json_t *msg, struct
 	return NULL;
 }
 
+static bool is_read(const struct nx_cell *c)
+{
+	return c->seq_len.kind == NX_DIST_DATASET || c->seq_len.kind == NX_DIST_TRACE ||
+	       c->output_len.kind == NX_DIST_DATASET || c->output_len.kind == NX_DIST_TRACE;
+}
+
+/* Lengths that are read are known from the requests alone: those of the first round. */
+static void look_ahead(struct worker *w, const struct nx_cell *cell, struct nx_forecast *f)
+{
+	struct nx_request_set set = {0};
+	struct nx_err why = {0};
+	int rc = nx_workload_requests(w->workload, cell, 0, &set, &why);
+	if (rc) {
+		f->code = rc;
+		snprintf(f->reason, sizeof(f->reason), "%s", why.msg);
+	}
+	for (size_t i = 0; i < set.n; i++) {
+		f->mean_in += (double)set.reqs[i].n_prompt / (double)set.n;
+		f->mean_out += (double)set.reqs[i].max_out / (double)set.n;
+	}
+	nx_request_set_release(&set);
+}
+
 static int op_forecast(struct worker *w, const json_t *msg, struct nx_err *err)
 {
 	const struct nx_cell *cell = cell_of(w, msg, err);
@@ -144,6 +170,8 @@ static int op_forecast(struct worker *w, const json_t *msg, struct nx_err *err)
 		return NX_EINVAL;
 	struct nx_forecast f;
 	nx_runner_forecast(&w->cfg, cell, &f);
+	if (!f.code && is_read(cell))
+		look_ahead(w, cell, &f);
 	return nx_wire_send(w->fd, json_pack("{s:o}", "forecast", nx_wire_forecast(&f)), err);
 }
 

@@ -83,6 +83,13 @@ struct nx_request {
 	int32_t samples; /* n: continuations of the one prompt */
 	int32_t priority;
 	bool ignore_eos;
+	uint32_t
+		after; /* 1 + place in the array, before this one, of the request that must be done before
+	                   this one may arrive (a conversation's turn before); 0 = none */
+	uint32_t session,
+		turn; /* which conversation, and which of its user turns; for the record */
+	int64_t arrival_ns; /* since the first one's, as the workload has it; -1 = not said. Kept for the record: the
+	                       loop is closed */
 	struct nx_sampler sampler; /* request and sample are filled in by the engine */
 	const int32_t *
 		force; /* teacher forcing: max_out tokens fed instead of the drawn ones, or NULL; drafted
@@ -138,8 +145,9 @@ int nx_engine_create(struct nx_engine **out, const struct nx_engine_config *cfg,
 void nx_engine_destroy(struct nx_engine *e);
 /* Back to just-created: store empty, techniques reset. */
 void nx_engine_reset(struct nx_engine *e);
-/* Closed loop: keeps batch_size requests in flight until all n are done. Arrival of a request = the
- * moment its client became free (t0 for the first batch_size). Requests are borrowed. */
+/* Closed loop: keeps batch_size requests in flight until all n are done; the next to arrive is the first of the
+ * array that has not and that need not wait for another. Arrival of a request = the moment its client became
+ * free (t0 for the first batch_size). Requests are borrowed. */
 int nx_engine_run(struct nx_engine *e, const struct nx_request *reqs, size_t n,
                   const struct nx_sink *sink, struct nx_err *err);
 

@@ -21,11 +21,29 @@ static int32_t free_entry(const struct nx_engine *e)
 	return -1;
 }
 
+#define NOT_HERE (-1) /* in e->left: has not arrived */
+
+/* The first request that has not arrived and waits for none, or NULL. Those that wait are passed over: they are
+ * turns of conversations in flight, and few. */
+static const struct nx_request *next_request(struct nx_engine *e)
+{
+	while (e->next_req < e->n_reqs && e->left[e->next_req] != NOT_HERE)
+		e->next_req++;
+	for (size_t i = e->next_req; i < e->n_reqs; i++) {
+		const struct nx_request *r = &e->reqs[i];
+		if (e->left[i] == NOT_HERE && (!r->after || e->left[r->after - 1] == 0))
+			return r;
+	}
+	return NULL;
+}
+
 /* Closed loop: as long as fewer than batch_size requests are in flight, the next one arrives. */
 static int arrive(struct nx_engine *e, struct nx_err *err)
 {
-	while (e->next_req < e->n_reqs && e->in_flight < e->cfg.batch_size) {
-		const struct nx_request *r = &e->reqs[e->next_req++];
+	while (e->in_flight < e->cfg.batch_size) {
+		const struct nx_request *r = next_request(e);
+		if (!r)
+			return 0;
 		int32_t i = free_entry(e);
 		if (i < 0)
 			return nx_fail(err, NX_EBUG, "no entry is left for request %u", r->id);
@@ -279,6 +297,11 @@ static int check_requests(const struct nx_engine *e, const struct nx_request *re
 				err, NX_EINVAL,
 				"request %u wants %d + %d tokens; the engine was made for %d",
 				r->id, r->n_prompt, r->max_out, e->longest);
+		if (r->after > i)
+			return nx_fail(
+				err, NX_EINVAL,
+				"request %u waits for request %u of the list, which does not come before it",
+				r->id, r->after - 1);
 		if (r->samples < 1 || r->samples > e->cfg.samples)
 			return nx_fail(
 				err, NX_EINVAL,
@@ -305,6 +328,8 @@ int nx_engine_run(struct nx_engine *e, const struct nx_request *reqs, size_t n,
 	e->left = nx_engine_alloc(e, left_owner, NX_MEM_HOST, n * sizeof(*e->left));
 	if (!e->left)
 		return nx_fail(err, NX_ENOMEM, "out of memory for %zu requests", n);
+	for (size_t i = 0; i < n; i++)
+		e->left[i] = NOT_HERE;
 	e->reqs = reqs;
 	e->n_reqs = n;
 	e->next_req = e->n_done_reqs = 0;

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "measure/experiment_internal.h"
+#include "measure/trace.h"
 
 /* All that changes what a trial of the cell measures. Files count by their names, so that a run can go on
  * in another folder; that their content is the same is checked when a run is resumed. The stack's name
@@ -25,16 +26,41 @@ static void make_id(const struct nx_experiment *x, struct nx_cell *c)
 	         nx_dist_text(&c->seq_len, seq, sizeof(seq)),
 	         nx_dist_text(&c->output_len, out, sizeof(out)), c->num_requests);
 	nx_hash_str(&h, text);
-	nx_hash_str(&h, nx_path_base(w->prompts));
+	nx_hash_str(&h, w->prompts ? nx_path_base(w->prompts) : NX_RANDOM_PROMPTS);
 	snprintf(text, sizeof(text), "samples=%d seed=%llu eos=%d t=%.9g k=%d p=%.9g m=%.9g",
 	         w->samples, (unsigned long long)w->seed, w->ignore_eos, (double)w->temperature,
 	         w->top_k, (double)w->top_p, (double)w->min_p);
 	nx_hash_str(&h, text);
+	snprintf(text, sizeof(text), "turns=%d", (int)w->turns);
+	nx_hash_str(&h, text);
+	nx_hash_str(&h, w->trace ? nx_path_base(w->trace->path) : "");
 	snprintf(text, sizeof(text), "device=%s dtype=%d invariant=%d threads=%d kv=%llu",
 	         x->device, (int)x->dtype, x->invariant, x->threads,
 	         (unsigned long long)x->kv_budget_bytes);
 	nx_hash_str(&h, text);
 	snprintf(c->id, sizeof(c->id), "%016llx", (unsigned long long)nx_hash_value(&h));
+}
+
+static int32_t clip(const struct nx_dist *d, int32_t n)
+{
+	if (d->kind != NX_DIST_TRACE)
+		return d->max;
+	return n < d->min ? d->min : n > d->max ? d->max : n;
+}
+
+/* Of the rows that the cell's requests take; 0 where no length is the trace's. */
+static int32_t longest(const struct nx_experiment *x, const struct nx_cell *c)
+{
+	const struct nx_trace *t = x->workload.trace;
+	int32_t most = 0;
+	if (!t || (c->seq_len.kind != NX_DIST_TRACE && c->output_len.kind != NX_DIST_TRACE))
+		return 0;
+	for (size_t i = 0; i < t->n && i < (size_t)c->num_requests; i++) {
+		int32_t sum =
+			clip(&c->seq_len, t->rows[i].n_in) + clip(&c->output_len, t->rows[i].n_out);
+		most = sum > most ? sum : most;
+	}
+	return most;
 }
 
 int nx_load_cells(struct nx_loading *l, struct nx_err *err)
@@ -68,6 +94,8 @@ int nx_load_cells(struct nx_loading *l, struct nx_err *err)
 		c->output_len = x->output_len[c->output_len_index];
 		c->num_requests =
 			x->num_requests ? x->num_requests : x->requests_per_slot * c->batch_size;
+		c->samples = x->workload.samples;
+		c->longest = longest(x, c);
 		make_id(x, c);
 	}
 	return 0;

@@ -50,9 +50,32 @@ static int parse_lognormal(const struct nx_yaml *v, struct nx_dist *d, struct nx
 	return nx_yaml_double(nx_yaml_get(v, "sigma"), 0, 5, &d->sigma, err);
 }
 
+/* {trace: {max: 2048}}, {dataset: {min: 4, max: 1024}}; v is the inner mapping. */
+static int parse_read(const struct nx_yaml *v, struct nx_dist *d, struct nx_err *err)
+{
+	static const char *const keys[] = {"min", "max"};
+	int rc = nx_yaml_check_map(v, keys, NX_N(keys), err);
+	const struct nx_yaml *min = nx_yaml_get(v, "min"), *max = nx_yaml_get(v, "max");
+	if (rc == 0 && min)
+		rc = nx_yaml_i32(min, 1, NX_LEN_MAX, &d->min, err);
+	if (rc == 0 && max)
+		rc = nx_yaml_i32(max, d->min, NX_LEN_MAX, &d->max, err);
+	if (rc == 0 && d->max < d->min)
+		d->max = d->min; /* `min` alone, above the default of max */
+	return rc;
+}
+
+static void read_defaults(enum nx_dist_kind kind, struct nx_dist *d)
+{
+	bool trace = kind == NX_DIST_TRACE;
+	*d = (struct nx_dist){.kind = kind,
+	                      .min = trace ? 1 : NX_DATASET_MIN,
+	                      .max = trace ? NX_LEN_MAX : NX_DATASET_MAX};
+}
+
 int nx_dist_parse(const struct nx_yaml *v, struct nx_dist *out, struct nx_err *err)
 {
-	static const char *const kinds[] = {"uniform", "lognormal"};
+	static const char *const kinds[] = {"uniform", "lognormal", "trace", "dataset"};
 	struct nx_dist d = {.kind = NX_DIST_FIXED};
 	int rc;
 	if (v->kind == NX_YAML_MAP) {
@@ -62,14 +85,25 @@ int nx_dist_parse(const struct nx_yaml *v, struct nx_dist *out, struct nx_err *e
 		if (v->n != 1)
 			return nx_yaml_fail(
 				v, err, NX_EINVAL,
-				"found %zu distributions for %.60s; legal: one of uniform, lognormal",
+				"found %zu distributions for %.60s; legal: one of uniform, lognormal, trace, dataset",
 				v->n, v->label);
-		const struct nx_yaml *u = nx_yaml_get(v, "uniform");
-		rc = u ? parse_uniform(u, &d, err) : parse_lognormal(v->first, &d, err);
+		const struct nx_yaml *u = nx_yaml_get(v, "uniform"), *t = nx_yaml_get(v, "trace");
+		if (u) {
+			rc = parse_uniform(u, &d, err);
+		} else if (nx_yaml_get(v, "lognormal")) {
+			rc = parse_lognormal(v->first, &d, err);
+		} else {
+			read_defaults(t ? NX_DIST_TRACE : NX_DIST_DATASET, &d);
+			rc = parse_read(v->first, &d, err);
+		}
 	} else if (v->kind == NX_YAML_LIST) {
 		return nx_yaml_illegal(
-			v, "an integer, {uniform: {min, max}} or {lognormal: {mean, sigma, max}}",
+			v,
+			"an integer, trace, dataset, {uniform: {min, max}} or {lognormal: {mean, sigma, max}}",
 			err);
+	} else if (strcmp(v->text, "trace") == 0 || strcmp(v->text, "dataset") == 0) {
+		read_defaults(v->text[0] == 't' ? NX_DIST_TRACE : NX_DIST_DATASET, &d);
+		rc = 0;
 	} else {
 		rc = nx_yaml_i32(v, 1, NX_LEN_MAX, &d.min, err);
 		d.max = d.min;
@@ -92,6 +126,8 @@ const char *nx_dist_text(const struct nx_dist *d, char *buf, size_t size)
 			snprintf(buf, size, "lognormal mean %g sigma %g max %d", d->mean, d->sigma,
 			         d->max);
 		break;
+	case NX_DIST_TRACE: snprintf(buf, size, "trace %d-%d", d->min, d->max); break;
+	case NX_DIST_DATASET: snprintf(buf, size, "dataset %d-%d", d->min, d->max); break;
 	}
 	return buf;
 }
@@ -109,6 +145,10 @@ static double log_mean(const struct nx_dist *d)
 
 double nx_dist_mean(const struct nx_dist *d)
 {
+	if (d->kind == NX_DIST_DATASET)
+		return NAN;
+	if (d->kind == NX_DIST_TRACE)
+		return d->mean;
 	if (d->kind != NX_DIST_LOGNORMAL)
 		return 0.5 * ((double)d->min + d->max);
 	if (d->sigma <= 0)
@@ -124,7 +164,7 @@ double nx_dist_mean(const struct nx_dist *d)
 int32_t nx_dist_draw(const struct nx_dist *d, uint64_t seed, uint64_t index)
 {
 	struct nx_rng r = {nx_rng_key(seed, index, 0)};
-	if (d->kind == NX_DIST_FIXED)
+	if (d->kind != NX_DIST_UNIFORM && d->kind != NX_DIST_LOGNORMAL)
 		return d->min;
 	if (d->kind == NX_DIST_UNIFORM)
 		return d->min + (int32_t)nx_rng_below(&r, (uint64_t)d->max - (uint64_t)d->min + 1);

@@ -11,13 +11,22 @@
 
 #include "engine/registry.h"
 
-/* Lengths: a fixed number or a distribution, drawn per request with the workload's seed. */
-enum nx_dist_kind { NX_DIST_FIXED, NX_DIST_UNIFORM, NX_DIST_LOGNORMAL };
+/* Lengths: a fixed number or a distribution, drawn per request with the workload's seed; or read: from the
+ * workload's trace, row by row, or from its texts as they are (see workload.h). */
+enum nx_dist_kind {
+	NX_DIST_FIXED,
+	NX_DIST_UNIFORM,
+	NX_DIST_LOGNORMAL,
+	NX_DIST_TRACE,
+	NX_DIST_DATASET
+};
 
 struct nx_dist {
 	enum nx_dist_kind kind;
-	int32_t min, max;   /* FIXED: min == max; LOGNORMAL: clipped to [min, max] */
-	double mean, sigma; /* LOGNORMAL: mean of the lengths, sigma of their logarithm */
+	int32_t min,
+		max; /* FIXED: min == max; LOGNORMAL, TRACE: clipped to [min, max]; DATASET: others left out */
+	double mean,
+		sigma; /* LOGNORMAL: mean of the lengths, sigma of their logarithm; TRACE: mean of its rows */
 };
 
 struct nx_named_stack {
@@ -40,8 +49,16 @@ struct nx_slo {
 	double ttft_ms, tpot_ms, e2el_ms; /* 0 = no objective */
 };
 
+/* Which user turns of a conversation become requests. */
+enum nx_turns { NX_TURNS_LAST, NX_TURNS_FIRST, NX_TURNS_ALL };
+
+struct nx_trace;
+
 struct nx_workload_spec {
-	const char *prompts; /* path of a JSONL file, resolved against the experiment's folder */
+	const char *
+		prompts; /* path of a file, resolved against the experiment's folder; NULL = random tokens */
+	enum nx_turns turns;
+	const struct nx_trace *trace; /* of the experiment; NULL = none */
 	int32_t samples;
 	uint64_t seed;
 	bool ignore_eos;
@@ -91,6 +108,8 @@ struct nx_cell {
 	struct nx_dist seq_len, output_len;
 	size_t seq_len_index, output_len_index;
 	int32_t num_requests;
+	int32_t samples; /* the workload's; 0 = 1 */
+	int32_t longest; /* prompt + output of the trace's longest row; 0 = seq_len.max + output_len.max */
 };
 
 /* sets: "sweep.batch_size=1,4" as given by --set. exe_dir: for the registry's search path. The registry
@@ -101,10 +120,13 @@ void nx_experiment_destroy(struct nx_experiment *x);
 const struct nx_registry *nx_experiment_registry(const struct nx_experiment *x);
 /* The cells, stacks varying fastest; array owned by the experiment. */
 const struct nx_cell *nx_experiment_cells(const struct nx_experiment *x, size_t *n);
-/* "512" or "uniform 100-500" or "lognormal mean 200 sigma 1 max 1024"; returns buf. */
+/* "512" or "uniform 100-500" or "lognormal mean 200 sigma 1 max 1024" or "trace 4-900" or "dataset 4-1024";
+ * returns buf. */
 const char *nx_dist_text(const struct nx_dist *d, char *buf, size_t size);
+/* NaN for DATASET: that is known when the texts were tokenised. */
 double nx_dist_mean(const struct nx_dist *d);
-/* u in [0, 1) pairs; pure function, so that every stack gets the same lengths. */
+/* u in [0, 1) pairs; pure function, so that every stack gets the same lengths. Not for TRACE and DATASET, which
+ * are read and not drawn. */
 int32_t nx_dist_draw(const struct nx_dist *d, uint64_t seed, uint64_t index);
 
 #endif

@@ -5,6 +5,7 @@
  * experiment.c       load, destroy; the order of the steps
  * experiment_set.c   --set laid over the tree
  * experiment_keys.c  keys, types, ranges, defaults
+ * experiment_workload.c  the workload: prompts, turns, trace; lengths that are read from them
  * experiment_paths.c models, workloads, folders
  * experiment_stacks.c, stack_expand.c   stacks, include; axes, base, conflicts, what is swept
  * cells.c, dist.c    cells and their ids; lengths
@@ -17,6 +18,8 @@
 #include "measure/experiment.h"
 
 #define NX_LEN_MAX 1048576 /* tokens */
+#define NX_DATASET_MIN 4   /* tokens: what the ShareGPT sampling of vLLM's benchmarks keeps */
+#define NX_DATASET_MAX 1024
 #define NX_BATCH_MAX 4096  /* what an engine takes */
 #define NX_AXIS_MAX 1000   /* values of one axis */
 #define NX_STACKS_MAX 1000 /* after multiplying out parameters */
@@ -24,6 +27,7 @@
 #define NX_STACK_NAME_MAX 63 /* what the run file has room for */
 #define NX_INCLUDE_DEPTH_MAX 16
 #define NX_BASELINE "baseline"
+#define NX_RANDOM_PROMPTS "random" /* the reserved word */
 
 #define NX_N(a) (sizeof(a) / sizeof(*(a)))
 
@@ -77,6 +81,9 @@ int nx_load_file(struct nx_loading *l, const char *path, const char **text, stru
                  struct nx_err *err);
 int nx_load_sets(struct nx_loading *l, const char *const *sets, size_t n, struct nx_err *err);
 int nx_load_keys(struct nx_loading *l, struct nx_err *err);
+int nx_load_workload(struct nx_loading *l, struct nx_err *err);
+/* After the sweep was read: may lengths come from where they are said to come from? Sets what a trace tells. */
+int nx_load_read_lengths(struct nx_loading *l, struct nx_err *err);
 int nx_load_model(struct nx_loading *l, const struct nx_yaml *v, struct nx_err *err);
 int nx_load_registry(struct nx_loading *l, struct nx_err *err);
 int nx_load_stacks(struct nx_loading *l, struct nx_err *err);
@@ -91,6 +98,15 @@ const char *nx_resolve(struct nx_loading *l, const char *path, bool (*exists)(co
 /* Checks the keys of a file: the experiment's own, or one that is included. */
 int nx_check_top_keys(const struct nx_yaml *root, struct nx_err *err);
 int nx_dist_parse(const struct nx_yaml *v, struct nx_dist *out, struct nx_err *err);
+
+/* The getters below leave the default alone when the key is absent. */
+int nx_opt_bool(const struct nx_yaml *map, const char *key, bool *out, struct nx_err *err);
+int nx_opt_i32(const struct nx_yaml *map, const char *key, int32_t min, int32_t max, int32_t *out,
+               struct nx_err *err);
+int nx_opt_double(const struct nx_yaml *map, const char *key, double min, double max, double *out,
+                  struct nx_err *err);
+int nx_opt_choice(const struct nx_yaml *map, const char *key, const char *const *names, size_t n,
+                  int *out, struct nx_err *err);
 int nx_oom(struct nx_err *err);
 
 #endif

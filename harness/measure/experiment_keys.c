@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * measure/experiment_keys.c: the keys of an experiment file but model, techniques and stacks: their types,
- * ranges and defaults.
+ * measure/experiment_keys.c: the keys of an experiment file but model, workload, techniques and stacks: their
+ * types, ranges and defaults.
  */
 #include <string.h>
 
-#include "base/file.h"
 #include "base/text.h"
 #include "measure/experiment_internal.h"
 #include "measure/stats.h"
@@ -14,9 +13,6 @@ static const char *const top_keys[] = {
 	"model",   "device",   "base",       "dtype",        "invariant", "threads",    "kv_memory",
 	"timeout", "workload", "sweep",      "num_requests", "trials",    "min_effect", "reference",
 	"goodput", "gate",     "techniques", "include",      "stacks",    "order",
-};
-static const char *const workload_keys[] = {
-	"prompts", "samples", "seed", "ignore_eos", "temperature", "top_k", "top_p", "min_p",
 };
 static const char *const sweep_keys[] = {"batch_size", "seq_len", "output_len", "stack"};
 static const char *const trials_keys[] = {"min", "max", "rel_ci"};
@@ -31,38 +27,28 @@ int nx_check_top_keys(const struct nx_yaml *root, struct nx_err *err)
 	return nx_yaml_check_map(root, top_keys, NX_N(top_keys), err);
 }
 
-/* The getters below leave the default alone when the key is absent. */
-static int opt_bool(const struct nx_yaml *map, const char *key, bool *out, struct nx_err *err)
+int nx_opt_bool(const struct nx_yaml *map, const char *key, bool *out, struct nx_err *err)
 {
 	const struct nx_yaml *v = nx_yaml_get(map, key);
 	return v ? nx_yaml_bool(v, out, err) : 0;
 }
 
-static int opt_i32(const struct nx_yaml *map, const char *key, int32_t min, int32_t max,
-                   int32_t *out, struct nx_err *err)
+int nx_opt_i32(const struct nx_yaml *map, const char *key, int32_t min, int32_t max, int32_t *out,
+               struct nx_err *err)
 {
 	const struct nx_yaml *v = nx_yaml_get(map, key);
 	return v ? nx_yaml_i32(v, min, max, out, err) : 0;
 }
 
-static int opt_double(const struct nx_yaml *map, const char *key, double min, double max,
-                      double *out, struct nx_err *err)
+int nx_opt_double(const struct nx_yaml *map, const char *key, double min, double max, double *out,
+                  struct nx_err *err)
 {
 	const struct nx_yaml *v = nx_yaml_get(map, key);
 	return v ? nx_yaml_double(v, min, max, out, err) : 0;
 }
 
-static int opt_float(const struct nx_yaml *map, const char *key, double min, double max, float *out,
-                     struct nx_err *err)
-{
-	double d = *out;
-	int rc = opt_double(map, key, min, max, &d, err);
-	*out = (float)d;
-	return rc;
-}
-
-static int opt_choice(const struct nx_yaml *map, const char *key, const char *const *names,
-                      size_t n, int *out, struct nx_err *err)
+int nx_opt_choice(const struct nx_yaml *map, const char *key, const char *const *names, size_t n,
+                  int *out, struct nx_err *err)
 {
 	const struct nx_yaml *v = nx_yaml_get(map, key);
 	return v ? nx_yaml_choice(v, names, n, out, err) : 0;
@@ -76,14 +62,14 @@ static int load_run(struct nx_loading *l, struct nx_err *err)
 	x->timeout_s = 600;
 	x->min_effect = 0.01;
 	x->gate = true;
-	if ((rc = opt_choice(r, "device", devices, NX_N(devices), &device, err)) != 0 ||
-	    (rc = opt_choice(r, "base", bases, NX_N(bases), &base, err)) != 0 ||
-	    (rc = opt_choice(r, "dtype", dtypes, NX_N(dtypes), &dtype, err)) != 0 ||
-	    (rc = opt_choice(r, "order", orders, NX_N(orders), &order, err)) != 0 ||
-	    (rc = opt_bool(r, "invariant", &x->invariant, err)) != 0 ||
-	    (rc = opt_bool(r, "gate", &x->gate, err)) != 0 ||
-	    (rc = opt_i32(r, "threads", 0, 4096, &x->threads, err)) != 0 ||
-	    (rc = opt_double(r, "min_effect", 0, 1, &x->min_effect, err)) != 0)
+	if ((rc = nx_opt_choice(r, "device", devices, NX_N(devices), &device, err)) != 0 ||
+	    (rc = nx_opt_choice(r, "base", bases, NX_N(bases), &base, err)) != 0 ||
+	    (rc = nx_opt_choice(r, "dtype", dtypes, NX_N(dtypes), &dtype, err)) != 0 ||
+	    (rc = nx_opt_choice(r, "order", orders, NX_N(orders), &order, err)) != 0 ||
+	    (rc = nx_opt_bool(r, "invariant", &x->invariant, err)) != 0 ||
+	    (rc = nx_opt_bool(r, "gate", &x->gate, err)) != 0 ||
+	    (rc = nx_opt_i32(r, "threads", 0, 4096, &x->threads, err)) != 0 ||
+	    (rc = nx_opt_double(r, "min_effect", 0, 1, &x->min_effect, err)) != 0)
 		return rc;
 	if ((v = nx_yaml_get(r, "kv_memory")) != NULL &&
 	    (rc = nx_yaml_size(v, &x->kv_budget_bytes, err)) != 0)
@@ -99,39 +85,6 @@ static int load_run(struct nx_loading *l, struct nx_err *err)
 	x->order = (enum nx_order)order;
 	x->dtype = dtype == 0 ? NX_BF16 : NX_F32;
 	return 0;
-}
-
-static int load_workload(struct nx_loading *l, struct nx_err *err)
-{
-	struct nx_workload_spec *w = &l->full->x.workload;
-	const struct nx_yaml *map = nx_yaml_get(l->root, "workload"), *v;
-	int rc;
-	*w = (struct nx_workload_spec){.samples = 1, .seed = 1, .ignore_eos = true, .top_p = 1};
-	if (!map)
-		return nx_yaml_fail(
-			l->root, err, NX_EINVAL,
-			"found no key workload; legal: workload: {prompts: FILE.jsonl}");
-	if ((rc = nx_yaml_check_map(map, workload_keys, NX_N(workload_keys), err)) != 0 ||
-	    (rc = opt_i32(map, "samples", 1, 256, &w->samples, err)) != 0 ||
-	    (rc = opt_bool(map, "ignore_eos", &w->ignore_eos, err)) != 0 ||
-	    (rc = opt_float(map, "temperature", 0, 100, &w->temperature, err)) != 0 ||
-	    (rc = opt_i32(map, "top_k", 0, 1 << 20, &w->top_k, err)) != 0 ||
-	    (rc = opt_float(map, "top_p", 0.001, 1, &w->top_p, err)) != 0 ||
-	    (rc = opt_float(map, "min_p", 0, 1, &w->min_p, err)) != 0)
-		return rc;
-	if ((v = nx_yaml_get(map, "seed")) != NULL && (rc = nx_yaml_u64(v, &w->seed, err)) != 0)
-		return rc;
-	v = nx_yaml_get(map, "prompts");
-	if (!v)
-		return nx_yaml_fail(map, err, NX_EINVAL,
-		                    "found no key prompts in workload; legal: prompts: FILE.jsonl");
-	const char *name;
-	static const char legal[] =
-		"the path of a JSONL file, from the experiment's folder or the working directory";
-	if ((rc = nx_yaml_text(v, legal, &name, err)) != 0)
-		return rc;
-	w->prompts = nx_resolve(l, name, nx_file_is_regular);
-	return w->prompts ? 0 : nx_yaml_illegal(v, legal, err);
 }
 
 /* Values of an axis: the value itself, or those of a list; *n of them. */
@@ -238,7 +191,7 @@ static int load_num_requests(struct nx_loading *l, struct nx_err *err)
 	if (v->kind != NX_YAML_MAP)
 		return nx_yaml_i32(v, 1, 1000000, &x->num_requests, err);
 	int rc = nx_yaml_check_map(v, keys, NX_N(keys), err);
-	return rc ? rc : opt_i32(v, "per_slot", 1, 1000, &x->requests_per_slot, err);
+	return rc ? rc : nx_opt_i32(v, "per_slot", 1, 1000, &x->requests_per_slot, err);
 }
 
 static int load_trials(struct nx_loading *l, struct nx_err *err)
@@ -258,13 +211,13 @@ static int load_trials(struct nx_loading *l, struct nx_err *err)
 	}
 	*t = (struct nx_trials){.min = NX_VERDICT_ROUNDS, .max = 30, .rel_ci = 0.02};
 	if ((rc = nx_yaml_check_map(v, trials_keys, NX_N(trials_keys), err)) != 0 ||
-	    (rc = opt_i32(v, "min", 1, 10000, &t->min, err)) != 0)
+	    (rc = nx_opt_i32(v, "min", 1, 10000, &t->min, err)) != 0)
 		return rc;
 	if (t->max < t->min)
 		t->max = t->min; /* `min` alone, above the default of max */
-	if ((rc = opt_i32(v, "max", t->min, 10000, &t->max, err)) != 0)
+	if ((rc = nx_opt_i32(v, "max", t->min, 10000, &t->max, err)) != 0)
 		return rc;
-	return opt_double(v, "rel_ci", 0, 1, &t->rel_ci, err);
+	return nx_opt_double(v, "rel_ci", 0, 1, &t->rel_ci, err);
 }
 
 static int load_goodput(struct nx_loading *l, struct nx_err *err)
@@ -289,7 +242,8 @@ static int load_goodput(struct nx_loading *l, struct nx_err *err)
 int nx_load_keys(struct nx_loading *l, struct nx_err *err)
 {
 	int (*const parts[])(struct nx_loading *, struct nx_err *) = {
-		load_run, load_sweep, load_num_requests, load_trials, load_goodput, load_workload,
+		load_run,     load_sweep,       load_num_requests,    load_trials,
+		load_goodput, nx_load_workload, nx_load_read_lengths,
 	};
 	int rc = 0;
 	for (size_t i = 0; rc == 0 && i < NX_N(parts); i++)

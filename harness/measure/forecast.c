@@ -31,9 +31,17 @@ void nx_runner_forecast(const struct nx_runner_config *c, const struct nx_cell *
 	char text[NX_ERR_MAX], a[32], b[32], context[96];
 	out->longest = nx_cell_longest(cell);
 	if (out->longest > c->shape->ctx_len) {
-		snprintf(text, sizeof(text), "prompt %d + output %d is over the model's context %s",
-		         cell->seq_len.max, cell->output_len.max,
-		         nx_context_text(c->shape, context, sizeof(context)));
+		if (cell->longest)
+			snprintf(
+				text, sizeof(text),
+				"the trace's longest request of %d tokens is over the model's context %s; cap it, such as seq_len: {trace: {max: %d}}",
+				out->longest, nx_context_text(c->shape, context, sizeof(context)),
+				c->shape->ctx_len / 2);
+		else
+			snprintf(text, sizeof(text),
+			         "prompt %d + output %d is over the model's context %s",
+			         cell->seq_len.max, cell->output_len.max,
+			         nx_context_text(c->shape, context, sizeof(context)));
 		refuse(out, NX_ESKIP, text);
 		return;
 	}

@@ -196,7 +196,10 @@ int nx_recorder_init(struct nx_recorder *r, struct nx_trial *t, const struct nx_
 			t->requests[t->n_requests++] =
 				(struct nx_request_rec){.request = reqs[i].id,
 			                                .sample = (uint32_t)s,
-			                                .n_in = reqs[i].n_prompt};
+			                                .n_in = reqs[i].n_prompt,
+			                                .session = reqs[i].session,
+			                                .turn = reqs[i].turn,
+			                                .planned_ns = reqs[i].arrival_ns};
 	}
 	return 0;
 }

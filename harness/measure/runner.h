@@ -52,7 +52,10 @@ struct nx_forecast {
 	struct nx_mem_use mem[NX_TRIAL_MEM_MAX]; /* "weights" included; computed, not measured */
 	size_t n_mem;
 	uint64_t total_bytes;
-	int32_t longest;         /* longest request of the cell [tokens] */
+	int32_t longest; /* longest request of the cell [tokens] */
+	double mean_in,
+		mean_out; /* tokens of a request of round 0, where lengths are read and not drawn, filled in
+	                             by whoever has the workload; else 0 */
 	char reason[NX_ERR_MAX]; /* why the cell cannot run, or "" */
 	int code;                /* 0, or the nx_code of the reason */
 };

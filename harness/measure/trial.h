@@ -39,6 +39,8 @@ struct nx_request_rec {
 	int32_t finish; /* enum nx_finish */
 	int32_t n_preempted;
 	uint64_t arrival_ns, admitted_ns, first_ns, last_ns;
+	uint32_t session, turn; /* as in struct nx_request */
+	int64_t planned_ns;     /* its arrival_ns: what the trace says, -1 = nothing */
 };
 
 struct nx_token_rec {

@@ -70,9 +70,11 @@ int nx_warmup_run(struct nx_engine *e, const struct nx_request *reqs, size_t n, 
 		goto out;
 	}
 	memcpy(cut, reqs, n * sizeof(*cut));
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
+		cut[i].after = 0; /* a whole batch, turns of one conversation included */
 		if (cut[i].max_out > NX_WARMUP_OUT)
 			cut[i].max_out = NX_WARMUP_OUT;
+	}
 	while (w->n_passes < NX_WARMUP_PASSES_MAX) {
 		uint64_t shown_ns = 0;
 		rc = pass(e, cut, n, &watch, &shown_ns, err);

@@ -7,50 +7,64 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/hash.h"
 #include "base/rng.h"
-#include "measure/workload_text.h"
-
-/* Streams of random numbers drawn from one seed. */
-enum { ORDER = 1, PROMPT_LEN, OUTPUT_LEN, SAMPLER, START };
-#define START_TRIES 64
-
-struct nx_workload {
-	struct nx_workload_spec spec;
-	const struct nx_tokenizer *tok;
-	struct nx_prompt_file file;
-	struct nx_tokens gap; /* between texts of one prompt */
-	uint32_t *order;      /* [file.n], of the round that is built */
-};
+#include "measure/trace.h"
+#include "measure/workload_build.h"
 
 static int oom(struct nx_err *err)
 {
 	return nx_fail(err, NX_ENOMEM, "out of memory while making requests");
 }
 
-int nx_workload_open(struct nx_workload **out, const struct nx_workload_spec *spec,
-                     const struct nx_tokenizer *tokenizer, struct nx_err *err)
+/* ---- life ------------------------------------------------------------------------------------- */
+
+static int open_file(struct nx_workload *w, struct nx_err *err)
 {
 	static const char gap[] = "\n\n";
-	if (!tokenizer)
+	if (!w->tok)
 		return nx_fail(
 			err, NX_EINVAL,
 			"%s: found a workload of text, but the model has no tokenizer (a shape preset, or "
 			"a directory without tokenizer.json); legal: workload: {prompts: random}, or another model",
-			spec->prompts);
-	struct nx_workload *w = calloc(1, sizeof(*w));
-	if (!w)
-		return oom(err);
-	w->spec = *spec;
-	w->tok = tokenizer;
-	int rc = nx_prompt_file_init(&w->file, spec->prompts, err);
+			w->spec.prompts);
+	int rc = nx_prompt_file_init(&w->file, w->spec.prompts, w->spec.turns, err);
 	if (rc == 0)
-		rc = nx_tokenizer_encode(tokenizer, gap, sizeof(gap) - 1, NX_TOK_CONTINUES,
+		rc = nx_tokenizer_encode(w->tok, gap, sizeof(gap) - 1, NX_TOK_CONTINUES,
 		                         &w->gap.ids, &w->gap.n, err);
 	if (rc == 0) {
 		w->order = calloc(w->file.n, sizeof(*w->order));
 		rc = w->order ? 0 : oom(err);
 	}
+	return rc;
+}
+
+/* The tokens that random prompts are drawn from; without a tokenizer all are. */
+static int list_allowed(struct nx_workload *w, int32_t vocab, struct nx_err *err)
+{
+	const struct nx_tokenizer *t = w->tok;
+	if (t && nx_tokenizer_vocab(t) < vocab)
+		vocab = nx_tokenizer_vocab(t);
+	w->allowed = calloc((size_t)(vocab > 0 ? vocab : 1), sizeof(*w->allowed));
+	if (!w->allowed)
+		return oom(err);
+	for (int32_t i = 0; i < vocab; i++)
+		if (!t || (!nx_tokenizer_is_control(t, i) && !nx_tokenizer_is_eog(t, i)))
+			w->allowed[w->n_allowed++] = i;
+	if (w->n_allowed == 0)
+		return nx_fail(err, NX_EINVAL,
+		               "prompts: random: the vocabulary has no token but control tokens");
+	return 0;
+}
+
+int nx_workload_open(struct nx_workload **out, const struct nx_workload_spec *spec,
+                     const struct nx_tokenizer *tokenizer, int32_t vocab, struct nx_err *err)
+{
+	struct nx_workload *w = calloc(1, sizeof(*w));
+	if (!w)
+		return oom(err);
+	w->spec = *spec;
+	w->tok = tokenizer;
+	int rc = spec->prompts ? open_file(w, err) : list_allowed(w, vocab, err);
 	if (rc)
 		nx_workload_close(w);
 	else
@@ -62,9 +76,11 @@ void nx_workload_close(struct nx_workload *w)
 {
 	if (!w)
 		return;
-	nx_prompt_file_release(&w->file);
+	if (w->spec.prompts)
+		nx_prompt_file_release(&w->file);
 	free(w->gap.ids);
 	free(w->order);
+	free(w->allowed);
 	free(w);
 }
 
@@ -73,9 +89,24 @@ size_t nx_workload_count(const struct nx_workload *w)
 	return w->file.n;
 }
 
+const char *nx_workload_note(const struct nx_workload *w, char *buf, size_t size)
+{
+	const struct nx_prompt_file *f = &w->file;
+	buf[0] = '\0';
+	if (f->n_empty + f->n_bad_text)
+		snprintf(
+			buf, size,
+			"%lld of %lld entries of the prompts are left out: %lld without a user turn that has a text, %lld with text that is no Unicode",
+			(long long)(f->n_empty + f->n_bad_text),
+			(long long)f->n + f->n_empty + f->n_bad_text, (long long)f->n_empty,
+			(long long)f->n_bad_text);
+	return buf;
+}
+
 int32_t nx_cell_longest(const struct nx_cell *cell)
 {
-	return cell->seq_len.max + cell->output_len.max; /* both at most NX_LEN_MAX: no overflow */
+	/* both at most NX_LEN_MAX: no overflow */
+	return cell->longest ? cell->longest : cell->seq_len.max + cell->output_len.max;
 }
 
 void nx_request_set_release(struct nx_request_set *s)
@@ -85,77 +116,9 @@ void nx_request_set_release(struct nx_request_set *s)
 	*s = (struct nx_request_set){0};
 }
 
-/* ---- one prompt ------------------------------------------------------------------------------- */
-
-static void append(int32_t *dst, size_t want, size_t *n, const int32_t *ids, size_t n_ids)
-{
-	size_t take = n_ids < want - *n ? n_ids : want - *n;
-	if (take)
-		memcpy(dst + *n, ids, take * sizeof(*ids));
-	*n += take;
-}
-
-/* The frame of a prompt of want tokens: the whole conversation, or the short one where that does not fit. */
-static int choose_head(struct nx_workload *w, struct nx_prompt_text *t, size_t want,
-                       const struct nx_tokens **head, struct nx_err *err)
-{
-	int rc = nx_prompt_frame(t, w->tok, err);
-	if (rc)
-		return rc;
-	*head = &t->head;
-	if ((*head)->n + t->tail.n < want)
-		return 0;
-	if (!t->text) {
-		if ((rc = nx_prompt_short_head(t, w->tok, err)) != 0)
-			return rc;
-		*head = &t->short_head;
-		if ((*head)->n + t->tail.n < want)
-			return 0;
-	}
-	size_t frame = (*head)->n + t->tail.n;
-	return nx_fail(
-		err, NX_EINVAL,
-		"%s:%d: found a prompt length of %zu, but %s takes %zu tokens; legal: seq_len of at least %zu, or another file of prompts",
-		w->file.path, t->line, want,
-		t->text ? "BOS alone" : "the chat template around the text", frame, frame + 1);
-}
-
-/* Fills dst with exactly want tokens: text `at` of the order from token `start` of its body, and what
- * follows it where that is too short. */
-static int make_prompt(struct nx_workload *w, size_t at, size_t start, int32_t *dst, size_t want,
-                       struct nx_err *err)
-{
-	struct nx_prompt_text *t = &w->file.texts[w->order[at]];
-	const struct nx_tokens *head;
-	size_t n = 0;
-	int rc = choose_head(w, t, want, &head, err);
-	if (rc)
-		return rc;
-	size_t body_end = want - t->tail.n;
-	append(dst, body_end, &n, head->ids, head->n);
-	append(dst, body_end, &n, t->body.ids + start, t->body.n - start);
-	while (n < body_end) {
-		at = (at + 1) % w->file.n;
-		struct nx_prompt_text *more = &w->file.texts[w->order[at]];
-		if ((rc = nx_prompt_body(more, w->tok, err)) != 0)
-			return rc;
-		append(dst, body_end, &n, w->gap.ids,
-		       w->gap.n); /* "\n\n" is never no token: this ends */
-		append(dst, body_end, &n, more->body.ids, more->body.n);
-	}
-	append(dst, want, &n, t->tail.ids, t->tail.n);
-	return 0;
-}
-
 /* ---- a set ------------------------------------------------------------------------------------ */
 
-/* Hashes of the prompts so far; 0 is an empty place. */
-struct seen {
-	uint64_t *slots;
-	size_t mask;
-};
-
-static bool seen_add(struct seen *s, const int32_t *ids, size_t n)
+bool nx_seen_add(struct nx_seen *s, const int32_t *ids, size_t n)
 {
 	struct nx_hash h;
 	nx_hash_init(&h);
@@ -169,48 +132,134 @@ static bool seen_add(struct seen *s, const int32_t *ids, size_t n)
 	return true;
 }
 
-/* Request i: a text of its own, or one that comes again from another start; other than all before it. */
-static int make_distinct(struct nx_workload *w, size_t i, uint64_t order_seed, struct seen *seen,
-                         int32_t *dst, size_t want, struct nx_err *err)
+int32_t *nx_build_room(struct nx_build *b, size_t n, struct nx_err *err)
 {
-	size_t at = i % w->file.n, start = 0;
-	struct nx_rng r = {nx_rng_key(order_seed, START, i)};
-	struct nx_prompt_text *t = &w->file.texts[w->order[at]];
-	int rc = nx_prompt_body(t, w->tok, err);
-	for (int k = 0; rc == 0 && k < START_TRIES; k++) {
-		if (i >= w->file.n || k > 0)
-			start = (size_t)nx_rng_below(&r, t->body.n ? t->body.n : 1);
-		rc = make_prompt(w, at, start, dst, want, err);
-		if (rc == 0 && seen_add(seen, dst, want))
-			return 0;
+	struct nx_request_set *s = b->set;
+	if (b->cap_tokens - s->n_tokens < n || !s->tokens) {
+		size_t cap = b->cap_tokens + b->cap_tokens / 2 + n + 1024;
+		int32_t *more = realloc(s->tokens, cap * sizeof(*more));
+		if (!more) {
+			oom(err);
+			return NULL;
+		}
+		s->tokens = more;
+		b->cap_tokens = cap;
 	}
-	return rc ? rc
-	          : nx_fail(err, NX_EINVAL,
-	                    "%s: found too little text for %zu different prompts of %zu tokens; legal: more texts, longer prompts or fewer requests",
-	                    w->file.path, i + 1, want);
+	return s->tokens + s->n_tokens;
 }
 
-static void fill_request(const struct nx_workload *w, const struct nx_cell *cell, size_t i,
-                         struct nx_request_set *s)
+/* A length of request i that is drawn, or a trace's. */
+static int32_t draw(const struct nx_build *b, const struct nx_dist *d, bool output, size_t i)
 {
+	if (d->kind != NX_DIST_TRACE)
+		return nx_dist_draw(d,
+		                    nx_rng_key(b->set->length_seed,
+		                               output ? NX_DRAW_OUTPUT_LEN : NX_DRAW_PROMPT_LEN, 0),
+		                    i);
+	const struct nx_trace *t = b->w->spec.trace;
+	const struct nx_trace_row *row = &t->rows[i % t->n];
+	int32_t n = output ? row->n_out : row->n_in;
+	return n < d->min ? d->min : n > d->max ? d->max : n;
+}
+
+int32_t nx_build_prompt_len(const struct nx_build *b, size_t i)
+{
+	return draw(b, &b->cell->seq_len, false, i);
+}
+
+int32_t nx_build_output_len(const struct nx_build *b, size_t i)
+{
+	return draw(b, &b->cell->output_len, true, i);
+}
+
+static int64_t arrival(const struct nx_trace *t, size_t i)
+{
+	if (!t)
+		return -1;
+	uint64_t span = t->rows[t->n - 1].arrival_ns, gap = t->n > 1 ? span / (t->n - 1) : 0;
+	uint64_t again = (uint64_t)(i / t->n);
+	/* A trace of many years, many times: the end of what 63 bits hold. */
+	if (again && span + gap > (uint64_t)INT64_MAX / (again + 1))
+		return INT64_MAX;
+	return (int64_t)(t->rows[i % t->n].arrival_ns + again * (span + gap));
+}
+
+struct nx_request *nx_build_add(struct nx_build *b, size_t n_prompt, int32_t max_out)
+{
+	struct nx_request_set *s = b->set;
+	size_t i = s->n++;
 	struct nx_request *q = &s->reqs[i];
-	q->id = (uint32_t)i;
-	q->n_prompt = nx_dist_draw(&cell->seq_len, nx_rng_key(s->length_seed, PROMPT_LEN, 0), i);
-	q->max_out = nx_dist_draw(&cell->output_len, nx_rng_key(s->length_seed, OUTPUT_LEN, 0), i);
-	q->samples = w->spec.samples;
-	q->ignore_eos = w->spec.ignore_eos;
-	q->sampler = (struct nx_sampler){
-		.temperature = w->spec.temperature,
-		.top_p = w->spec.top_p,
-		.min_p = w->spec.min_p,
-		.top_k = w->spec.top_k,
-		.seed = s->sampler_seed,
+	*q = (struct nx_request){
+		.id = (uint32_t)i,
+		.n_prompt = (int32_t)n_prompt,
+		.max_out = max_out,
+		.samples = b->w->spec.samples,
+		.ignore_eos = b->w->spec.ignore_eos,
+		.session = (uint32_t)i,
+		.arrival_ns = arrival(b->w->spec.trace, i),
+		.sampler =
+			{
+				.temperature = b->w->spec.temperature,
+				.top_p = b->w->spec.top_p,
+				.min_p = b->w->spec.min_p,
+				.top_k = b->w->spec.top_k,
+				.seed = s->sampler_seed,
+			},
 	};
-	q->priority = w->file.texts[w->order[i % w->file.n]].priority;
-	s->n_tokens += (uint64_t)q->n_prompt;
+	s->n_tokens += (uint64_t)n_prompt;
 	if (q->n_prompt + q->max_out > s->longest)
 		s->longest = q->n_prompt + q->max_out;
+	return q;
 }
+
+/* ---- random tokens ---------------------------------------------------------------------------- */
+
+static void random_tokens(const struct nx_workload *w, uint64_t key, int32_t *dst, size_t n)
+{
+	struct nx_rng r = {key};
+	for (size_t k = 0; k < n; k++)
+		dst[k] = w->allowed[nx_rng_below(&r, w->n_allowed)];
+}
+
+/* Blocks that the trace names are equal wherever they are named. */
+static void shared_blocks(const struct nx_build *b, const struct nx_trace_row *row, int32_t *dst,
+                          size_t n)
+{
+	for (size_t k = 0; k < row->n_blocks && k * NX_TRACE_BLOCK < n; k++) {
+		size_t at = k * NX_TRACE_BLOCK, left = n - at;
+		random_tokens(b->w, nx_rng_key(b->set->order_seed, NX_DRAW_BLOCK, row->blocks[k]),
+		              dst + at, left < NX_TRACE_BLOCK ? left : NX_TRACE_BLOCK);
+	}
+}
+
+static int build_random(struct nx_build *b, struct nx_err *err)
+{
+	const struct nx_trace *t = b->w->spec.trace;
+	for (size_t i = 0; i < b->want; i++) {
+		size_t n = (size_t)nx_build_prompt_len(b, i);
+		const struct nx_trace_row *row = t ? &t->rows[i % t->n] : NULL;
+		int32_t *dst = nx_build_room(b, n, err);
+		if (!dst)
+			return NX_ENOMEM;
+		bool distinct = false;
+		for (uint64_t k = 0; k < NX_START_TRIES && !distinct; k++) {
+			uint64_t key = nx_rng_key(b->set->order_seed, NX_DRAW_TOKENS, i);
+			random_tokens(b->w, nx_rng_key(key, k, 0), dst, n);
+			if (row && row->n_blocks)
+				shared_blocks(b, row, dst, n);
+			distinct = (row && row->n_blocks) || nx_seen_add(&b->seen, dst, n);
+		}
+		if (!distinct)
+			return nx_fail(
+				err, NX_EINVAL,
+				"prompts: random: found too few tokens (%zu) for %zu different prompts of %zu; legal: longer prompts or fewer requests",
+				b->w->n_allowed, i + 1, n);
+		nx_build_add(b, n, nx_build_output_len(b, i));
+	}
+	return 0;
+}
+
+/* ---- all -------------------------------------------------------------------------------------- */
 
 static void shuffle(struct nx_workload *w, uint64_t seed)
 {
@@ -220,46 +269,41 @@ static void shuffle(struct nx_workload *w, uint64_t seed)
 	nx_rng_shuffle(&r, w->order, w->file.n);
 }
 
-static int build(struct nx_workload *w, const struct nx_cell *cell, int32_t round,
-                 struct nx_request_set *s, struct seen *seen, struct nx_err *err)
+static int build(struct nx_build *b, int32_t round, struct nx_err *err)
 {
-	size_t n = (size_t)cell->num_requests, slots = 16;
-	s->n = n;
-	s->order_seed = nx_rng_key(w->spec.seed, ORDER, (uint64_t)round);
-	s->length_seed = nx_rng_key(w->spec.seed, PROMPT_LEN, (uint64_t)round);
-	s->sampler_seed = nx_rng_key(w->spec.seed, SAMPLER, (uint64_t)round);
-	shuffle(w, s->order_seed);
-	s->reqs = calloc(n, sizeof(*s->reqs));
-	if (!s->reqs)
-		return oom(err);
-	for (size_t i = 0; i < n; i++)
-		fill_request(w, cell, i, s);
-	while (slots < 2 * n)
+	struct nx_request_set *s = b->set;
+	const uint64_t seed = b->w->spec.seed;
+	size_t slots = 16;
+	s->order_seed = nx_rng_key(seed, NX_DRAW_ORDER, (uint64_t)round);
+	s->length_seed = nx_rng_key(seed, NX_DRAW_PROMPT_LEN, (uint64_t)round);
+	s->sampler_seed = nx_rng_key(seed, NX_DRAW_SAMPLER, (uint64_t)round);
+	while (slots < 2 * b->want)
 		slots *= 2;
-	seen->mask = slots - 1;
-	seen->slots = calloc(slots, sizeof(*seen->slots));
-	s->tokens = calloc(s->n_tokens, sizeof(*s->tokens));
-	if (!seen->slots || !s->tokens)
+	b->seen.mask = slots - 1;
+	b->seen.slots = calloc(slots, sizeof(*b->seen.slots));
+	s->reqs = calloc(b->want, sizeof(*s->reqs));
+	if (!b->seen.slots || !s->reqs)
 		return oom(err);
-	int32_t *dst = s->tokens;
-	for (size_t i = 0; i < n; i++) {
-		int rc = make_distinct(w, i, s->order_seed, seen, dst, (size_t)s->reqs[i].n_prompt,
-		                       err);
-		if (rc)
-			return rc;
-		s->reqs[i].prompt = dst;
-		dst += s->reqs[i].n_prompt;
+	shuffle(b->w, s->order_seed);
+	int rc = !b->w->spec.prompts                        ? build_random(b, err)
+	         : b->cell->seq_len.kind == NX_DIST_DATASET ? nx_build_dataset(b, err)
+	                                                    : nx_build_drawn(b, err);
+	/* Only now do the tokens stay where they are. */
+	int32_t *at = s->tokens;
+	for (size_t i = 0; rc == 0 && i < s->n; i++) {
+		s->reqs[i].prompt = at;
+		at += s->reqs[i].n_prompt;
 	}
-	return 0;
+	return rc;
 }
 
 int nx_workload_requests(struct nx_workload *w, const struct nx_cell *cell, int32_t round,
                          struct nx_request_set *out, struct nx_err *err)
 {
-	struct seen seen = {0};
+	struct nx_build b = {.w = w, .cell = cell, .set = out, .want = (size_t)cell->num_requests};
 	nx_request_set_release(out);
-	int rc = build(w, cell, round, out, &seen, err);
-	free(seen.slots);
+	int rc = build(&b, round, err);
+	free(b.seen.slots);
 	if (rc)
 		nx_request_set_release(out);
 	return rc;

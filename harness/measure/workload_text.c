@@ -1,198 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * See workload_text.h.
+ * measure/workload_text.c: texts to tokens; see workload_text.h.
+ *
+ * Contents of a conversation are tokenised as plain text, each apart: control tokens written in them are text. What
+ * the template puts around them is tokenised with its control tokens.
  */
 #include "measure/workload_text.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/json.h"
-#include "base/text.h"
-
-#define TEXTS_MAX 1000000
-#define PRIORITY_MAX 1000000
-
-static const char *const roles[] = {"system", "user", "assistant"};
-#define N_ROLES (sizeof(roles) / sizeof(*roles))
-
 static int oom(struct nx_err *err)
 {
-	return nx_fail(err, NX_ENOMEM, "out of memory while reading prompts");
+	return nx_fail(err, NX_ENOMEM, "out of memory while making prompts");
 }
-
-/* ---- the file --------------------------------------------------------------------------------- */
-
-static int take_turn(struct nx_prompt_file *f, const struct nx_jsonl *r, const json_t *v, size_t i,
-                     struct nx_turn *out, struct nx_err *err)
-{
-	char quoted[96];
-	if (!json_is_object(v))
-		return nx_jsonl_fail(
-			r, err, "found %s as turn %zu; legal: {\"role\": ..., \"content\": ...}",
-			nx_json_kind(v), i + 1);
-	const char *role = json_string_value(json_object_get(v, "role"));
-	const char *content = json_string_value(json_object_get(v, "content"));
-	if (!role || !content)
-		return nx_jsonl_fail(
-			r, err,
-			"found turn %zu without the string \"%s\"; legal: {\"role\": ..., \"content\": ...}",
-			i + 1, role ? "content" : "role");
-	size_t k = 0;
-	while (k < N_ROLES && strcmp(roles[k], role) != 0)
-		k++;
-	if (k == N_ROLES) {
-		const char *near = nx_near_name(role, roles, N_ROLES);
-		return nx_jsonl_fail(
-			r, err,
-			"found the role %s in turn %zu; legal: system, user, assistant%s%s%s",
-			nx_quote(quoted, sizeof(quoted), role), i + 1,
-			near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
-	}
-	out->role = roles[k];
-	out->content = nx_arena_strdup(&f->arena, content);
-	return out->content ? 0 : oom(err);
-}
-
-static int take_turns(struct nx_prompt_file *f, const struct nx_jsonl *r, const char *key,
-                      const json_t *v, struct nx_prompt_text *t, struct nx_err *err)
-{
-	if (!json_is_array(v) || json_array_size(v) == 0)
-		return nx_jsonl_fail(
-			r, err,
-			"found %s for %s; legal: a list of {\"role\": ..., \"content\": ...}",
-			json_is_array(v) ? "an empty list" : nx_json_kind(v), key);
-	t->turns = nx_arena_array(&f->arena, json_array_size(v), sizeof(*t->turns));
-	if (!t->turns)
-		return oom(err);
-	for (size_t i = 0; i < json_array_size(v); i++) {
-		int rc = take_turn(f, r, json_array_get(v, i), i, &t->turns[i], err);
-		if (rc)
-			return rc;
-		t->n_turns = i + 1;
-	}
-	while (t->n_turns && strcmp(t->turns[t->n_turns - 1].role, "assistant") == 0)
-		t->n_turns--;
-	if (!t->n_turns || strcmp(t->turns[t->n_turns - 1].role, "user") != 0)
-		return nx_jsonl_fail(
-			r, err,
-			"found no user turn to answer in %s; legal: a user turn at the end, or before the last assistant's",
-			key);
-	if (!t->turns[t->n_turns - 1].content[0])
-		return nx_jsonl_fail(r, err, "found an empty last user turn in %s; legal: a text",
-		                     key);
-	return 0;
-}
-
-static int take_text(struct nx_prompt_file *f, const struct nx_jsonl *r, const char *key,
-                     const json_t *v, struct nx_prompt_text *t, struct nx_err *err)
-{
-	if (!json_is_string(v) || json_string_length(v) == 0)
-		return nx_jsonl_fail(r, err, "found %s for %s; legal: a string that is not empty",
-		                     json_is_string(v) ? "an empty string" : nx_json_kind(v), key);
-	t->text = nx_arena_strdup(&f->arena, json_string_value(v));
-	return t->text ? 0 : oom(err);
-}
-
-static int take_line(struct nx_prompt_file *f, const struct nx_jsonl *r, const json_t *v,
-                     struct nx_prompt_text *t, struct nx_err *err)
-{
-	static const char *const keys[] = {"turns", "messages", "text", "prompt"};
-	char quoted[96];
-	int rc = 0;
-	*t = (struct nx_prompt_text){.line = r->line};
-	const json_t *priority = json_object_get(v, "priority");
-	if (priority) {
-		json_int_t p = json_integer_value(priority);
-		if (!json_is_integer(priority) || p < -PRIORITY_MAX || p > PRIORITY_MAX)
-			return nx_jsonl_fail(
-				r, err, "found %s for priority; legal: an integer from %d to %d",
-				json_is_integer(priority) ? "a number out of range"
-							  : nx_json_kind(priority),
-				-PRIORITY_MAX, PRIORITY_MAX);
-		t->priority = (int32_t)p;
-	}
-	for (size_t i = 0; i < 4; i++) {
-		const json_t *value = json_object_get(v, keys[i]);
-		if (!value)
-			continue;
-		rc = i < 2 ? take_turns(f, r, keys[i], value, t, err)
-		           : take_text(f, r, keys[i], value, t, err);
-		return rc;
-	}
-	/* Not one of ours: a key of the line that is near to one of them. */
-	void *iter = json_object_iter((json_t *)(uintptr_t)v);
-	const char *near = NULL, *key = "";
-	for (; iter && !near; iter = json_object_iter_next((json_t *)(uintptr_t)v, iter)) {
-		key = json_object_iter_key(iter);
-		near = nx_near_name(key, keys, 4);
-	}
-	if (near)
-		return nx_jsonl_fail(
-			r, err,
-			"found the key %s and no prompt; legal: text, prompt, turns or messages; did you mean \"%s\"?",
-			nx_quote(quoted, sizeof(quoted), key), near);
-	return nx_jsonl_fail(
-		r, err, "found no prompt; legal: one of the keys text, prompt, turns, messages");
-}
-
-static struct nx_prompt_text *add_text(struct nx_prompt_file *f)
-{
-	if (f->n == f->cap) {
-		size_t cap = f->cap ? 2 * f->cap : 64;
-		struct nx_prompt_text *more = realloc(f->texts, cap * sizeof(*more));
-		if (!more)
-			return NULL;
-		f->texts = more;
-		f->cap = cap;
-	}
-	memset(&f->texts[f->n], 0, sizeof(*f->texts));
-	return &f->texts[f->n++];
-}
-
-int nx_prompt_file_init(struct nx_prompt_file *f, const char *path, struct nx_err *err)
-{
-	*f = (struct nx_prompt_file){.path = path};
-	struct nx_jsonl r;
-	int rc = nx_jsonl_init(&r, path, err);
-	while (rc == 0) {
-		json_t *v;
-		int got = nx_jsonl_next(&r, &v, err);
-		if (got <= 0) {
-			rc = got;
-			break;
-		}
-		struct nx_prompt_text *t = f->n < TEXTS_MAX ? add_text(f) : NULL;
-		if (f->n >= TEXTS_MAX && !t)
-			rc = nx_jsonl_fail(&r, err, "found more than %d prompts; legal: fewer",
-			                   TEXTS_MAX);
-		else
-			rc = t ? take_line(f, &r, v, t, err) : oom(err);
-		json_decref(v);
-	}
-	if (rc == 0 && f->n == 0)
-		rc = nx_fail(err, NX_EFORMAT,
-		             "%s:1: found no prompt; legal: one JSON object a line", path);
-	nx_jsonl_release(&r);
-	if (rc)
-		nx_prompt_file_release(f);
-	return rc;
-}
-
-void nx_prompt_file_release(struct nx_prompt_file *f)
-{
-	for (size_t i = 0; i < f->n; i++) {
-		free(f->texts[i].body.ids);
-		free(f->texts[i].head.ids);
-		free(f->texts[i].tail.ids);
-		free(f->texts[i].short_head.ids);
-	}
-	free(f->texts);
-	nx_arena_release(&f->arena);
-	*f = (struct nx_prompt_file){0};
-}
-
-/* ---- tokens ----------------------------------------------------------------------------------- */
 
 static int encode(const struct nx_tokenizer *tok, const char *s, size_t n, unsigned flags,
                   struct nx_tokens *out, struct nx_err *err)
@@ -208,35 +29,140 @@ int nx_prompt_body(struct nx_prompt_text *t, const struct nx_tokenizer *tok, str
 	return encode(tok, s, strlen(s), t->text ? 0 : NX_TOK_CONTINUES, &t->body, err);
 }
 
-/* Renders turns with a mark for the last content and encodes what is before and after it. The content
- * itself is encoded as plain text: control tokens written in it are text. */
-static int encode_frame(const struct nx_tokenizer *tok, const struct nx_turn *turns, size_t n,
-                        struct nx_tokens *head, struct nx_tokens *tail, struct nx_err *err)
+/* ---- conversations ---------------------------------------------------------------------------- */
+
+bool nx_prompt_asks(const struct nx_prompt_text *t, size_t i)
 {
-	static const char mark[] = "\x01"
-				   "content"
-				   "\x02";
-	const unsigned flags = NX_TOK_PARSE_SPECIAL;
-	struct nx_turn *copy = calloc(n, sizeof(*copy));
-	char *text = NULL, *at = NULL;
-	int rc;
-	if (!copy)
+	return i < t->n_all && t->turns[i].content[0] && strcmp(t->turns[i].role, "user") == 0;
+}
+
+static int content(struct nx_prompt_text *t, size_t i, const struct nx_tokenizer *tok,
+                   const struct nx_tokens **out, struct nx_err *err)
+{
+	if (!t->contents)
+		t->contents = calloc(t->n_all, sizeof(*t->contents));
+	if (!t->contents)
 		return oom(err);
-	memcpy(copy, turns, n * sizeof(*copy));
-	copy[n - 1].content = mark;
-	rc = nx_chat_render(tok, copy, n, true, &text, err);
-	for (char *p = rc ? NULL : strstr(text, mark); p; p = strstr(p + 1, mark))
-		at = p; /* the last one, should an earlier turn hold the mark's text */
-	if (rc == 0 && !at)
-		rc = nx_fail(err, NX_EBUG, "the chat template lost the user's turn");
+	*out = &t->contents[i];
+	if (t->contents[i].ids)
+		return 0;
+	const char *s = t->turns[i].content;
+	return encode(tok, s, strlen(s), NX_TOK_CONTINUES, &t->contents[i], err);
+}
+
+int nx_prompt_answer(struct nx_prompt_text *t, size_t i, const struct nx_tokenizer *tok, size_t *n,
+                     struct nx_err *err)
+{
+	const struct nx_tokens *c;
+	*n = 0;
+	if (t->text || i >= t->n_all || strcmp(t->turns[i].role, "assistant") != 0)
+		return 0;
+	int rc = content(t, i, tok, &c, err);
 	if (rc == 0)
-		rc = encode(tok, text, (size_t)(at - text), flags | NX_TOK_ADD_BOS, head, err);
-	if (rc == 0 && tail) {
-		const char *rest = at + sizeof(mark) - 1;
-		rc = encode(tok, rest, strlen(rest), flags | NX_TOK_CONTINUES, tail, err);
+		*n = c->n;
+	return rc;
+}
+
+static int put(struct nx_tokens *to, const struct nx_tokens *from, struct nx_err *err)
+{
+	/* Few pieces a prompt: no capacity is kept. */
+	int32_t *ids = realloc(to->ids, (to->n + from->n + 1) * sizeof(*ids));
+	if (!ids)
+		return oom(err);
+	to->ids = ids;
+	if (from->n)
+		memcpy(to->ids + to->n, from->ids, from->n * sizeof(*from->ids));
+	to->n += from->n;
+	return 0;
+}
+
+/* A mark stands for a content while the template is rendered: \x01, a number, \x02. */
+#define MARK_BYTES 24
+
+/* The next mark of n at or behind s, *which its number, *end behind it; NULL when there is none. */
+static char *find_mark(char *s, size_t n, size_t *which, char **end)
+{
+	for (char *p = s; (p = strchr(p, '\x01')) != NULL; p++) {
+		unsigned long v = strtoul(p + 1, end, 10);
+		if (*end == p + 1 || **end != '\x02' || v >= n)
+			continue;
+		*which = v;
+		(*end)++;
+		return p;
+	}
+	return NULL;
+}
+
+/* The template's text around marks, for turns which[0 .. n). */
+static int render(const struct nx_prompt_text *t, const size_t *which, size_t n,
+                  const struct nx_tokenizer *tok, char **text, struct nx_err *err)
+{
+	struct nx_turn *turns = calloc(n, sizeof(*turns));
+	char *marks = calloc(n, MARK_BYTES);
+	int rc = turns && marks ? 0 : oom(err);
+	for (size_t k = 0; rc == 0 && k < n; k++) {
+		char *mark = marks + k * MARK_BYTES;
+		snprintf(mark, MARK_BYTES, "\x01%zu\x02", k);
+		turns[k] = (struct nx_turn){t->turns[which[k]].role, mark};
+	}
+	if (rc == 0)
+		rc = nx_chat_render(tok, turns, n, true, text, err);
+	free(marks);
+	free(turns);
+	return rc;
+}
+
+/* What the template makes of the turns which[0 .. n): before the last one's content to head, behind it to tail,
+ * which may be NULL. */
+static int frame(struct nx_prompt_text *t, const size_t *which, size_t n,
+                 const struct nx_tokenizer *tok, struct nx_tokens *head, struct nx_tokens *tail,
+                 struct nx_err *err)
+{
+	unsigned flags = NX_TOK_PARSE_SPECIAL | NX_TOK_ADD_BOS;
+	struct nx_tokens out[2] = {0};
+	size_t at = 0, k;
+	char *text = NULL, *end = NULL;
+	int rc = render(t, which, n, tok, &text, err);
+	for (char *s = text; rc == 0 && s; s = end) {
+		struct nx_tokens piece = {0};
+		const struct nx_tokens *c = NULL;
+		char *mark = find_mark(s, n, &k, &end);
+		rc = encode(tok, s, mark ? (size_t)(mark - s) : strlen(s), flags, &piece, err);
+		flags = NX_TOK_PARSE_SPECIAL | NX_TOK_CONTINUES;
+		if (rc == 0)
+			rc = put(&out[at], &piece, err);
+		free(piece.ids);
+		if (!mark)
+			end = NULL;
+		else if (k == n - 1 && at == 0)
+			at = 1;
+		else if (rc == 0 && (rc = content(t, which[k], tok, &c, err)) == 0)
+			rc = put(&out[at], c, err);
 	}
 	free(text);
-	free(copy);
+	if (rc == 0 && at == 0)
+		rc = nx_fail(err, NX_EBUG, "the chat template lost the user's turn");
+	if (rc || !tail)
+		free(out[1].ids);
+	else
+		*tail = out[1];
+	if (rc)
+		free(out[0].ids);
+	else
+		*head = out[0];
+	return rc;
+}
+
+static int frame_until(struct nx_prompt_text *t, size_t i, const struct nx_tokenizer *tok,
+                       struct nx_tokens *head, struct nx_tokens *tail, struct nx_err *err)
+{
+	size_t *which = calloc(i + 1, sizeof(*which));
+	if (!which)
+		return oom(err);
+	for (size_t k = 0; k <= i; k++)
+		which[k] = k;
+	int rc = frame(t, which, i + 1, tok, head, tail, err);
+	free(which);
 	return rc;
 }
 
@@ -246,7 +172,7 @@ int nx_prompt_frame(struct nx_prompt_text *t, const struct nx_tokenizer *tok, st
 		return 0;
 	if (t->text)
 		return encode(tok, "", 0, NX_TOK_ADD_BOS, &t->head, err);
-	return encode_frame(tok, t->turns, t->n_turns, &t->head, &t->tail, err);
+	return frame_until(t, t->n_turns - 1, tok, &t->head, &t->tail, err);
 }
 
 int nx_prompt_short_head(struct nx_prompt_text *t, const struct nx_tokenizer *tok,
@@ -254,8 +180,42 @@ int nx_prompt_short_head(struct nx_prompt_text *t, const struct nx_tokenizer *to
 {
 	if (t->short_head.ids)
 		return 0;
-	struct nx_turn turns[2] = {t->turns[0], t->turns[t->n_turns - 1]};
-	bool system = t->n_turns > 1 && strcmp(turns[0].role, "system") == 0;
-	return encode_frame(tok, system ? turns : turns + 1, system ? 2 : 1, &t->short_head, NULL,
-	                    err);
+	size_t which[2] = {0, t->n_turns - 1};
+	bool system = t->n_turns > 1 && strcmp(t->turns[0].role, "system") == 0;
+	return frame(t, system ? which : which + 1, system ? 2 : 1, tok, &t->short_head, NULL, err);
+}
+
+int nx_prompt_fits(struct nx_prompt_text *t, const struct nx_tokenizer *tok, struct nx_err *err)
+{
+	struct nx_err why = {0};
+	if (t->unfit)
+		return 0;
+	int rc = nx_prompt_body(t, tok, &why);
+	if (rc == 0)
+		rc = nx_prompt_frame(t, tok, &why);
+	t->unfit = rc == NX_EINVAL;
+	if (rc == 0 || t->unfit)
+		return rc == 0;
+	return nx_fail(err, rc, "%s", why.msg);
+}
+
+int nx_prompt_until(struct nx_prompt_text *t, size_t i, const struct nx_tokenizer *tok,
+                    struct nx_tokens *out, struct nx_err *err)
+{
+	struct nx_tokens tail = {0};
+	const struct nx_tokens *c = NULL;
+	*out = (struct nx_tokens){0};
+	int rc = frame_until(t, i, tok, out, &tail, err);
+	if (rc == 0)
+		rc = content(t, i, tok, &c, err);
+	if (rc == 0)
+		rc = put(out, c, err);
+	if (rc == 0)
+		rc = put(out, &tail, err);
+	free(tail.ids);
+	if (rc) {
+		free(out->ids);
+		*out = (struct nx_tokens){0};
+	}
+	return rc;
 }

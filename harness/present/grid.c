@@ -7,13 +7,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A mean that is not known (no trial ran) comes last. */
+static int by_mean(double x, double y)
+{
+	if (isnan(x) || isnan(y))
+		return isnan(x) - isnan(y);
+	return (x > y) - (x < y);
+}
+
 static int by_means(const void *a, const void *b)
 {
 	const struct nx_lengths *x = a, *y = b;
-	if (x->seq != y->seq)
-		return x->seq < y->seq ? -1 : 1;
-	if (x->out != y->out)
-		return x->out < y->out ? -1 : 1;
+	int by_seq = by_mean(x->seq, y->seq), by_out = by_mean(x->out, y->out);
+	if (by_seq || by_out)
+		return by_seq ? by_seq : by_out;
 	int c = strcmp(x->seq_text, y->seq_text);
 	return c ? c : strcmp(x->out_text, y->out_text);
 }
@@ -50,6 +57,11 @@ int nx_grid_init(struct nx_grid *g, const struct nx_run *run, struct nx_err *err
 			                            .out_text = c->output_len_text,
 			                            .seq = c->seq_len,
 			                            .out = c->output_len};
+		/* Of lengths that are read the mean is known where a trial ran. */
+		if (isnan(g->lengths[k].seq))
+			g->lengths[k].seq = c->seq_len;
+		if (isnan(g->lengths[k].out))
+			g->lengths[k].out = c->output_len;
 		for (k = 0; k < g->n_batches && g->batches[k] != c->batch_size;)
 			k++;
 		if (k == g->n_batches)

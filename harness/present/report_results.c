@@ -98,8 +98,35 @@ static void cell_table(struct nx_doc *d, const struct nx_grid *g, size_t length,
 	nx_table_release(&t);
 }
 
-static void skew_sentence(struct nx_doc *d, const struct nx_grid *g, const struct nx_lengths *l)
+/* Lengths that are read: what ran is what is known of them. */
+static void read_sentence(struct nx_doc *d, const struct nx_grid *g, size_t length)
 {
+	const struct nx_lengths *l = &g->lengths[length];
+	struct nx_text bounds;
+	nx_text_init(&bounds);
+	for (size_t b = 0; b < g->n_batches; b++) {
+		const struct nx_cell_row *c = NULL;
+		for (size_t s = 0; s < g->run->n_stacks && !(c && c->n_out_tokens); s++)
+			c = nx_grid_cell(g, length, b, s);
+		if (c && c->n_out_tokens)
+			nx_text_printf(
+				&bounds, "%s%.3g at batch size %d", bounds.s ? ", " : "",
+				nx_skew_bound_of(c->out_tokens, c->n_out_tokens, g->batches[b]),
+				g->batches[b]);
+	}
+	nx_doc_paragraph(
+		d,
+		"Output lengths: %s tokens, read and not drawn (mean %.4g). The most that refilling freed slots "
+		"can gain from this skew alone, E[longest of the batch] / E[length]: %s (computed from "
+		"the lengths that ran, as if batches were drawn from them).",
+		l->out_text, l->out, bounds.s ? bounds.s : "not known, nothing ran");
+	d->out->failed |= bounds.failed;
+	nx_text_release(&bounds);
+}
+
+static void skew_sentence(struct nx_doc *d, const struct nx_grid *g, size_t length)
+{
+	const struct nx_lengths *l = &g->lengths[length];
 	struct nx_dist dist;
 	struct nx_err err;
 	if (nx_dist_from_text(&dist, l->out_text, &err)) {
@@ -107,6 +134,10 @@ static void skew_sentence(struct nx_doc *d, const struct nx_grid *g, const struc
 			d,
 			"Output lengths: %s tokens. The bound that skew allows is not known: %s.",
 			l->out_text, err.msg);
+		return;
+	}
+	if (dist.kind == NX_DIST_TRACE || dist.kind == NX_DIST_DATASET) {
+		read_sentence(d, g, length);
 		return;
 	}
 	if (dist.min == dist.max) {
@@ -147,7 +178,7 @@ void nx_report_results(struct nx_doc *d, const struct nx_grid *g)
 		nx_lengths_text(&g->lengths[l], text, sizeof(text));
 		text[0] = 'P';
 		nx_doc_heading(d, 3, text);
-		skew_sentence(d, g, &g->lengths[l]);
+		skew_sentence(d, g, l);
 		for (size_t b = 0; b < g->n_batches; b++)
 			cell_table(d, g, l, b);
 	}

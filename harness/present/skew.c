@@ -13,6 +13,13 @@ int nx_dist_from_text(struct nx_dist *d, const char *text, struct nx_err *err)
 	if (sscanf(text, "uniform %d-%d%n", &a, &b, &used) == 2 && used && !text[used]) {
 		*d = (struct nx_dist){
 			.kind = NX_DIST_UNIFORM, .min = a, .max = b, .mean = (a + b) / 2.0};
+	} else if ((sscanf(text, "trace %d-%d%n", &a, &b, &used) == 2 ||
+	            sscanf(text, "dataset %d-%d%n", &a, &b, &used) == 2) &&
+	           used && !text[used]) {
+		*d = (struct nx_dist){.kind = text[0] == 't' ? NX_DIST_TRACE : NX_DIST_DATASET,
+		                      .min = a,
+		                      .max = b,
+		                      .mean = NAN};
 	} else if (sscanf(text, "lognormal mean %lf sigma %lf max %d", &mean, &sigma, &b) == 3) {
 		*d = (struct nx_dist){.kind = NX_DIST_LOGNORMAL,
 		                      .min = 1,
@@ -27,7 +34,8 @@ int nx_dist_from_text(struct nx_dist *d, const char *text, struct nx_err *err)
 	} else {
 		return nx_fail(err, NX_EFORMAT,
 		               "length '%s' is no distribution known here: a number, "
-		               "uniform MIN-MAX, or lognormal mean M sigma S max N",
+		               "uniform MIN-MAX, lognormal mean M sigma S max N, trace MIN-MAX, or "
+		               "dataset MIN-MAX",
 		               text);
 	}
 	if (d->min < 0 || d->max < d->min)
@@ -60,6 +68,18 @@ double nx_skew_bound(const struct nx_dist *d, int32_t batch)
 		double f = cumulative(d, n);
 		mean += 1 - f;
 		max += 1 - pow(f, batch);
+	}
+	return mean > 0 ? max / mean : 1;
+}
+
+double nx_skew_bound_of(const int32_t *sorted, size_t n, int32_t batch)
+{
+	double max = 0, mean = 0, below = 0;
+	for (size_t i = 0; i < n; i++) {
+		double f = pow((double)(i + 1) / (double)n, batch);
+		max += sorted[i] * (f - below);
+		mean += sorted[i] / (double)n;
+		below = f;
 	}
 	return mean > 0 ? max / mean : 1;
 }

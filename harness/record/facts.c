@@ -12,6 +12,7 @@
 #include "measure/system.h"
 #include "model/hf.h"
 #include "model/preset.h"
+#include "measure/trace.h"
 #include "record/schema.h"
 
 #ifdef NX_HAVE_DNNL
@@ -218,9 +219,13 @@ int nx_facts_collect(struct nx_fact **out, size_t *n, const struct nx_experiment
 		add(&s, "seed", text);
 		if (x->model)
 			add_model_hash(&s, x->model);
-		add(&s, "workload", x->workload.prompts ? x->workload.prompts : "built in");
+		add(&s, "workload", x->workload.prompts ? x->workload.prompts : "random");
 		if (x->workload.prompts)
 			add_hash(&s, "workload_sha256", x->workload.prompts);
+		if (x->workload.trace) {
+			add(&s, "trace", x->workload.trace->path);
+			add_hash(&s, "trace_sha256", x->workload.trace->path);
+		}
 		nx_sha256(x->text ? x->text : "", x->text ? strlen(x->text) : 0, text);
 		add(&s, "config_sha256", text);
 		if (x->device)

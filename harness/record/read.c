@@ -49,6 +49,12 @@ static bool counts(const bool *use, int32_t n, int32_t round)
 	return round >= 0 && round < n && use[round];
 }
 
+static int by_length(const void *a, const void *b)
+{
+	int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+	return (x > y) - (x < y);
+}
+
 static int read_requests(hid_t g, struct nx_cell_row *c, const bool *use, int32_t n_use,
                          struct nx_err *err)
 {
@@ -61,7 +67,8 @@ static int read_requests(hid_t g, struct nx_cell_row *c, const bool *use, int32_
 	const struct nx_request_row *rows = data;
 	c->ttft_ms = calloc(n + 1, sizeof(*c->ttft_ms));
 	c->tpot_ms = calloc(n + 1, sizeof(*c->tpot_ms));
-	if (!c->ttft_ms || !c->tpot_ms)
+	c->out_tokens = calloc(n + 1, sizeof(*c->out_tokens));
+	if (!c->ttft_ms || !c->tpot_ms || !c->out_tokens)
 		rc = nx_fail(err, NX_ENOMEM, "out of memory for %zu requests", n);
 	for (size_t i = 0; !rc && i < n; i++) {
 		if (!counts(use, n_use, rows[i].round))
@@ -71,7 +78,10 @@ static int read_requests(hid_t g, struct nx_cell_row *c, const bool *use, int32_
 			c->ttft_ms[c->n_ttft++] = ttft;
 		if (!isnan(tpot))
 			c->tpot_ms[c->n_tpot++] = tpot;
+		c->out_tokens[c->n_out_tokens++] = rows[i].r.n_out;
 	}
+	if (!rc)
+		qsort(c->out_tokens, c->n_out_tokens, sizeof(*c->out_tokens), by_length);
 	free(data);
 	return rc;
 }
@@ -331,6 +341,7 @@ void nx_run_destroy(struct nx_run *r)
 	if (!r)
 		return;
 	for (size_t i = 0; i < r->n_cells; i++) {
+		free(r->cells[i].out_tokens);
 		free(r->cells[i].ttft_ms);
 		free(r->cells[i].tpot_ms);
 	}

@@ -13,7 +13,7 @@
 #include "measure/experiment.h"
 #include "measure/trial.h"
 
-#define NX_RUN_SCHEMA 1
+#define NX_RUN_SCHEMA 2 /* 2: session, turn and planned_arrival of requests */
 
 /* Key and value, both text; numbers are spelled out. */
 struct nx_fact {
@@ -126,6 +126,8 @@ struct nx_cell_row {
 	int32_t util_source;
 	double *ttft_ms, *tpot_ms; /* pooled over ok trials, for distributions */
 	size_t n_ttft, n_tpot;
+	int32_t *out_tokens; /* [n_out_tokens] output lengths of the same, sorted */
+	size_t n_out_tokens;
 };
 
 struct nx_run {

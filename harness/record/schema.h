@@ -74,7 +74,11 @@ struct nx_summary_row {
 	X(U64, r.arrival_ns, "arrival", "ns", "its client became free, since the trial's start")   \
 	X(U64, r.admitted_ns, "admitted", "ns", "first step that carried it")                      \
 	X(U64, r.first_ns, "first", "ns", "first output token")                                    \
-	X(U64, r.last_ns, "last", "ns", "last output token")
+	X(U64, r.last_ns, "last", "ns", "last output token")                                       \
+	X(U32, r.session, "session", "id", "conversation; without any, the request's own id")      \
+	X(U32, r.turn, "turn", "index", "user turn of the conversation, from 0")                   \
+	X(I64, r.planned_ns, "planned_arrival", "ns",                                              \
+	  "as the workload's trace has it, since its first; -1 = no trace; not used: the loop is closed")
 
 #define NX_TOKEN_COLUMNS(X)                                                                        \
 	X(I32, round, "round", "index", "round of the trial")                                      \

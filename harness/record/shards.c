@@ -26,6 +26,7 @@
 	X("backend_sha256", "the device's backend")                                                \
 	X("model_sha256", "the model file")                                                        \
 	X("workload_sha256", "the workload file")                                                  \
+	X("trace_sha256", "the trace")                                                             \
 	X("host", "the machine")                                                                   \
 	X("cpu", "the processor")                                                                  \
 	X("kernel", "the kernel")                                                                  \

@@ -167,6 +167,34 @@ static void estimates(struct grid *g, size_t c, struct nx_cell_row *out)
 	}
 }
 
+/* Lengths that are read and not drawn have the mean of what ran: prompts and outputs of a request. */
+static void measured_lengths(const struct grid *g, size_t c, const struct nx_cell *cell,
+                             struct nx_cell_row *out)
+{
+	double in = 0, o = 0, n = 0;
+	for (size_t r = 0; r < g->n_rounds; r++) {
+		const struct nx_trial_row *t = g->row[c * g->n_rounds + r];
+		if (!usable(g, c, t))
+			continue;
+		double tok = t->metrics[NX_METRIC_OUTPUT_THROUGHPUT],
+		       req = t->metrics[NX_METRIC_REQUEST_THROUGHPUT];
+		double all = t->metrics[NX_METRIC_TOTAL_THROUGHPUT];
+		if (!(req > 0) || isnan(tok) || isnan(all))
+			continue;
+		in += (all - tok) / req;
+		o += tok / req;
+		n++;
+	}
+	bool read_in = cell->seq_len.kind == NX_DIST_TRACE || cell->seq_len.kind == NX_DIST_DATASET;
+	bool read_out =
+		cell->output_len.kind == NX_DIST_TRACE || cell->output_len.kind == NX_DIST_DATASET;
+	/* To a thousandth of a token, so that stacks with the same requests have the same length. */
+	if (read_in && n > 0)
+		out->seq_len = round(in / n * 1e3) / 1e3;
+	if (read_out && n > 0)
+		out->output_len = round(o / n / (cell->samples ? cell->samples : 1) * 1e3) / 1e3;
+}
+
 /* The reference's cell for this one: same lengths and batch, else the largest batch that fits. */
 static const struct nx_cell_row *reference_of(const struct nx_cell *cells,
                                               const struct nx_cell_row *rows, size_t n, size_t i,
@@ -283,6 +311,7 @@ int nx_summarise(const struct nx_cell *cells, size_t n_cells, const struct nx_tr
 		axes(&cells[i], &out[i]);
 		outcome(&g, i, &out[i]);
 		estimates(&g, i, &out[i]);
+		measured_lengths(&g, i, &cells[i], &out[i]);
 	}
 	for (size_t i = 0; i < n_cells; i++) {
 		judged[i] = compare(&g, cells, out, i, head->reference, &pairs[i]);

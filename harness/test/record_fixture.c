@@ -119,9 +119,19 @@ void fixture_trial(const struct fixture *f, int cell, int round, struct nx_trial
 	t->steps = calloc(t->n_steps, sizeof(*t->steps));
 	ck_assert(t->requests && t->tokens && t->steps);
 	for (uint32_t i = 0; i < 3; i++)
-		t->requests[i] = (struct nx_request_rec){
-			i, 0,        512,      i == 0 ? 1 : 11,    (int32_t)(i % 3),
-			0, i * 1000, i * 1001, i * 1000 + 5000000, i * 1000 + 25000000};
+		t->requests[i] = (struct nx_request_rec){i,
+		                                         0,
+		                                         512,
+		                                         i == 0 ? 1 : 11,
+		                                         (int32_t)(i % 3),
+		                                         0,
+		                                         i * 1000,
+		                                         i * 1001,
+		                                         i * 1000 + 5000000,
+		                                         i * 1000 + 25000000,
+		                                         i + 7,
+		                                         i,
+		                                         (int64_t)i * 77 - 1};
 	for (uint32_t i = 0; i < 500; i++)
 		t->tokens[i] = (struct nx_token_rec){i % 3, 0, (int32_t)(i / 3), (int32_t)(i * 7),
 		                                     i * 1000003ull};

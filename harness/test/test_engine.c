@@ -192,6 +192,99 @@ START_TEST(bad_requests_are_refused)
 }
 END_TEST
 
+/* ---- turns of conversations ------------------------------------------------------------------- */
+
+#define N_TURNS 12
+/* Five conversations, of 3, 1, 4, 2 and 2 turns. */
+static const uint32_t after[N_TURNS] = {0, 1, 2, 0, 0, 5, 6, 7, 0, 9, 0, 11};
+
+struct turns {
+	int32_t batch_size, in_flight, left[N_TURNS];
+	uint64_t arrival_ns[N_TURNS], end_ns[N_TURNS];
+	bool started[N_TURNS];
+};
+
+static void turn_starts(void *ctx, uint32_t r, uint64_t arrival_ns, uint64_t admitted_ns)
+{
+	struct turns *t = ctx;
+	(void)admitted_ns;
+	ck_assert(!t->started[r]);
+	t->started[r] = true;
+	t->arrival_ns[r] = arrival_ns;
+	ck_assert_int_le(++t->in_flight, t->batch_size);
+	if (after[r]) {
+		ck_assert_int_eq(t->left[after[r] - 1], 0);
+		ck_assert_uint_ge(arrival_ns, t->end_ns[after[r] - 1]);
+	}
+}
+
+static void turn_ends(void *ctx, uint32_t r, uint32_t sample, enum nx_finish why,
+                      int32_t n_preempted, uint64_t t_ns)
+{
+	struct turns *t = ctx;
+	(void)sample, (void)why, (void)n_preempted;
+	t->end_ns[r] = t_ns;
+	if (--t->left[r] == 0)
+		t->in_flight--;
+}
+
+static void run_turns(const char *spec, int32_t batch_size, int32_t samples, bool ahead)
+{
+	struct nx_err err = {0};
+	struct request_set reqs;
+	struct test_stack st;
+	struct nx_engine *e = NULL;
+	requests_make(&reqs, &fx, N_TURNS, 5, 20, 1, 12, samples, 0, 4);
+	struct turns t = {.batch_size = batch_size};
+	for (int i = 0; i < N_TURNS; i++) {
+		reqs.reqs[i].after = after[i];
+		t.left[i] = samples;
+	}
+	test_stack_make(&st, &fx, spec);
+	struct nx_engine_config cfg = {.weights = fx.weights,
+	                               .stack = &st.stack,
+	                               .batch_size = batch_size,
+	                               .samples = samples,
+	                               .invariant = true,
+	                               .plan_ahead = ahead,
+	                               .check = true};
+	const struct nx_sink sink = {.ctx = &t, .start = turn_starts, .finish = turn_ends};
+	ck_assert_msg(nx_engine_create(&e, &cfg, &err) == 0, "%s", err.msg);
+	for (int again = 0; again < 2; again++) {
+		ck_assert_msg(nx_engine_run(e, reqs.reqs, N_TURNS, &sink, &err) == 0, "%s: %s",
+		              spec, err.msg);
+		for (int i = 0; i < N_TURNS; i++) {
+			ck_assert(t.started[i] && !t.left[i]);
+			/* A conversation goes on before another begins. */
+			for (int k = 0; k < i; k++)
+				ck_assert(t.arrival_ns[k] <= t.arrival_ns[i] ||
+				          (after[k] && t.end_ns[after[k] - 1] > t.arrival_ns[i]));
+		}
+		for (int i = 0; i < N_TURNS; i++) {
+			t.started[i] = false;
+			t.left[i] = samples;
+		}
+		ck_assert_int_eq(t.in_flight, 0);
+	}
+	reqs.reqs[3].after = 4; /* itself */
+	ck_assert_int_eq(nx_engine_run(e, reqs.reqs, N_TURNS, &sink, &err), NX_EINVAL);
+	ck_assert_msg(strstr(err.msg, "request 3 waits for request 3 of the list") != NULL, "%s",
+	              err.msg);
+	nx_engine_destroy(e);
+	requests_release(&reqs);
+}
+
+START_TEST(a_turn_arrives_when_the_one_before_it_is_done)
+{
+	for (int32_t batch = 1; batch <= 8; batch += batch < 3 ? 1 : 5) {
+		run_turns("", batch, 1, false);
+		run_turns("continuous_batching", batch, 1, false);
+		run_turns("continuous_batching,paged_attention:block_size=4", batch, 2, false);
+		run_turns("continuous_batching", batch, 1, true);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("engine");
@@ -205,6 +298,7 @@ int main(void)
 	tcase_add_test(f32, flash_attention_needs_workspace_linear_in_the_length);
 	tcase_add_test(f32, a_request_that_never_fits_is_one_sentence);
 	tcase_add_test(f32, bad_requests_are_refused);
+	tcase_add_test(f32, a_turn_arrives_when_the_one_before_it_is_done);
 	suite_add_tcase(s, f32);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "measure/experiment.h"
+#include "measure/trace.h"
 
 static char build[4096], source[4096], plugins[4200], dir[] = "/tmp/nexus-test-XXXXXX";
 static struct nx_experiment *x;
@@ -118,6 +119,45 @@ START_TEST(a_sweep_is_the_product_with_stacks_fastest)
 	ck_assert_str_eq(x->stacks[0].spec, "(engine defaults)");
 	ck_assert_int_eq(x->stacks[1].stack.n_layers, 1);
 	ck_assert_int_eq(x->stacks[1].stack.layers[0].values[1].i, 2);
+}
+END_TEST
+
+START_TEST(lengths_may_be_read)
+{
+	size_t n;
+	load_ok(HEAD "sweep: {seq_len: [trace, {trace: {max: 100}}, 7], output_len: [trace, 50]}\n"
+	             "num_requests: 2\n",
+	        "workload.trace=t.csv");
+	const struct nx_cell *c = nx_experiment_cells(x, &n);
+	char text[64];
+	ck_assert_uint_eq(n, 6);
+	ck_assert_uint_eq(x->workload.trace->n, 3);
+	ck_assert_str_eq(nx_dist_text(&c[0].seq_len, text, sizeof(text)), "trace 20-300");
+	ck_assert_str_eq(nx_dist_text(&c[0].output_len, text, sizeof(text)), "trace 5-40");
+	ck_assert_str_eq(nx_dist_text(&c[2].seq_len, text, sizeof(text)), "trace 20-100");
+	ck_assert(fabs(nx_dist_mean(&c[0].seq_len) - 140) < 1e-9);
+	ck_assert(fabs(nx_dist_mean(&c[2].seq_len) - 220 / 3.0) < 1e-9);
+	/* The rows that are used, together: the third is not. */
+	ck_assert_int_eq(c[0].longest, 100 + 5);
+	ck_assert_int_eq(c[1].longest, 100 + 50);
+	ck_assert_int_eq(c[4].longest, 7 + 40);
+	ck_assert_int_eq(c[5].longest, 0);
+	char id[17];
+	memcpy(id, c[5].id, sizeof(id));
+	load_ok(HEAD "sweep: {seq_len: 7, output_len: 50}\nnum_requests: 2\n", NULL);
+	ck_assert_str_ne(id, nx_experiment_cells(x, &n)->id);
+
+	load_ok(HEAD "sweep: {seq_len: dataset, output_len: {dataset: {max: 99}}}\n",
+	        "workload.turns=first");
+	c = nx_experiment_cells(x, &n);
+	ck_assert_int_eq(x->workload.turns, NX_TURNS_FIRST);
+	ck_assert_str_eq(nx_dist_text(&c->seq_len, text, sizeof(text)), "dataset 4-1024");
+	ck_assert_str_eq(nx_dist_text(&c->output_len, text, sizeof(text)), "dataset 4-99");
+	ck_assert(isnan(nx_dist_mean(&c->seq_len)));
+	load_ok(HEAD, "workload.turns=all");
+	ck_assert_int_eq(nx_experiment_cells(x, &n)->seq_len.kind, NX_DIST_DATASET);
+	load_ok(HEAD, "workload.prompts=random");
+	ck_assert_ptr_null(x->workload.prompts);
 }
 END_TEST
 
@@ -267,6 +307,31 @@ static const struct {
          "x.yaml:5:30: found lognormal without sigma", NULL},
 	{HEAD "sweep: {seq_len: {lognormal: {mean: 99, sigma: 1, max: 20}}}\n", NULL, NX_EINVAL,
          "x.yaml:5:37: found \"99\" for mean; legal: a number from 1 to 20", NULL},
+	/* workloads, and lengths that are read from them */
+	{HEAD, "workload.turns=some", NX_EINVAL,
+         "--set workload.turns=some: found \"some\" for turns; legal: last, first, all", NULL},
+	{"model: m.gguf\nworkload: {prompts: random, turns: all}\n", NULL, NX_EINVAL,
+         "x.yaml:2:36: found turns beside prompts: random; legal: a file of conversations", NULL},
+	{HEAD, "workload.trace=no.csv", NX_EINVAL,
+         "--set workload.trace=no.csv: found \"no.csv\" for trace; legal: the path of a CSV or JSON",
+         NULL},
+	{HEAD, "workload.trace=p.jsonl", NX_EFORMAT,
+         "p.jsonl:1: found the header \"x\", without a column for the time", NULL},
+	{HEAD "sweep: {seq_len: [64, trace]}\n", NULL, NX_EINVAL,
+         "x.yaml:5:23: found trace for seq_len and no workload.trace; legal: workload: {trace: FILE}",
+         NULL},
+	{HEAD "sweep: {output_len: dataset}\n", "workload.prompts=random", NX_EINVAL,
+         "x.yaml:5:21: found dataset for output_len beside prompts: random; legal: a file", NULL},
+	{HEAD "sweep: {seq_len: 64}\n", "workload.turns=all", NX_EINVAL,
+         "x.yaml:5:18: found a drawn length for seq_len beside turns: all; legal: dataset", NULL},
+	{"model: m.gguf\nworkload: {prompts: p.jsonl, turns: all, trace: t.csv}\n", NULL, NX_EINVAL,
+         "x.yaml:2:49: found a trace beside turns: all; legal: one of them", NULL},
+	{HEAD "sweep: {seq_len: {dataset: {min: 9, max: 2}}}\n", NULL, NX_EINVAL,
+         "x.yaml:5:42: found \"2\" for max; legal: an integer from 9", NULL},
+	{HEAD "sweep: {seq_len: {trace: {mean: 9}}}\n", "workload.trace=t.csv", NX_EINVAL,
+         "x.yaml:5:27: found the unknown key \"mean\"", NULL},
+	{HEAD "sweep: {seq_len: [trace, {trace: {max: 500}}]}\n", "workload.trace=t.csv", NX_EINVAL,
+         "x.yaml:5:26: found trace 20-300 for seq_len a second time", NULL},
 	/* files */
 	{"model: no.gguf\nworkload: {prompts: p.jsonl}\n", NULL, NX_EINVAL,
          "x.yaml:1:8: found no model \"no.gguf\"; legal: ", NULL},
@@ -275,7 +340,8 @@ static const struct {
 	{"model: nanno\nworkload: {prompts: p.jsonl}\n", NULL, NX_EINVAL,
          "x.yaml:1:8: found no model \"nanno\"; legal: nano, smollm2", "did you mean \"nano\"?"},
 	{"model: m.gguf\nworkload: {prompts: q.jsonl}\n", NULL, NX_EINVAL,
-         "x.yaml:2:21: found \"q.jsonl\" for prompts; legal: the path of a JSONL file", NULL},
+         "x.yaml:2:21: found \"q.jsonl\" for prompts; legal: random, or the path of a JSON file",
+         NULL},
 	{HEAD, "techniques=nowhere", NX_EINVAL,
          "--set techniques=nowhere: found \"nowhere\" for techniques; legal: a folder", NULL},
 	{HEAD "include: no.yaml\n", NULL, NX_EINVAL,
@@ -520,7 +586,7 @@ END_TEST
 /* The experiments that come with the source load with what was built; only where it was all built. */
 START_TEST(our_own_experiments_load)
 {
-	static const char *const names[] = {"quick", "smollm2"};
+	static const char *const names[] = {"quick", "smollm2", "baselines", "seed"};
 	char path[4300];
 	snprintf(path, sizeof(path), "%s/experiments/%s.yaml", source, names[_i]);
 	int rc = nx_experiment_load(&x, path, NULL, 0, build, &err);
@@ -551,6 +617,9 @@ static void make_folder(void)
 		mkdir(folders[i], 0700);
 	for (size_t i = 0; i < 4; i++)
 		write_text(files[i], "x", 1);
+	static const char trace[] =
+		"timestamp,input_length,output_length\n1,20,40\n2,100,5\n3,300,30\n";
+	write_text("t.csv", trace, strlen(trace));
 }
 
 static void remove_folder(void)
@@ -569,6 +638,7 @@ int main(void)
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, defaults_are_as_documented);
 	tcase_add_test(t, a_sweep_is_the_product_with_stacks_fastest);
+	tcase_add_test(t, lengths_may_be_read);
 	tcase_add_test(t, parameters_given_as_lists_are_axes);
 	tcase_add_test(t, ids_tell_what_differs);
 	tcase_add_test(t, set_lies_over_the_file);
@@ -577,7 +647,7 @@ int main(void)
 	                    (int)(sizeof(wrong) / sizeof(*wrong)));
 	tcase_add_test(t, include_cycles_end);
 	tcase_add_test(t, draws_have_the_mean_that_is_told);
-	tcase_add_loop_test(t, our_own_experiments_load, 0, 2);
+	tcase_add_loop_test(t, our_own_experiments_load, 0, 4);
 	suite_add_tcase(s, t);
 	t = tcase_create("hostile");
 	tcase_add_checked_fixture(t, setup, teardown);

@@ -106,7 +106,7 @@ START_TEST(it_writes_a_run_file_with_phases)
 	/* A prompt's products are over 16 times the rows. */
 	ck_assert_uint_gt(pre->counted.flops, dec->counted.flops);
 	expect(2, SMALL "--steps 2 -o p.h5", "p.h5");
-	expect(0, SMALL "--steps 2 -o p.h5 --force", NULL);
+	expect(0, SMALL "--steps 2 -o p.h5 --force --prompts random", NULL);
 }
 END_TEST
 

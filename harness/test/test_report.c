@@ -282,6 +282,20 @@ START_TEST(skew_bound_is_that_of_the_distribution)
 	ck_assert_int_eq(nx_dist_from_text(&d, "lognormal mean 200 sigma 1 max 1024", &err), 0);
 	ck_assert_double_eq_tol(nx_skew_bound(&d, 1), 1, 1e-9);
 	ck_assert(nx_skew_bound(&d, 32) > 3 && nx_skew_bound(&d, 32) < 1024 / 150.0);
+	/* Of lengths that are read there is no formula: the lengths themselves give the same bound. */
+	ck_assert_int_eq(nx_dist_from_text(&d, "trace 5-400", &err), 0);
+	ck_assert(d.kind == NX_DIST_TRACE && d.min == 5 && d.max == 400);
+	ck_assert_int_eq(nx_dist_from_text(&d, "dataset 4-1024", &err), 0);
+	ck_assert_int_eq(d.kind, NX_DIST_DATASET);
+	int32_t ran[900];
+	for (int i = 0; i < 900; i++)
+		ran[i] = 11 + i / 10; /* uniform 11-100 */
+	ck_assert_int_eq(nx_dist_from_text(&d, "uniform 11-100", &err), 0);
+	for (int32_t batch = 1; batch <= 64; batch *= 4)
+		ck_assert_double_eq_tol(nx_skew_bound_of(ran, 900, batch), nx_skew_bound(&d, batch),
+		                        1e-9);
+	ck_assert_double_eq_tol(nx_skew_bound_of(ran, 0, 4), 1, 1e-12);
+	ck_assert_int_eq(nx_dist_from_text(&d, "trace 5", &err), NX_EFORMAT);
 	ck_assert_int_eq(nx_dist_from_text(&d, "zipf 3", &err), NX_EFORMAT);
 }
 END_TEST

@@ -35,6 +35,12 @@ static void setup(void)
 {
 	fixture_open(&fx, NX_F32, NULL, false, 1);
 	requests_make(&reqs, &fx, N_REQS, 10, 40, 6, 12, 1, 0, 3);
+	for (int32_t i = 0; i < N_REQS; i++) { /* conversations of two turns */
+		reqs.reqs[i].after = i % 2 ? (uint32_t)i : 0;
+		reqs.reqs[i].session = (uint32_t)i / 2;
+		reqs.reqs[i].turn = (uint32_t)i % 2;
+		reqs.reqs[i].arrival_ns = i * 1000;
+	}
 	phases[0] = '\0';
 }
 
@@ -100,6 +106,10 @@ static void check_record(const struct nx_trial *t)
 		ck_assert_uint_le(q->admitted_ns, q->first_ns);
 		ck_assert_uint_le(q->first_ns, q->last_ns);
 		ck_assert_uint_le(q->last_ns, t->duration_ns);
+		ck_assert(q->session == i / 2 && q->turn == i % 2 &&
+		          q->planned_ns == (int64_t)i * 1000);
+		if (q->turn)
+			ck_assert_uint_ge(q->arrival_ns, q[-1].last_ns);
 		n_out += (size_t)q->n_out;
 	}
 	ck_assert_uint_eq(t->n_tokens, n_out);

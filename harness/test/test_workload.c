@@ -55,7 +55,7 @@ static int open_text(const char *text, uint64_t seed)
 	fclose(f);
 	nx_workload_close(w);
 	w = NULL;
-	return nx_workload_open(&w, &spec, tok, &err);
+	return nx_workload_open(&w, &spec, tok, nx_tokenizer_vocab(tok), &err);
 }
 
 static void open_ok(const char *text, uint64_t seed)
@@ -249,22 +249,22 @@ END_TEST
 static const struct {
 	const char *text, *want;
 } wrong[] = {
-	{"", "p.jsonl:1: found no prompt; legal: one JSON object a line"},
+	{"", "p.jsonl:1: found no prompt; legal: one JSON object a line, or a list of them"},
 	{"{\"text\": \"a\"}\n{\"txt\": \"b\"}\n",
-         "p.jsonl:2: found the key \"txt\" and no prompt; legal: text, prompt, turns or messages; did you mean \"text\"?"},
+         "p.jsonl:2: found the key \"txt\" and no prompt; legal: text, prompt, turns, messages or conversations; did you mean \"text\"?"},
 	{"{\"zzz\": 1}\n", "p.jsonl:1: found no prompt; legal: one of the keys"},
-	{"{\"text\": 7}\n",
-         "p.jsonl:1: found a number for text; legal: a string that is not empty"},
-	{"{\"text\": \"\"}\n", "p.jsonl:1: found an empty string for text"},
+	{"{\"text\": 7}\n", "p.jsonl:1: found a number for text; legal: a string"},
+	{"{\"text\": \"\"}\n",
+         "p.jsonl:1: found no prompt in 1 entries (1 without a user turn that has a text, 0 with"},
 	{"\n\n{\"text\": \"a\"\n", "p.jsonl:3:"},
 	{"7\n", "p.jsonl:1: found a number; legal: one JSON object a line"},
-	{"{\"turns\": []}\n", "p.jsonl:1: found an empty list for turns"},
+	{"{\"turns\": []}\n{\"turns\": [{\"role\": \"system\", \"content\": \"a\"}]}\n",
+         "p.jsonl:1: found no prompt in 2 entries (2 without"},
+	{"{\"turns\": 7}\n", "p.jsonl:1: found a number for turns; legal: a list of {\"role\""},
 	{"{\"turns\": [{\"role\": \"usr\", \"content\": \"a\"}]}\n",
-         "p.jsonl:1: found the role \"usr\" in turn 1; legal: system, user, assistant; did you mean \"user\"?"},
+         "p.jsonl:1: found the role \"usr\" in turn 1; legal: system, user, assistant; in ShareGPT's files human, gpt; did you mean \"user\"?"},
 	{"{\"turns\": [{\"role\": \"user\"}]}\n",
          "p.jsonl:1: found turn 1 without the string \"content\""},
-	{"{\"turns\": [{\"role\": \"system\", \"content\": \"a\"}]}\n",
-         "p.jsonl:1: found no user turn to answer in turns"},
 	{"{\"turns\": [1]}\n", "p.jsonl:1: found a number as turn 1"},
 	{"{\"text\": \"a\", \"priority\": \"high\"}\n",
          "p.jsonl:1: found a string for priority; legal: an integer"},

@@ -243,6 +243,20 @@ START_TEST(json_lines_know_their_lines)
 		{"{\"a\": 1, \"a\": 2}\n", ":1:", 0},
 		{"{\"a\": \"\xff\"}\n", ":1:", 0},
 		{"{} x\n", ":1:", 0},
+		/* one list */
+		{"[]", NULL, 0},
+		{" \n[{\"a\": 1},\n{\"b\": \"]}\\\"{\"} ]\n", NULL, 2},
+		{"\xef\xbb\xbf[{}]", NULL, 1},
+		{"[{}, {},]", ":1: entry 3: found \"]\"; legal: a list of JSON objects with commas",
+	         2},
+		{"[{}\n{}]", ":2: entry 2: found \"{\"; legal: a list", 1},
+		{"[{},\n 7]", ":2: entry 2: found \"7\"; legal: a list", 1},
+		{"[{}] x", ":1: entry 1: found \"x\" after the list; legal: nothing", 1},
+		{"[{}, {\"a\": [1, 2}", ":1: entry 2: found the end of the file inside an object",
+	         1},
+		{"[{},\n{\"a\":\n tru}]", ":3: entry 2: found broken JSON (", 1},
+		{"[{}", ":1: entry 2: found the end of the file; legal: a list", 1},
+		{"[{\"a\": \"\\", ":1: entry 1: found the end of the file inside", 0},
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		struct nx_jsonl r;
@@ -266,6 +280,108 @@ START_TEST(json_lines_know_their_lines)
 	nx_jsonl_release(&r);
 	unlink(path);
 	rmdir(dir);
+}
+END_TEST
+
+/* Text that is no Unicode is passed over where that is asked for; what is no JSON never is. */
+START_TEST(json_with_bad_text_can_be_passed_over)
+{
+	char path[] = "/tmp/nexus-test-XXXXXX";
+	int fd = mkstemp(path);
+	ck_assert_int_ge(fd, 0);
+	close(fd);
+	write_text(path, "[{\"a\": \"\\ud83d\"}, {\"a\": \"\xff\"}, {\"a\": \"x\\u0000y\"},\n"
+	                 " {\"a\": \"\\ud83d\\ude00\"}, {\"a\": \"\\udc00 b\"}]\n");
+	for (int skip = 0; skip < 2; skip++) {
+		struct nx_jsonl r;
+		json_t *v;
+		ck_assert_int_eq(nx_jsonl_init(&r, path, &err), 0);
+		r.skip_bad_text = skip;
+		int rc = nx_jsonl_next(&r, &v, &err);
+		ck_assert_int_eq(rc, skip ? 1 : NX_EFORMAT);
+		if (!skip) {
+			ck_assert_msg(strstr(err.msg, ":1: entry 1: found broken JSON (") != NULL,
+			              "%s", err.msg);
+		} else {
+			ck_assert_str_eq(json_string_value(json_object_get(v, "a")),
+			                 "\xf0\x9f\x98\x80");
+			ck_assert_int_eq(r.line, 2);
+			ck_assert_int_eq((int)r.entry, 4);
+			json_decref(v);
+			ck_assert_int_eq(nx_jsonl_next(&r, &v, &err), 0);
+			ck_assert_int_eq((int)r.n_bad_text, 4);
+		}
+		nx_jsonl_release(&r);
+	}
+	write_text(path, "{\"a\": \"\t\"}\n");
+	struct nx_jsonl r;
+	json_t *v;
+	ck_assert_int_eq(nx_jsonl_init(&r, path, &err), 0);
+	r.skip_bad_text = true;
+	ck_assert_int_eq(nx_jsonl_next(&r, &v, &err), NX_EFORMAT);
+	nx_jsonl_release(&r);
+	unlink(path);
+}
+END_TEST
+
+/* Objects that are longer than what is read at a time, at every place of their brackets and quotes, and objects
+ * beyond the limits. */
+START_TEST(json_lists_are_streams)
+{
+	char path[] = "/tmp/nexus-test-XXXXXX";
+	int fd = mkstemp(path);
+	ck_assert_int_ge(fd, 0);
+	FILE *f = fdopen(fd, "w");
+	ck_assert_ptr_nonnull(f);
+	fputc('[', f);
+	size_t sizes[40];
+	for (int i = 0; i < 40; i++) {
+		sizes[i] = ((size_t)1 << 18) - 30 + (size_t)i * 2;
+		fprintf(f, "%s{\"a\": \"", i ? ", " : "");
+		for (size_t k = 0; k < sizes[i]; k++)
+			fputs("\\\"", f); /* an escaped quote */
+		fputs("\"}", f);
+	}
+	fputs("]", f);
+	ck_assert_int_eq(fclose(f), 0);
+	struct nx_jsonl r;
+	json_t *v;
+	ck_assert_int_eq(nx_jsonl_init(&r, path, &err), 0);
+	for (int i = 0; i < 40; i++) {
+		ck_assert_msg(nx_jsonl_next(&r, &v, &err) == 1, "%s", err.msg);
+		ck_assert_uint_eq(json_string_length(json_object_get(v, "a")), sizes[i]);
+		json_decref(v);
+	}
+	ck_assert_int_eq(nx_jsonl_next(&r, &v, &err), 0);
+	ck_assert_uint_lt(r.cap, (size_t)4 << 20); /* of 21 MB */
+	nx_jsonl_release(&r);
+
+	f = fopen(path, "w");
+	ck_assert_ptr_nonnull(f);
+	fputs("[{\"a\": ", f);
+	for (int i = 0; i < 100; i++)
+		fputc('[', f);
+	fclose(f);
+	ck_assert_int_eq(nx_jsonl_init(&r, path, &err), 0);
+	ck_assert_int_eq(nx_jsonl_next(&r, &v, &err), NX_EFORMAT);
+	ck_assert_msg(strstr(err.msg, "entry 1: found more than 64 levels") != NULL, "%s", err.msg);
+	nx_jsonl_release(&r);
+
+	for (int list = 0; list < 2; list++) {
+		f = fopen(path, "w");
+		ck_assert_ptr_nonnull(f);
+		fputs(list ? "[{\"a\": \"" : "{\"a\": \"", f);
+		for (int i = 0; i < (16 << 20) + 9; i++)
+			fputc('x', f);
+		fputs("\"}]", f);
+		fclose(f);
+		ck_assert_int_eq(nx_jsonl_init(&r, path, &err), 0);
+		ck_assert_int_eq(nx_jsonl_next(&r, &v, &err), NX_EFORMAT);
+		ck_assert_msg(strstr(err.msg, "of more than 16777216 bytes") != NULL, "%s",
+		              err.msg);
+		nx_jsonl_release(&r);
+	}
+	unlink(path);
 }
 END_TEST
 
@@ -316,6 +432,8 @@ int main(void)
 	tcase_add_test(t, near_names_need_to_be_near);
 	tcase_add_test(t, quantities_have_units);
 	tcase_add_test(t, json_lines_know_their_lines);
+	tcase_add_test(t, json_with_bad_text_can_be_passed_over);
+	tcase_add_test(t, json_lists_are_streams);
 	tcase_add_test(t, hashes_and_draws_are_fixed);
 	suite_add_tcase(s, t);
 	SRunner *run = srunner_create(s);

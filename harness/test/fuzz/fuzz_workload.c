@@ -55,7 +55,7 @@ FUZZ_TARGET(workload)
 	struct nx_request_set set = {0};
 	struct nx_err err = {0};
 
-	if (!fuzz_told(nx_workload_open(&w, &spec, tok, &err), &err))
+	if (!fuzz_told(nx_workload_open(&w, &spec, tok, nx_tokenizer_vocab(tok), &err), &err))
 		return 0;
 	for (int32_t round = 0; round < 2; round++)
 		if (fuzz_told(nx_workload_requests(w, &cell, round, &set, &err), &err))

@@ -109,8 +109,8 @@ START_TEST(every_file_of_a_corpus_is_survived_and_some_are_accepted)
 	corpus_open(&c, target_at(_i));
 	for (int i = 0; i < c.n; i++)
 		try(c.target, c.files[i].name, c.files[i].data, c.files[i].size);
-	ck_assert_msg(fuzz_tally.accepted > 0,
-	              "no file of %s's corpus is accepted", c.target->name);
+	ck_assert_msg(fuzz_tally.accepted > 0, "no file of %s's corpus is accepted",
+	              c.target->name);
 	corpus_close(&c);
 }
 END_TEST

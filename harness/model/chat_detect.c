@@ -76,7 +76,9 @@ static int default_system(struct nx_chat *c, const char *tmpl, struct nx_err *er
 		p += sizeof(head) - 1;
 		const size_t nl = newline_len(p);
 		const char *end = strstr(p, IM_END);
-		if (!nl || !end || end == p + nl)
+		if (!end)
+			break;
+		if (!nl || end == p + nl)
 			continue;
 		const size_t len = (size_t)(end - p) - nl;
 		p += nl;

@@ -236,7 +236,8 @@ static void quant_q8_0(const float *src, uint8_t *dst, int64_t n)
 		float amax = 0;
 		for (int i = 0; i < 32; i++)
 			amax = fmaxf(amax, fabsf(src[i]));
-		const float d = amax / 127.0f, id = d != 0 ? 1.0f / d : 0;
+		/* Below the least normal number 1 / d may be infinite; f16 has no such scale anyway. */
+		const float d = amax / 127.0f, id = d >= 0x1p-126f ? 1.0f / d : 0;
 		const uint16_t h = nx_dq_to_f16(d);
 		memcpy(dst, &h, sizeof(h));
 		for (int i = 0; i < 32; i++)

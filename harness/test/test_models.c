@@ -14,6 +14,7 @@
 #include "measure/runner.h"
 #include "model/preset.h"
 #include "record/schema.h"
+#include "tiny_model.h"
 
 /* ---- presets ---------------------------------------------------------------------------------- */
 
@@ -328,6 +329,46 @@ START_TEST(a_plan_loads_nothing)
 }
 END_TEST
 
+/* The multi-token twin is nano's shape with blocks beside the last one; a plain run does not see those. */
+START_TEST(the_twin_has_heads_for_three_tokens_more)
+{
+	static const struct {
+		const char *name;
+		enum nx_weight_id like;
+	} parts[] = {{"attn_norm", NX_W_ATTN_NORM},
+	             {"attn_q", NX_W_Q},
+	             {"attn_k", NX_W_K},
+	             {"attn_v", NX_W_V},
+	             {"attn_output", NX_W_O},
+	             {"ffn_norm", NX_W_FFN_NORM},
+	             {"ffn_gate", NX_W_GATE},
+	             {"ffn_up", NX_W_UP},
+	             {"ffn_down", NX_W_DOWN}};
+	char path[1024], name[64];
+	uint32_t heads = 0, tap = 0;
+	struct nx_model *m = NULL;
+	struct nx_err err = {0};
+	nx_test_source_path(path, sizeof(path), "experiments/models/nano/nano-mtp.gguf");
+	ck_assert_msg(!nx_model_open(&m, path, &err), "%s", err.msg);
+	const struct nx_shape *s = nx_model_shape(m);
+	const struct nx_gguf *g = nx_model_file(m);
+	ck_assert_int_eq(nx_model_n_params(m), 5771520);
+	ck_assert_int_eq(nx_gguf_get_u32(g, "nexus.mtp.n_heads", &heads, &err), 1);
+	ck_assert_int_eq(nx_gguf_get_u32(g, "nexus.mtp.tap_layer", &tap, &err), 1);
+	ck_assert_uint_eq(heads, 3);
+	ck_assert_uint_eq(tap, (unsigned)s->n_layers - 1);
+	for (unsigned h = 0; h < heads; h++)
+		for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+			snprintf(name, sizeof(name), "mtp.%u.%s.weight", h, parts[i].name);
+			const struct nx_tensor *t = nx_gguf_tensor(g, name);
+			ck_assert_msg(t != NULL, "%s", name);
+			ck_assert_int_eq(t->dims[0], nx_weight_cols(s, parts[i].like));
+			ck_assert_int_eq(t->dims[1], nx_weight_rows(s, parts[i].like));
+		}
+	nx_model_close(m);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("models");
@@ -340,6 +381,7 @@ int main(void)
 	tcase_add_loop_test(tc, a_forecast_is_what_a_trial_takes, 0, N_SUBJECTS);
 	tcase_add_test(tc, the_gate_says_that_weights_are_random);
 	tcase_add_test(tc, a_plan_loads_nothing);
+	tcase_add_test(tc, the_twin_has_heads_for_three_tokens_more);
 	suite_add_tcase(s, tc);
 	SRunner *sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);

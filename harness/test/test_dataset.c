@@ -376,7 +376,8 @@ START_TEST(random_tokens_are_drawn_from_all_but_control_tokens)
 	ck_assert_int_eq(nx_workload_open(&w, &spec, NULL, 12, &err), NX_EINVAL);
 	ck_assert_str_eq(
 		err.msg,
-		"d.json: the model has no tokenizer, which texts need; legal: workload.prompts: random");
+		"d.json: found a workload of text, but the model has no tokenizer (a shape preset, or a directory "
+	                 "without tokenizer.json); legal: workload: {prompts: random}, or another model");
 }
 END_TEST
 

@@ -65,6 +65,7 @@ def child(a):
             t_dec = sum(t for step in steps for t in feed(step))
             if turn:
                 pre, dec = pre + t_pre, dec + t_dec
+        out["built"] = lc.llama_print_system_info().decode().strip()
         out[batch] = {"prefill": a.repeat * len(prompt) / pre, "decode": a.repeat * batch * len(steps) / dec}
         lc.llama_batch_free(b)
         lc.llama_free(ctx)
@@ -74,7 +75,7 @@ def child(a):
 def theirs(a, model):
     text = subprocess.run([sys.executable, __file__, "--child", "--model", model, *common(a)], check=True,
                           stdout=subprocess.PIPE, text=True).stdout
-    return {int(k): v for k, v in json.loads(text.splitlines()[-1]).items()}
+    return {int(k) if k.isdigit() else k: v for k, v in json.loads(text.splitlines()[-1]).items()}
 
 
 def common(a):
@@ -113,11 +114,13 @@ def main():
     turns = []
     for i in range(a.turns):
         turns.append((ours(a, str(model)), theirs(a, str(model))))
-        print(f"turn {i + 1} of {a.turns}: {turns[-1]}", file=sys.stderr)
+        print(f"turn {i + 1} of {a.turns}: " + "; ".join(
+            f"batch {b} {what} {turns[-1][0][b][what]:.0f} and {turns[-1][1][b][what]:.0f} tok/s"
+            for b in a.batches for what in ("prefill", "decode")), file=sys.stderr)
     import llama_cpp
 
     print(f"{Path(a.model).name} as BF16, {a.threads} threads, prompt {a.prompt_len}, output {a.gen}, {a.turns} turns; "
-          f"llama-cpp-python {llama_cpp.__version__}")
+          f"llama-cpp-python {llama_cpp.__version__} ({turns[0][1]['built']})")
     print(f"{'batch':>5} {'what':8} {'nexus tok/s':>12} {'llama.cpp tok/s':>16} {'ratio':>6}  of single turns")
     for batch in a.batches:
         for what in ("prefill", "decode"):

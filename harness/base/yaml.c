@@ -3,6 +3,7 @@
  * Builds the tree from libfyaml's events rather than from its documents: events carry places, do not
  * recurse, and let us refuse aliases before anything is expanded.
  */
+#include "base/guard.h"
 #include "base/yaml.h"
 
 #include <libfyaml.h>
@@ -263,8 +264,8 @@ static int check_bytes(struct builder *b, struct nx_err *err)
 	return 0;
 }
 
-int nx_yaml_parse(struct nx_arena *a, const char *name, const char *text, size_t len,
-                  struct nx_yaml **out, struct nx_err *err)
+static int parse(struct nx_arena *a, const char *name, const char *text, size_t len,
+                 struct nx_yaml **out, struct nx_err *err)
 {
 	struct builder b = {.arena = a,
 	                    .name = name,
@@ -300,4 +301,26 @@ int nx_yaml_parse(struct nx_arena *a, const char *name, const char *text, size_t
 	if (diag)
 		fy_diag_destroy(diag);
 	return rc;
+}
+
+struct attempt {
+	struct nx_arena *arena;
+	const char *name, *text;
+	size_t len;
+};
+
+static void try_it(void *ctx)
+{
+	const struct attempt *t = ctx;
+	struct nx_yaml *root = NULL;
+	struct nx_err err = {0};
+	(void)parse(t->arena, t->name, t->text, t->len, &root, &err);
+}
+
+int nx_yaml_parse(struct nx_arena *a, const char *name, const char *text, size_t len,
+                  struct nx_yaml **out, struct nx_err *err)
+{
+	struct attempt t = {a, name, text, len};
+	int rc = nx_guard_try(try_it, &t, name, "YAML 1.2 that is not broken", err);
+	return rc ? rc : parse(a, name, text, len, out, err);
 }

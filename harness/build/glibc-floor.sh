@@ -6,7 +6,8 @@
 set -eu
 newest() { sort -V | tail -n 1; }
 for file; do
-	version=$(readelf -VW "$file" 2>/dev/null | sed -n '/Version needs/,$p' | grep -o 'GLIBC_[0-9.]*' | newest || :)
+	version=$(readelf -VW "$file" 2>/dev/null | sed -n '/Version needs/,$p' | sed 's/GLIBC_ABI_DT_RELR/GLIBC_2.36/' |
+		grep -o 'GLIBC_[0-9.]*' | newest || :)
 	[ -z "${V:-}" ] || echo "${version:-none} $file" >&2
 	echo "$version"
 done | sed -n 's/^GLIBC_//p' | newest

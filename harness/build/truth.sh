@@ -52,8 +52,8 @@ experiment() {
 		dtype: bf16
 		threads: ${TRUTH_THREADS:-1}
 		gate: false
-		workload: {prompts: $PWD/experiments/workloads/stories.jsonl, seed: 1}
-		techniques: [$plugins]
+		workload: {prompts: "$PWD/experiments/workloads/stories.jsonl", seed: 1}
+		techniques: ["$plugins"]
 		sweep: $2
 		reference: $3
 		num_requests: $requests
@@ -234,7 +234,8 @@ part_order() {
 	limit=$(awk -v n="$n" 'BEGIN { p = 0.05 / (n ? n : 1) / 2; t = sqrt(-2 * log(p))
 		print t - (2.515517 + 0.802853 * t + 0.010328 * t * t) / (1 + 1.432788 * t + 0.189269 * t * t + 0.001308 * t ^ 3) }')
 	row order "ratios whose intervals disagree, shuffled against sorted ($apart beyond 1.96)" "largest z $worst of $n" \
-		"$(printf 'below %.2f' "$limit")" "$(awk -v a="$worst" -v b="$limit" 'BEGIN { print a < b ? "kept" : "NOT KEPT" }')"
+		"$(printf 'below %.2f' "$limit")" "$(judged $((12 - n)) 12 \
+			"$(awk -v a="$worst" -v b="$limit" 'BEGIN { print a < b ? "kept" : "NOT KEPT" }')")"
 }
 
 part_overhead() {
@@ -246,10 +247,15 @@ part_overhead() {
 	count_trials "$out/overhead.csv"
 	local lo ratio hi share step
 	read -r ratio lo hi share step < <(awk "$columns"'col("stack") == "nulls" {
-		print col("speedup"), col("speedup_lo"), col("speedup_hi"), col("host_share"), col("decode_step_p50") }' "$out/overhead.csv")
+		print n(col("speedup")), n(col("speedup_lo")), n(col("speedup_hi")), n(col("host_share")), n(col("decode_step_p50")) }
+		function n(x) { return x == "" ? "-" : x }' "$out/overhead.csv")
 	# Cost of the nulls: 1 / ratio - 1, its upper end from the ratio'\''s lower end.
 	local cost most none
 	read -r _ _ _ _ none < <(verdicts "$out/overhead.csv")
+	if [ "$lo" = - ] || [ "$share" = - ]; then
+		row overhead "null technique in every slot: no figures, see $out/overhead.log" - "under 1 %" "TOO NOISY"
+		return
+	fi
 	cost=$(awk -v r="$ratio" 'BEGIN { printf "%.2f", 100 * (1 / r - 1) }')
 	most=$(awk -v r="$lo" 'BEGIN { printf "%.2f", 100 * (1 / r - 1) }')
 	row overhead "null technique in every slot, per step of $step ms" "$cost % (at most $most %)" "under 1 %" \

@@ -84,13 +84,6 @@ int nx_list_models(enum nx_table_format format);
 /* "text", "md", "csv" or "json". Returns -1, or the exit status when it is none of them. */
 int nx_parse_format(const char *text, enum nx_table_format *out);
 
-struct nx_run;
-struct nx_experiment;
-/* As nx_run_read and nx_experiment_load, but a file at which the library under them crashes gives a sentence. */
-int nx_cli_read_run(struct nx_run **out, const char *path, struct nx_err *err);
-int nx_cli_load_experiment(struct nx_experiment **out, const char *path,
-                           const struct nx_strings *sets, struct nx_err *err);
-
 /* Model, device and weights opened together for generate and bench. */
 struct nx_session {
 	struct nx_registry *registry;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/guard.h"
 #include "cli/cli.h"
 
 struct verb {
@@ -53,6 +54,7 @@ int main(int argc, char **argv)
 	/* A closed pipe behind stdout or the worker's socket is an error to handle, not a death. */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* and so is a file that grows over `ulimit -f` */
+	nx_guard_enable();
 	if (argc < 2) {
 		usage(stderr);
 		return NX_EXIT_USAGE;

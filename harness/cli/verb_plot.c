@@ -47,7 +47,7 @@ static int plot(const char *path, const char *dir, const char *only)
 	char share[4096], beside[4096];
 	struct nx_run *run = NULL;
 	struct nx_err err;
-	if (nx_cli_read_run(&run, path, &err)) {
+	if (nx_run_read(&run, path, &err)) {
 		nx_say("%s", err.msg);
 		return NX_EXIT_USAGE;
 	}

@@ -79,7 +79,7 @@ static int report(const char *path, const char *dir, const struct format *f)
 {
 	struct nx_run *run = NULL;
 	struct nx_err err;
-	int rc = nx_cli_read_run(&run, path, &err);
+	int rc = nx_run_read(&run, path, &err);
 	if (rc) {
 		nx_say("%s", err.msg);
 		return NX_EXIT_USAGE;

@@ -76,7 +76,8 @@ static int run(const struct run_args *a, int argc, char **argv)
 		rc = nx_fail(&err, NX_EINVAL, "%s: cannot be read: %s", a->files.v[0],
 		             strerror(errno));
 	if (!rc)
-		rc = nx_cli_load_experiment(&x, a->files.v[0], &a->sets, &err);
+		rc = nx_experiment_load(&x, a->files.v[0], a->sets.v, a->sets.n, nx_exe_dir(),
+		                        &err);
 	if (!rc)
 		rc = nx_model_open(&model, x->model, &err);
 	if (!rc && !a->dry_run)

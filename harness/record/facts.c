@@ -86,6 +86,8 @@ static void add_model_hash(struct facts *s, const char *path)
 	bool ok = !nx_hf_open(&h, path, NULL);
 	for (size_t i = 0; ok && i < nx_hf_n_files(h); i++) {
 		ok = !nx_sha256_file(nx_hf_file(h, i), hex, NULL);
+		if (!ok)
+			break;
 		int k = snprintf(line, sizeof(line), "%s  %s\n", hex,
 		                 nx_path_base(nx_hf_file(h, i)));
 		if (n + (size_t)k >= cap) {

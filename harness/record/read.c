@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/guard.h"
 #include "record/schema.h"
 
 enum { UNIT_BYTES = sizeof(((struct nx_counter_row *)0)->unit) };
@@ -314,7 +315,7 @@ static int read_all(hid_t file, struct nx_run *r, struct nx_err *err)
 	return rc;
 }
 
-int nx_run_read(struct nx_run **out, const char *path, struct nx_err *err)
+static int read_run(struct nx_run **out, const char *path, struct nx_err *err)
 {
 	struct nx_run *r = calloc(1, sizeof(*r));
 	struct nx_err inner = {0};
@@ -334,6 +335,21 @@ int nx_run_read(struct nx_run **out, const char *path, struct nx_err *err)
 	}
 	*out = r;
 	return 0;
+}
+
+static void try_it(void *path)
+{
+	struct nx_run *r = NULL;
+	struct nx_err err = {0};
+	if (!read_run(&r, path, &err))
+		nx_run_destroy(r);
+}
+
+int nx_run_read(struct nx_run **out, const char *path, struct nx_err *err)
+{
+	int rc = nx_guard_try(try_it, (void *)(uintptr_t)path, path,
+	                      "a run file that is not damaged", err);
+	return rc ? rc : read_run(out, path, err);
 }
 
 void nx_run_destroy(struct nx_run *r)

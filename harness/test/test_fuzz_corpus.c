@@ -262,7 +262,7 @@ static void try_run_file(const char *path, const char *name)
 	free(data);
 }
 
-/* The corpus holds run files of an older day; these are what is written now. */
+/* The corpus may hold run files of an older day; these are what is written now. */
 START_TEST(run_files_of_this_schema_are_accepted)
 {
 	struct fixture f;

@@ -93,7 +93,7 @@ START_TEST(rounds_are_shuffled_each_in_its_way_or_sorted)
 	enum { N = 24, STACKS = 4 };
 	struct nx_experiment x = {.workload = {.seed = 5}, .n_stacks = STACKS};
 	uint32_t first[N], order[N], again[N];
-	int unsorted_stacks = 0;
+	int unsorted_stacks = 0, unsorted_settings = 0;
 	for (int32_t round = 0; round < 4; round++) {
 		bool seen[N] = {false};
 		nx_sweep_order(&x, round, order, N);
@@ -107,6 +107,7 @@ START_TEST(rounds_are_shuffled_each_in_its_way_or_sorted)
 			/* The stacks of a setting, which are compared, run one after another. */
 			ck_assert_uint_eq(order[i] / STACKS, order[i / STACKS * STACKS] / STACKS);
 			unsorted_stacks += order[i] % STACKS != (uint32_t)i % STACKS;
+			unsorted_settings += order[i] / STACKS != (uint32_t)i / STACKS;
 		}
 		if (round == 0)
 			memcpy(first, order, sizeof(first));
@@ -114,6 +115,7 @@ START_TEST(rounds_are_shuffled_each_in_its_way_or_sorted)
 			ck_assert_mem_ne(order, first, sizeof(first));
 	}
 	ck_assert_int_gt(unsorted_stacks, N); /* of 4 N */
+	ck_assert_int_gt(unsorted_settings, N);
 	x.order = NX_ORDER_SORTED;
 	for (int32_t round = 0; round < 4; round++) {
 		nx_sweep_order(&x, round, order, N);

@@ -4,7 +4,7 @@
 
 Needs llama-cpp-python and numpy; `make bench-peer PYTHON=path/to/python` runs it. Both read one BF16 file made of
 MODEL, prefill the same number of tokens and decode the same number at each batch size. llama.cpp is timed around
-llama_decode alone, without sampling, with its defaults (KV in F16, its own choice of flash attention); the engine's
+llama_decode alone, over all repetitions, without sampling, with its defaults (KV in F16, its own choice of flash attention); the engine's
 time is of whole steps, choosing the token included. Prints medians over the turns, and ratios of each turn.
 """
 import argparse
@@ -109,8 +109,10 @@ def main():
     from to_bf16 import convert
 
     model = Path(a.nexus).resolve().parent / (Path(a.model).stem + "-bf16.gguf")
-    if not model.exists():
-        convert(a.model, model)
+    if not model.exists() or model.stat().st_mtime < Path(a.model).stat().st_mtime:
+        part = model.with_suffix(".part")
+        convert(a.model, part)
+        part.rename(model)
     turns = []
     for i in range(a.turns):
         turns.append((ours(a, str(model)), theirs(a, str(model))))

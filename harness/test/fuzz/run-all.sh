@@ -5,7 +5,7 @@
 # time, for SECONDS (600) on JOBS processes (the CPUs), going on after each finding, and prints a table.
 # Finds, findings and logs are left in $OUT (./fuzz-out). Status 1: something was found.
 #
-# Needs bash, coreutils, sed and awk. A target is a row: coverage is in edges of our own code.
+# Needs bash, coreutils, sed and grep. A target is a row: coverage is in edges of our own code.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 seconds=${1:-600} jobs=${2:-$(nproc)}

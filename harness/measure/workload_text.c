@@ -25,8 +25,11 @@ int nx_prompt_body(struct nx_prompt_text *t, const struct nx_tokenizer *tok, str
 {
 	if (t->body.ids)
 		return 0;
-	const char *s = t->text ? t->text : t->turns[t->n_turns - 1].content;
-	return encode(tok, s, strlen(s), t->text ? 0 : NX_TOK_CONTINUES, &t->body, err);
+	const char *s = t->text;
+	size_t n = t->text ? strlen(t->text) : 0;
+	if (!t->text)
+		nx_chat_content(tok, &t->turns[t->n_turns - 1], &s, &n);
+	return encode(tok, s, n, t->text ? 0 : NX_TOK_CONTINUES, &t->body, err);
 }
 
 /* ---- conversations ---------------------------------------------------------------------------- */
@@ -46,8 +49,10 @@ static int content(struct nx_prompt_text *t, size_t i, const struct nx_tokenizer
 	*out = &t->contents[i];
 	if (t->contents[i].ids)
 		return 0;
-	const char *s = t->turns[i].content;
-	return encode(tok, s, strlen(s), NX_TOK_CONTINUES, &t->contents[i], err);
+	const char *s;
+	size_t n;
+	nx_chat_content(tok, &t->turns[i], &s, &n);
+	return encode(tok, s, n, NX_TOK_CONTINUES, &t->contents[i], err);
 }
 
 int nx_prompt_answer(struct nx_prompt_text *t, size_t i, const struct nx_tokenizer *tok, size_t *n,

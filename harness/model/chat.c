@@ -299,6 +299,34 @@ static int render_llama2(struct chat *c)
 	return 0;
 }
 
+void nx_chat_content(const struct nx_tokenizer *t, const struct nx_turn *turn, const char **s,
+                     size_t *len)
+{
+	const bool answer = is_role(turn, "assistant");
+	struct nx_span v = {turn->content, strlen(turn->content)}, thought;
+	switch (t->chat.id) {
+	case NX_CHAT_LLAMA3:
+	case NX_CHAT_LLAMA31: v = strip(v.s, v.len); break;
+	case NX_CHAT_LLAMA2:
+		if (!is_role(turn, "system"))
+			v = strip(v.s, v.len);
+		break;
+	case NX_CHAT_MISTRAL_V3:
+		if (answer)
+			v = strip(v.s, v.len);
+		break;
+	case NX_CHAT_QWEN3:
+		if (answer) {
+			split_thought(turn->content, &thought, &v.s);
+			v.len = strlen(v.s);
+		}
+		break;
+	default: break;
+	}
+	*s = v.s;
+	*len = v.len;
+}
+
 static int render_mistral(struct chat *c)
 {
 	static const struct {

@@ -105,8 +105,8 @@ static int read_number(struct reading *r, enum nx_meta_id id)
 	const struct nx_meta_key *k = &nx_meta_keys[id];
 	const char *dot = strchr(k->hf, '.');
 	const json_t *v = get(dot ? r->rope : r->config, dot ? dot + 1 : k->hf);
-	if (!v && id == NX_META_THETA)
-		v = get(r->rope, k->hf); /* version 5 */
+	if (id == NX_META_THETA && get(r->rope, k->hf))
+		v = get(r->rope, k->hf); /* version 5, which believes it before the other place */
 	if (!v)
 		return 0;
 	double x = json_number_value(v);
@@ -161,6 +161,8 @@ static int find_rope(struct reading *r)
 	for (size_t i = 0; i < 2 && !r->rope; i++) {
 		r->rope = get(r->config, names[i]);
 		r->rope_name = names[i];
+		if (json_is_object(r->rope) && !json_object_size(r->rope))
+			r->rope = NULL;
 	}
 	if (!r->rope)
 		return 0;

@@ -147,6 +147,16 @@ static int check_tensor(const struct nx_model *m, const char *name, struct nx_er
 	const char *prefix = layer_prefix(m);
 	size_t n = strlen(prefix), len = strlen(name);
 	char *rest;
+	static const char *const biases[] = {"output.bias",     "output_norm.bias",
+	                                     "token_embd.bias", "lm_head.bias",
+	                                     "model.norm.bias", "model.embed_tokens.bias"};
+	for (size_t i = 0; i < sizeof(biases) / sizeof(biases[0]); i++)
+		if (strcmp(name, biases[i]) == 0)
+			return nx_fail(
+				err, NX_ENOTSUP,
+				"%.200s: tensor %.96s: a bias there is not supported; legal: "
+				"biases of q, k and v",
+				nx_model_where(m), name);
 	if (strncmp(name, prefix, n) != 0 || name[n] < '0' || name[n] > '9')
 		return 0;
 	unsigned long layer = strtoul(name + n, &rest, 10);

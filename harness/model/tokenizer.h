@@ -122,6 +122,17 @@ struct nx_turn {
  * (see NX_CHAT_FORMATS in chat.h), and only if its special tokens are in the vocabulary. */
 const char *nx_chat_format(const struct nx_tokenizer *t);
 
+/* What of a turn's content the model's chat format puts into the prompt, as far as that depends on the content
+ * alone: stripped of white space at its ends, or of an earlier answer's thoughts. Points into turn->content. */
+void nx_chat_content(const struct nx_tokenizer *t, const struct nx_turn *turn, const char **s,
+                     size_t *len);
+
+/* What of a turn's content the model's chat format puts into the prompt, for all but an answer that ends the
+ * conversation: stripped of white space at its ends, or an answer without its thoughts. Points into turn->content. (Llama 2
+ * keeps the space in front of a first user turn that follows a system turn; here it is stripped.) */
+void nx_chat_content(const struct nx_tokenizer *t, const struct nx_turn *turn, const char **s,
+                     size_t *len);
+
 /* Renders turns as the prompt's text, to be encoded with NX_TOK_PARSE_SPECIAL. *out is the
  * caller's, to be released with free().
  * The text is what Transformers' apply_chat_template gives without tools, character for character,

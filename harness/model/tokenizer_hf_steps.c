@@ -265,6 +265,13 @@ static int read_template(struct nx_hf *h, const json_t *v, struct nx_err *err)
 		return nx_fail(err, NX_EFORMAT,
 		               "%.200s: key post_processor.single is %s; legal: a list", h->d.path,
 		               single ? nx_json_kind(single) : "missing");
+	size_t n = json_array_size(single);
+	if (n != (json_is_string(name) ? 2u : 1u) ||
+	    !json_object_get(json_array_get(single, n - 1), "Sequence"))
+		return nx_fail(err, NX_ENOTSUP,
+		               "%.200s: key post_processor.single has %zu parts that are not all "
+		               "supported; legal: the text, or one special token and the text",
+		               h->d.path, n);
 	if (json_is_string(name)) {
 		h->bos = (struct nx_span){json_string_value(name), json_string_length(name)};
 		h->d.add_bos = true;

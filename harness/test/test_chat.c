@@ -38,6 +38,44 @@ static struct nx_tokenizer *open_template(const char *template, const char *bos,
 	return t;
 }
 
+/* Contents put into a rendering of marks give what rendering them gives: how workloads cut prompts. */
+static void check_splice(const struct nx_tokenizer *t, const char *format, size_t i,
+                         const struct nx_turn *turns, size_t n, const char *want)
+{
+	struct nx_turn marked[16];
+	char marks[16][8], *got = NULL, *out, *end;
+	struct nx_err err;
+	size_t room = strlen(want) + 1;
+	for (size_t k = 0; k < n; k++) {
+		if (strncmp(turns[k].content, "<tool_response>", 15) == 0)
+			return; /* the template looks at these */
+		snprintf(marks[k], sizeof(marks[k]), "\x01%zu\x02", k);
+		marked[k] = (struct nx_turn){turns[k].role, marks[k]};
+		room += strlen(turns[k].content);
+	}
+	ck_assert_msg(!nx_chat_render(t, marked, n, true, &got, &err), "%s", err.msg);
+	out = calloc(1, room);
+	end = out;
+	ck_assert_ptr_nonnull(out);
+	for (const char *s = got; *s;) {
+		const char *content = s;
+		size_t len = 1, k = n;
+		if (*s == '\x01') {
+			k = strtoul(s + 1, (char **)(uintptr_t)&s, 10);
+			ck_assert_uint_lt(k, n);
+			nx_chat_content(t, &turns[k], &content, &len);
+		}
+		s++;
+		ck_assert_uint_lt((size_t)(end - out) + len, room);
+		memcpy(end, content, len);
+		end += len;
+	}
+	ck_assert_msg(strcmp(out, want) == 0, "%s, turns %zu, spliced\n got: %s\nwant: %s", format,
+	              i, out, want);
+	free(out);
+	free(got);
+}
+
 static void check_case(const struct nx_tokenizer *t, const char *format, size_t i,
                        const json_t *list, bool prompt, const char *want)
 {
@@ -61,6 +99,8 @@ static void check_case(const struct nx_tokenizer *t, const char *format, size_t 
 	ck_assert_msg(strcmp(got, want) == 0, "%s, turns %zu\n got: %s\nwant: %s", format, i, got,
 	              want);
 	free(got);
+	if (prompt && n && strcmp(turns[n - 1].role, "user") == 0)
+		check_splice(t, format, i, turns, n, want);
 }
 
 START_TEST(renders_equal_transformers)

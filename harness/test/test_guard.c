@@ -57,7 +57,6 @@ START_TEST(a_file_at_which_a_library_crashes_is_named)
 		"-\n-\n\n\n-\n-\n ? xxxxxxxx998\n    seq_lenst-\r-\n-\n-\n-\n-\n-  sele_qnstack-\n- _e N_[    2{a: "
 		"\n\n-  seq_s\n-\n \n-\n-\n ? xxNU0000 1 [[\tb:\t-\n.\n-   xxxxtack-\n- _e N_[  [[\tb:\te";
 	static const char *const args[] = {"run bad.yaml -o o.h5",
-	                                   "run /dev/stdin -o o.h5 <bad.yaml",
 	                                   "generate -m tiny.gguf -p hi --stack bad.yaml:x",
 	                                   "profile -m tiny.gguf --stack bad.yaml"};
 	cli_write(&c, "bad.yaml", text);

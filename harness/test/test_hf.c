@@ -126,7 +126,10 @@ static const struct {
          "its member \"mrope_section\" is not supported"},
 	{"rope_scaling", "[]", NX_EFORMAT, "rope_scaling is a list; legal: an object or null"},
 	{"rope_scaling", "null", 0, ""},
-	{"rope_theta", "0.5", NX_EFORMAT, "rope_theta is 0.5; legal: 1 to 1e30"},
+	{"rope_parameters", "{\"rope_type\": \"default\", \"rope_theta\": 0.5}", NX_EFORMAT,
+         "rope_theta is 0.5; legal: 1 to 1e30"},
+	{"rope_theta", "0.5", 0, ""}, /* rope_parameters, which is there, has the last word */
+	{"rope_scaling", "{}", 0, ""},
 	{"num_hidden_layers", "3", NX_EFORMAT,
          "tensor model.layers.2.input_layernorm.weight is missing"},
 	{"num_hidden_layers", "4294967296", NX_EFORMAT,

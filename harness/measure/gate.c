@@ -28,7 +28,8 @@ static void on_logits(void *ctx, uint32_t request, uint32_t sample, int32_t inde
 	int32_t want = r->token[which][index], got = nx_gate_argmax(logits, vocab);
 	const float *at = r->logits + ((size_t)which * NX_GATE_OUT + (size_t)index) * (size_t)vocab;
 	/* In invariant mode every bit of every logit counts, not the choice alone. */
-	bool same = got == want &&
+	bool finite = isfinite(logits[got]);
+	bool same = got == want && finite &&
 	            (!j->invariant || memcmp(at, logits, (size_t)vocab * sizeof(*at)) == 0);
 	g->n_positions++;
 	if (same) {
@@ -36,7 +37,7 @@ static void on_logits(void *ctx, uint32_t request, uint32_t sample, int32_t inde
 		return;
 	}
 	double gap = fabs((double)at[want] - (double)at[got]);
-	if (!j->invariant && gap <= g->near_tie_width) {
+	if (!j->invariant && finite && gap <= g->near_tie_width) {
 		g->n_near_tie++;
 		return;
 	}

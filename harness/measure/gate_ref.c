@@ -105,6 +105,9 @@ static uint64_t key_of(const struct nx_gate_config *c, const struct nx_request *
 struct pass {
 	struct nx_gate_ref *ref;
 	bool compare;
+	bool damaged; /* a logit that is no number was seen, first at: */
+	uint32_t request;
+	int32_t index;
 };
 
 static void on_logits(void *ctx, uint32_t request, uint32_t sample, int32_t index,
@@ -121,8 +124,14 @@ static void on_logits(void *ctx, uint32_t request, uint32_t sample, int32_t inde
 		r->token[request][index] = nx_gate_argmax(logits, vocab);
 		if (index >= r->n_out[request])
 			r->n_out[request] = index + 1;
-		for (int32_t i = 0; i < vocab; i++)
+		for (int32_t i = 0; i < vocab; i++) {
 			r->largest = fmax(r->largest, fabs((double)logits[i]));
+			if (!isfinite(logits[i]) && !p->damaged) {
+				p->damaged = true;
+				p->request = request;
+				p->index = index;
+			}
+		}
 		return;
 	}
 	for (int32_t i = 0; i < vocab; i++)
@@ -170,6 +179,13 @@ static int compute(const struct nx_gate_config *c, struct nx_request *reqs, int3
 	int rc = run_at(c, &stack, 1, reqs, n, &p, err);
 	if (rc)
 		return rc;
+	/* Tokens of such logits are all the same, and every stack would agree with them. */
+	if (p.damaged)
+		return nx_fail(
+			err, NX_EFORMAT,
+			"the model's own logits are no numbers at output token %d of request %u: "
+			"its weights are damaged, or too large for this type",
+			p.index, p.request);
 	for (int32_t i = 0; i < n; i++) {
 		reqs[i].force = ref->token[i];
 		reqs[i].max_out = ref->n_out[i];

@@ -96,6 +96,28 @@ START_TEST(a_family_goes_through_a_sweep_to_its_report)
 }
 END_TEST
 
+/* All tokens of such a model are alike, and each stack would agree with the others. */
+START_TEST(damaged_weights_are_no_exactness)
+{
+	char rel[PATH_MAX];
+	uint8_t *data;
+	size_t size;
+	struct nx_err err = {0};
+	nx_test_source_path(rel, sizeof(rel), "harness/test/data/families/qwen3.gguf");
+	ck_assert_msg(!nx_test_read_file(rel, &data, &size, &err), "%s", err.msg);
+	ck_assert_uint_gt(size, 4096);
+	memset(data + size - 256, 0xff, 256); /* of the last weight: no numbers */
+	ck_assert_msg(!nx_test_write_file(cli_path(&c, "nan.gguf"), data, size, &err), "%s",
+	              err.msg);
+	free(data);
+	cli_experiment(&c, "baseline, paged", STACKS, "trials: 1\n");
+	ck_assert_msg(cli_run(&c, "", "run t.yaml -o o.h5 --set model=nan.gguf") == 1, "%s", c.err);
+	ck_assert_msg(strstr(c.err, "the model's own logits are no numbers at output token 0") !=
+	                      NULL,
+	              "%s", c.err);
+}
+END_TEST
+
 START_TEST(a_request_beyond_the_window_is_skipped_by_that_name)
 {
 	struct nx_run *r = NULL;
@@ -152,6 +174,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_loop_test(tc, a_family_goes_through_a_sweep_to_its_report, 0,
 	                    (int)(sizeof(families) / sizeof(families[0])));
+	tcase_add_test(tc, damaged_weights_are_no_exactness);
 	tcase_add_test(tc, a_request_beyond_the_window_is_skipped_by_that_name);
 	tcase_add_test(tc, a_directory_is_a_model);
 	tcase_add_test(tc, text_needs_a_tokenizer);

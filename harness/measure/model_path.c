@@ -14,6 +14,8 @@
 /* X(name, file below a models/ folder, remedy when it is missing): models that have a name. */
 #define MODELS(X)                                                                                  \
 	X("nano", "nano/nano.gguf", "restore experiments/models/nano, it is part of the source")   \
+	X("nano-mtp", "nano/nano-mtp.gguf",                                                        \
+	  "restore experiments/models/nano, it is part of the source")                             \
 	X("smollm2", "smollm2-135m-instruct-q4_1.gguf", "run `make models`")
 
 struct named_model {

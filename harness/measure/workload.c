@@ -25,7 +25,7 @@ static int open_file(struct nx_workload *w, struct nx_err *err)
 		return nx_fail(
 			err, NX_EINVAL,
 			"%s: found a workload of text, but the model has no tokenizer (a shape preset, or "
-			"a directory without tokenizer.json); legal: workload: {prompts: random}, or another model",
+			"a directory without tokenizer.json); legal: random prompts (prompts: random; profile: --prompts random), or another model",
 			w->spec.prompts);
 	int rc = nx_prompt_file_init(&w->file, w->spec.prompts, w->spec.turns, err);
 	if (rc == 0)

@@ -377,7 +377,7 @@ START_TEST(random_tokens_are_drawn_from_all_but_control_tokens)
 	ck_assert_str_eq(
 		err.msg,
 		"d.json: found a workload of text, but the model has no tokenizer (a shape preset, or a directory "
-		"without tokenizer.json); legal: workload: {prompts: random}, or another model");
+		"without tokenizer.json); legal: random prompts (prompts: random; profile: --prompts random), or another model");
 }
 END_TEST
 

@@ -22,12 +22,8 @@ static struct nx_err err;
 
 static void setup(void)
 {
-	struct nx_shape shape = nx_test_tiny_shape();
 	memset(&err, 0, sizeof(err));
-	ck_assert_msg(nx_test_write_model("m.gguf", &shape, NX_GGUF_F32, 1, &err) == 0, "%s",
-	              err.msg);
-	ck_assert_msg(nx_gguf_open(&gguf, "m.gguf", &err) == 0, "%s", err.msg);
-	ck_assert_msg(nx_tokenizer_create(&tok, gguf, &err) == 0, "%s", err.msg);
+	ck_assert_msg(nx_test_open_tokenizer("m.gguf", &gguf, &tok, &err) == 0, "%s", err.msg);
 	w = NULL;
 	a = b = (struct nx_request_set){0};
 }

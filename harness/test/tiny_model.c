@@ -408,3 +408,13 @@ int nx_test_write_hostile(const char *path, const uint8_t *data, size_t keep, in
 	free(copy);
 	return rc;
 }
+
+int nx_test_open_tokenizer(const char *path, struct nx_gguf **g, struct nx_tokenizer **t,
+                           struct nx_err *err)
+{
+	const struct nx_shape shape = nx_test_tiny_shape();
+	int rc = nx_test_write_model(path, &shape, NX_GGUF_F32, 1, err);
+	if (!rc)
+		rc = nx_gguf_open(g, path, err);
+	return rc ? rc : nx_tokenizer_create(t, *g, err);
+}

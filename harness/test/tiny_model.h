@@ -37,6 +37,12 @@ int nx_test_write_hostile(const char *path, const uint8_t *data, size_t keep, in
 void nx_test_tmp_path(char *buf, size_t size, const char *tag);
 
 /* "$NEXUS_SOURCE/rel", with "." for an unset NEXUS_SOURCE. */
+/* Writes a tiny model to path and opens its file and tokenizer, which are the caller's to close. */
+struct nx_gguf;
+struct nx_tokenizer;
+int nx_test_open_tokenizer(const char *path, struct nx_gguf **g, struct nx_tokenizer **t,
+                           struct nx_err *err);
+
 void nx_test_source_path(char *buf, size_t size, const char *rel);
 
 /* Seeded 64-bit generator (splitmix64). */

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "fuzz/fuzz.h"
+#include "fuzz/model.h"
 #include "model/dequant.h"
-#include "model/model.h"
 
 static const char *const keys[] = {
 	"general.alignment",           "general.architecture",         "general.name",
@@ -97,24 +97,6 @@ static void use_tokenizer(const struct nx_tokenizer *t, const uint8_t *data, siz
 	free(chat);
 }
 
-static void use_model(const struct nx_model *m)
-{
-	const struct nx_shape *s = nx_model_shape(m);
-	struct nx_err err = {0};
-	for (int id = 0; id < NX_W_COUNT; id++) {
-		enum nx_weight_id w = (enum nx_weight_id)id;
-		int64_t rows = nx_weight_rows(s, w), cols = nx_weight_cols(s, w);
-		if (rows < 1 || cols > 1 << 16)
-			continue;
-		float *row = malloc((size_t)cols * sizeof(*row));
-		fuzz_expect(row != NULL, "there is memory");
-		fuzz_expect(!nx_model_rows(m, w, s->n_layers - 1, rows - 1, 1, row, &err),
-		            "the last row of a weight can be read");
-		free(row);
-	}
-	fuzz_touch(nx_model_name(m), strlen(nx_model_name(m)));
-}
-
 FUZZ_TARGET(gguf)
 {
 	const char *path = fuzz_file("in.gguf", data, size);
@@ -134,7 +116,7 @@ FUZZ_TARGET(gguf)
 	nx_tokenizer_destroy(t);
 	nx_gguf_close(g);
 	if (fuzz_told(nx_model_open(&m, path, &err), &err))
-		use_model(m);
+		fuzz_model(m);
 	nx_model_close(m);
 	return 0;
 }

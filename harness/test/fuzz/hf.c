@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See hf.h. */
 #include "fuzz/hf.h"
+#include "fuzz/model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "model/model.h"
 
 static const struct {
 	const char *name, *seed;
@@ -19,7 +18,6 @@ static const struct {
 static void use(const struct nx_model *m, const uint8_t *data, size_t size)
 {
 	const struct nx_tokenizer *t = nx_model_tokenizer(m);
-	const struct nx_shape *s = nx_model_shape(m);
 	size_t n = size < 200 ? size : 200, n_ids = 0, len = 0;
 	const char *text = (const char *)data + size - n;
 	struct nx_err err = {0};
@@ -34,17 +32,7 @@ static void use(const struct nx_model *m, const uint8_t *data, size_t size)
 	}
 	free(ids);
 	free(back);
-	for (int id = 0; id < NX_W_COUNT; id++) {
-		enum nx_weight_id w = (enum nx_weight_id)id;
-		int64_t rows = nx_weight_rows(s, w), cols = nx_weight_cols(s, w);
-		if (rows < 1 || cols > 1 << 16)
-			continue;
-		float *row = malloc((size_t)cols * sizeof(*row));
-		fuzz_expect(row != NULL, "there is memory");
-		fuzz_expect(!nx_model_rows(m, w, s->n_layers - 1, rows - 1, 1, row, &err),
-		            "the last row of a weight can be read");
-		free(row);
-	}
+	fuzz_model(m);
 }
 
 void fuzz_hf(const char *name, const uint8_t *data, size_t size)

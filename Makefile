@@ -42,7 +42,7 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2);)
 
 # --- What was found: config.mk is rewritten only when it changes, and make then starts over.
-NO_CONFIG := help clean format check-format check-deps cuda models fuzz fuzz-bundle
+NO_CONFIG := help clean format check-format check-deps models fuzz fuzz-bundle
 NEED := $(if $(filter test test-long demo setup,$(MAKECMDGOALS)),test,build)
 ifneq ($(filter-out $(NO_CONFIG),$(or $(MAKECMDGOALS),all)),)
 include $(BUILD)/config.mk
@@ -93,8 +93,9 @@ FLOORS := base model engine measure record present cli
 HARNESS_SRC := $(wildcard $(FLOORS:%=harness/%/*.c))
 CPU_SRC := $(wildcard kernels/cpu/*.c)
 BENCH_SRC := $(wildcard kernels/bench/bench_*.c)
-KERNEL_TEST_SRC := $(wildcard kernels/test/test_*.c)
-KERNEL_TEST_HELP_SRC := $(filter-out $(KERNEL_TEST_SRC),$(wildcard kernels/test/*.c))
+GPU_TEST_SRC := $(wildcard kernels/test/test_cuda_*.c)
+KERNEL_TEST_SRC := $(filter-out $(GPU_TEST_SRC),$(wildcard kernels/test/test_*.c))
+KERNEL_TEST_HELP_SRC := $(filter-out kernels/test/test_%,$(wildcard kernels/test/*.c))
 TEST_SRC := $(wildcard harness/test/test_*.c techniques/*/test_*.c) $(KERNEL_TEST_SRC)
 TEST_HELP_SRC := $(filter-out harness/test/test_%,$(wildcard harness/test/*.c))
 TEST_PLUGIN_SRC := $(wildcard harness/test/plugins/*.c)
@@ -102,22 +103,32 @@ LATE_SRC := $(wildcard harness/test/backends/late*.c)
 FUZZ_SRC := $(wildcard harness/test/fuzz/*.c)
 FUZZ_HELP_SRC := $(filter-out harness/test/fuzz/fuzz_%,$(FUZZ_SRC))
 TECHNIQUES := $(sort $(foreach c,$(wildcard techniques/*/*.c),$(word 2,$(subst /, ,$(c)))))
+# The CUDA backend: CUDA C++ and one wrapper in C++, where an nvcc was found that knows the target.
+CUDA_SRC := $(wildcard kernels/cuda/*.cu kernels/cuda/*.cpp)
+CUDA_ARCH ?= 90a
+CUDA_HOME = $(patsubst %/bin/nvcc,%,$(NVCC))
+NVCC_FLAGS = -std=c++17 -O3 -lineinfo -gencode=arch=compute_$(CUDA_ARCH),code=sm_$(CUDA_ARCH) $(PUBLIC) -Ikernels \
+	-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wno-missing-field-initializers,-Wno-unused-parameter \
+	$(if $(WERROR),-Xcompiler=-Werror --Werror=all-warnings)
 HEADERS := $(wildcard harness/*/*.h harness/include/nexus/*.h kernels/*/*.h kernels/include/*/*.h)
 FORMATTED := $(HEADERS) $(HARNESS_SRC) $(CPU_SRC) $(TEST_SRC) $(TEST_HELP_SRC) $(TEST_PLUGIN_SRC) \
-	$(LATE_SRC) $(FUZZ_SRC) $(KERNEL_TEST_HELP_SRC) $(wildcard harness/test/backends/*.h \
-	harness/test/fuzz/*.h kernels/bench/*.c techniques/*/*.c techniques/*/*.h)
+	$(LATE_SRC) $(FUZZ_SRC) $(KERNEL_TEST_HELP_SRC) $(GPU_TEST_SRC) $(CUDA_SRC) $(wildcard harness/test/backends/*.h \
+	harness/test/fuzz/*.h kernels/cuda/*.cuh kernels/bench/*.c techniques/*/*.c techniques/*/*.h)
 
 OBJ := $(BUILD)/obj
 LIBRARY := $(BUILD)/libnexus.a
 TEST_LIBRARY := $(BUILD)/libtest.a
 KERNEL_TEST_LIBRARY := $(BUILD)/libkerneltest.a
 BACKENDS := $(if $(CPU_SRC),$(BUILD)/backends/cpu.so)
+CUDA_BACKEND := $(if $(CUDA_SRC),$(BUILD)/backends/cuda.so)
+CUDA_OBJECTS = $(CUDA_SRC:%=$(OBJ)/%.o)
 PLUGINS := $(TECHNIQUES:%=$(BUILD)/techniques/%.so)
 TEST_PLUGINS := $(TEST_PLUGIN_SRC:harness/test/plugins/%.c=$(BUILD)/test-plugins/%.so)
 TEST_BACKENDS := $(if $(LATE_SRC),$(BUILD)/test-backends/late.so)
 BENCHES := $(BENCH_SRC:kernels/bench/%.c=$(BUILD)/bench/%)
 tests_of = $(patsubst %.c,$(BUILD)/tests/%,$(notdir $(1)))
 TESTS := $(call tests_of,$(TEST_SRC))
+GPU_TESTS := $(call tests_of,$(GPU_TEST_SRC))
 FUZZERS := $(patsubst harness/test/fuzz/%.c,$(BUILD)/%,$(filter harness/test/fuzz/fuzz_%,$(FUZZ_SRC)))
 PROGRAM := $(if $(wildcard harness/cli/main.c),$(BUILD)/nexus)
 ifneq ($(words $(TESTS)),$(words $(sort $(TESTS))))
@@ -125,10 +136,10 @@ $(error two test files have one name: $(sort $(TEST_SRC)))
 endif
 
 # --- Rules
-.PHONY: all setup test test-long bench bench-peer demo truth cuda models install bundle fuzz fuzz-bundle format \
+.PHONY: all setup test test-long test-gpu bench bench-peer demo truth cuda models install bundle fuzz fuzz-bundle format \
 	check-format check-deps check-headers clean help tests features FORCE
 
-all: features $(LIBRARY) $(PROGRAM) $(BACKENDS) $(PLUGINS) ## Build the program, the CPU backend and the techniques (default)
+all: features $(LIBRARY) $(PROGRAM) $(BACKENDS) $(if $(CUDA_FITS),$(CUDA_BACKEND)) $(PLUGINS) ## Build the program, the CPU backend and the techniques (default)
 tests: all $(TEST_PLUGINS) $(TEST_BACKENDS) $(TESTS)
 
 features: $(BUILD)/flags
@@ -173,6 +184,16 @@ $(BUILD)/nexus: $(OBJ)/harness/cli/main.o $(LIBRARY)
 	$(link) $(LDLIBS)
 $(BUILD)/backends/cpu.so: $(call objects,$(CPU_SRC))
 	$(shared) $(DNNL_LIBS) -lpthread -lm
+$(OBJ)/%.cu.o: %.cu $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,NVCC,$<)$(NVCC) $(NVCC_FLAGS) -MD -MP -MF $(@:.o=.d) -c -o $@ $<
+$(OBJ)/%.cpp.o: %.cpp $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,NVCC,$<)$(NVCC) $(NVCC_FLAGS) -MD -MP -MF $(@:.o=.d) -c -o $@ $<
+# cuBLASLt, CUPTI and NVML are opened when they are wanted, and the driver by the runtime, which is inside.
+$(CUDA_BACKEND): $(CUDA_OBJECTS)
+	$(call say,LD,$@)mkdir -p $(@D) && $(NVCC) -shared -cudart static -Xlinker=-z,defs,--exclude-libs,ALL -o $@ $^ -ldl
+
 $(TEST_PLUGINS): $(BUILD)/test-plugins/%.so: $(OBJ)/harness/test/plugins/%.o
 	$(shared) -lm
 
@@ -189,7 +210,7 @@ define test
 $(call tests_of,$(1)): $(call objects,$(1)) $(2) $(LIBRARY)
 	$$(link) $$(CHECK_LIBS) $$(LDLIBS)
 endef
-$(foreach t,$(TEST_SRC),$(eval $(call test,$(t),$(if \
+$(foreach t,$(TEST_SRC) $(GPU_TEST_SRC),$(eval $(call test,$(t),$(if \
 	$(filter kernels/%,$(t)),$(KERNEL_TEST_LIBRARY),$(if \
 	$(filter %/test_fuzz_corpus.c,$(t)),$(call objects,$(FUZZ_SRC))) $(TEST_LIBRARY)))))
 
@@ -206,7 +227,8 @@ $(BENCHES): $(BUILD)/bench/%: $(OBJ)/kernels/bench/%.o $(LIBRARY)
 	$(link) $(LDLIBS)
 
 -include $(patsubst %.c,$(OBJ)/%.d,$(HARNESS_SRC) $(CPU_SRC) $(TEST_SRC) $(TEST_HELP_SRC) \
-	$(TEST_PLUGIN_SRC) $(LATE_SRC) $(FUZZ_SRC) $(KERNEL_TEST_HELP_SRC) $(BENCH_SRC) $(wildcard techniques/*/*.c))
+	$(TEST_PLUGIN_SRC) $(LATE_SRC) $(FUZZ_SRC) $(KERNEL_TEST_HELP_SRC) $(GPU_TEST_SRC) $(BENCH_SRC) $(wildcard techniques/*/*.c)) \
+	$(patsubst %,$(OBJ)/%.d,$(CUDA_SRC))
 
 # --- What people call
 setup: $(BUILD)/config.mk ## Find the libraries; as root, install what is missing
@@ -220,6 +242,9 @@ TEST_RUN = $(TESTS:$(BUILD)/%=$(SANITIZED)/%) $(if $(SANITIZE),,$(call tests_of,
 test: check-deps check-headers test-builds ## Run every test under ASan and UBSan, kernels in release too
 	@harness/build/check-format.sh "$(CLANG_FORMAT)" $(FORMATTED) || true
 	@harness/build/run-tests.sh $(TEST_RUN)
+
+test-gpu: all tests $(GPU_TESTS) ## On a machine with a GPU: kernels against the CPU's, engine and stacks on cuda:0
+	@harness/build/run-tests.sh $(GPU_TESTS)
 
 .PHONY: test-builds
 test-builds: tests
@@ -250,8 +275,8 @@ bench-peer: all ## Time SmolLM2 beside llama.cpp; PYTHON= one that has llama-cpp
 	@$(PYTHON) kernels/bench/peer_llama.py --nexus $(BUILD)/nexus \
 		--model experiments/models/smollm2-135m-instruct-q4_1.gguf $(PEER_ARGS)
 
-cuda: ## The CUDA backend (comes with a later release)
-	@echo "nothing yet: the CUDA backend comes with a later release"
+cuda: ## The CUDA backend alone; `make` builds it too where a fitting nvcc is found
+	@$(if $(CUDA_FITS),$(MAKE) $(CUDA_BACKEND),echo "cuda: $(CUDA_WHY)" >&2; exit 3)
 
 models: ## Download SmolLM2-135M-Instruct (98 MB) into experiments/models
 	@harness/build/models.sh

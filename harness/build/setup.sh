@@ -96,8 +96,17 @@ if path=$(dnnl_header); then
 	dnnl_libs=-ldnnl dnnl_cflags=-DNX_HAVE_DNNL=1
 fi
 nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
-cuda=no
-[ -z "$nvcc" ] || cuda="$("$nvcc" --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p') (not used yet)"
+# The backend wants sm_90a and programmatic dependent launch: CUDA 12.3 at least.
+cuda=no cuda_fits="" cuda_why="nvcc of CUDA 12.3 or later is not there; put it on PATH or into /usr/local/cuda"
+if [ -n "$nvcc" ]; then
+	cuda=$("$nvcc" --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p')
+	if awk -v v="$cuda" 'BEGIN { split(v, a, "."); exit !(a[1] > 12 || (a[1] == 12 && a[2] >= 3)) }'; then
+		cuda_fits=yes
+	else
+		cuda_why="nvcc is of CUDA $cuda; legal: 12.3 or later"
+		cuda="$cuda (too old)"
+	fi
+fi
 format=$(command -v clang-format-14 || command -v clang-format)
 case $([ -z "$format" ] || "$format" --version) in *"version 14."*) ;; *) format= ;; esac
 
@@ -111,6 +120,8 @@ CHECK_LIBS := $(libs check)
 DNNL_CFLAGS := $dnnl_cflags
 DNNL_LIBS := $dnnl_libs
 NVCC := $nvcc
+CUDA_FITS := $cuda_fits
+CUDA_WHY := $cuda_why
 CLANG_FORMAT := $format
 FEATURES := hdf5 $(version "$hdf5") / libfyaml $(version libfyaml) / jansson $(version jansson) / \
 pcre2 $(version libpcre2-8) / utf8proc $(version libutf8proc) / dnnl $dnnl / check $(version check) / nvcc $cuda

@@ -135,6 +135,9 @@ struct nx_sink {
 	/* Logits [vocab] from which token `index` was drawn, host memory; makes the run slow. */
 	void (*logits)(void *ctx, uint32_t request, uint32_t sample, int32_t index,
 	               const float *logits, int32_t vocab);
+	/* Before (begin) and after a step's work is enqueued; phase, rows and n_emit of *s are known. Not 0 ends the run
+	 * with that code. For counters; what it costs is in the step's time. */
+	int (*launch)(void *ctx, bool begin, const struct nx_step_info *s, struct nx_err *err);
 	/* Polled between steps: true stops the run with NX_ESKIP. */
 	bool (*stop)(void *ctx);
 };

@@ -259,7 +259,12 @@ static int step(struct nx_engine *e, struct nx_err *err)
 		return e->in_flight ? stuck(e, err) : 0;
 	}
 	e->n_empty_steps = 0;
-	rc = nx_forward(e, st, err);
+	const struct nx_sink *k = e->sink;
+	rc = k->launch ? k->launch(k->ctx, true, &st->info, err) : 0;
+	if (!rc)
+		rc = nx_forward(e, st, err);
+	if (!rc && k->launch)
+		rc = k->launch(k->ctx, false, &st->info, err);
 	if (rc)
 		return rc;
 	announce(e, st->info.begin_ns);

@@ -50,6 +50,50 @@ static int rows_gate_up(void *ctx, int64_t row0, int64_t n, float *dst, struct n
 	return 0;
 }
 
+/* Keys of the rows of any of these matrices, a run of rows of one weight at a time. */
+static int keys_of(const struct nx_weight_source *s, enum nx_weight_id id, int64_t row0, int64_t n,
+                   uint64_t *key, float *scale, struct nx_err *err)
+{
+	return nx_model_row_keys(s->model, id, s->layer, row0, n, key, scale, err);
+}
+
+static int keys_one(void *ctx, int64_t row0, int64_t n, uint64_t *key, float *scale,
+                    struct nx_err *err)
+{
+	const struct nx_weight_source *s = ctx;
+	return keys_of(s, s->id, row0, n, key, scale, err);
+}
+
+static int keys_qkv(void *ctx, int64_t row0, int64_t n, uint64_t *key, float *scale,
+                    struct nx_err *err)
+{
+	static const enum nx_weight_id parts[] = {NX_W_Q, NX_W_K, NX_W_V};
+	const struct nx_weight_source *s = ctx;
+	int64_t begin = 0;
+	for (int i = 0; i < 3; i++) {
+		int64_t rows = nx_weight_rows(nx_model_shape(s->model), parts[i]);
+		int64_t lo = row0 > begin ? row0 : begin;
+		int64_t hi = row0 + n < begin + rows ? row0 + n : begin + rows;
+		int rc = lo < hi ? keys_of(s, parts[i], lo - begin, hi - lo, key + (lo - row0),
+		                           scale, err)
+		                 : 0;
+		if (rc)
+			return rc;
+		begin += rows;
+	}
+	return 0;
+}
+
+static int keys_gate_up(void *ctx, int64_t row0, int64_t n, uint64_t *key, float *scale,
+                        struct nx_err *err)
+{
+	int rc = 0;
+	for (int64_t r = row0; r < row0 + n && !rc; r++)
+		rc = keys_of(ctx, r & 1 ? NX_W_UP : NX_W_GATE, r / 2, 1, key + (r - row0), scale,
+		             err);
+	return rc;
+}
+
 void nx_weights_desc(const struct nx_weights *w, enum nx_weight_role role, int32_t layer,
                      struct nx_weight_source *src, struct nx_weight_desc *out)
 {
@@ -58,15 +102,16 @@ void nx_weights_desc(const struct nx_weights *w, enum nx_weight_role role, int32
 		kv = (int64_t)s->n_kv_heads * s->head_dim;
 	const struct {
 		nx_row_source rows;
+		nx_row_keys keys;
 		enum nx_weight_id id;
 		int64_t n, k;
 	} matrices[] = {
-		[NX_WEIGHT_EMBED] = {rows_one, NX_W_EMBED, s->vocab, d},
-		[NX_WEIGHT_OUTPUT] = {rows_one, s->tied ? NX_W_EMBED : NX_W_OUTPUT, s->vocab, d},
-		[NX_WEIGHT_QKV] = {rows_qkv, NX_W_Q, heads + 2 * kv, d},
-		[NX_WEIGHT_O] = {rows_one, NX_W_O, d, heads},
-		[NX_WEIGHT_GATE_UP] = {rows_gate_up, NX_W_GATE, 2 * (int64_t)s->d_ff, d},
-		[NX_WEIGHT_DOWN] = {rows_one, NX_W_DOWN, d, s->d_ff},
+		[NX_WEIGHT_EMBED] = {rows_one, keys_one, NX_W_EMBED, s->vocab, d},
+		[NX_WEIGHT_OUTPUT] = {rows_one, keys_one, s->tied ? NX_W_EMBED : NX_W_OUTPUT, s->vocab, d},
+		[NX_WEIGHT_QKV] = {rows_qkv, keys_qkv, NX_W_Q, heads + 2 * kv, d},
+		[NX_WEIGHT_O] = {rows_one, keys_one, NX_W_O, d, heads},
+		[NX_WEIGHT_GATE_UP] = {rows_gate_up, keys_gate_up, NX_W_GATE, 2 * (int64_t)s->d_ff, d},
+		[NX_WEIGHT_DOWN] = {rows_one, keys_one, NX_W_DOWN, d, s->d_ff},
 	};
 	*src = (struct nx_weight_source){
 		.model = w->model, .id = matrices[role].id, .layer = layer};
@@ -75,7 +120,10 @@ void nx_weights_desc(const struct nx_weights *w, enum nx_weight_role role, int32
 	                               .dtype = w->dtype,
 	                               .rows = matrices[role].rows,
 	                               .ctx = src,
-	                               .lookup = role == NX_WEIGHT_EMBED};
+	                               .lookup = role == NX_WEIGHT_EMBED,
+	                               .keys = nx_model_is_random(w->model)
+	                                               ? matrices[role].keys
+	                                               : NULL};
 }
 
 static int pack(struct nx_weights *w, struct nx_weight **out, enum nx_weight_role role,

@@ -106,4 +106,9 @@ const struct nx_tensor *nx_model_weight(const struct nx_model *m, enum nx_weight
 int nx_model_rows(const struct nx_model *m, enum nx_weight_id id, int32_t layer, int64_t row0,
                   int64_t n, float *dst, struct nx_err *err);
 
+/* Of a model of random weights: keys [n] of the same rows, and the scale of their elements (nexus_kernels/rng.h).
+ * NX_ENOTSUP when its weights are no such function (norms among them). */
+int nx_model_row_keys(const struct nx_model *m, enum nx_weight_id id, int32_t layer, int64_t row0,
+                      int64_t n, uint64_t *key, float *scale, struct nx_err *err);
+
 #endif

@@ -289,39 +289,79 @@ static int reorder(const struct nx_model *m, float *v, int64_t n, struct nx_err 
 	return 0;
 }
 
+static bool is_norm(enum nx_weight_id id)
+{
+	return id == NX_W_OUT_NORM || id == NX_W_ATTN_NORM || id == NX_W_FFN_NORM ||
+	       id == NX_W_Q_NORM || id == NX_W_K_NORM;
+}
+
+/* Outputs of a random matrix have about the variance of its inputs; a bias is small beside them. */
+static float random_std(int64_t cols)
+{
+	return 1.0f / __builtin_sqrtf((float)cols);
+}
+
+static int32_t random_layer(enum nx_weight_id id, int32_t layer)
+{
+	return weights[id].layered ? layer : 0;
+}
+
 static void make_rows(const struct nx_model *m, enum nx_weight_id id, int32_t layer, int64_t row0,
                       int64_t n, int64_t cols, float *dst)
 {
-	/* Norms are 1. Outputs of a matrix have about the variance of its inputs; a bias is small beside them. */
-	const bool is_norm = id == NX_W_OUT_NORM || id == NX_W_ATTN_NORM || id == NX_W_FFN_NORM ||
-	                     id == NX_W_Q_NORM || id == NX_W_K_NORM;
-	const float std = 1.0f / __builtin_sqrtf((float)cols);
-	for (int64_t i = 0; i < n * cols && is_norm; i++)
+	/* Norms are 1. */
+	for (int64_t i = 0; i < n * cols && is_norm(id); i++)
 		dst[i] = 1.0f;
-	if (!is_norm)
-		nx_random_rows(m->seed, (uint32_t)id, weights[id].layered ? layer : 0, row0, n,
-		               cols, std, dst);
+	if (!is_norm(id))
+		nx_random_rows(m->seed, (uint32_t)id, random_layer(id, layer), row0, n, cols,
+		               random_std(cols), dst);
 }
 
-int nx_model_rows(const struct nx_model *m, enum nx_weight_id id, int32_t layer, int64_t row0,
-                  int64_t n, float *dst, struct nx_err *err)
+/* The weight that is meant (a tied output matrix is the embedding); are rows [row0, row0 + n) among its own? */
+static int check_rows(const struct nx_model *m, enum nx_weight_id *id, int32_t layer, int64_t row0,
+                      int64_t n, struct nx_err *err)
 {
-	if (id == NX_W_OUTPUT && m->shape.tied)
-		id = NX_W_EMBED;
-	const int64_t rows = nx_weight_rows(&m->shape, id), cols = nx_weight_cols(&m->shape, id);
+	if (*id == NX_W_OUTPUT && m->shape.tied)
+		*id = NX_W_EMBED;
+	const int64_t rows = nx_weight_rows(&m->shape, *id);
 	char name[128];
-	if (!rows || (weights[id].layered && (layer < 0 || layer >= m->shape.n_layers)))
+	if (!rows || (weights[*id].layered && (layer < 0 || layer >= m->shape.n_layers)))
 		return nx_fail(
 			err, NX_EINVAL,
 			"weight %d of layer %d does not exist; legal: weights 0 to %d that the shape has, "
 			"layers 0 to %d",
-			(int)id, layer, NX_W_COUNT - 1, m->shape.n_layers - 1);
+			(int)*id, layer, NX_W_COUNT - 1, m->shape.n_layers - 1);
 	if (row0 < 0 || n < 0 || row0 > rows || n > rows - row0)
 		return nx_fail(
 			err, NX_EINVAL,
 			"%lld rows from row %lld of tensor %.64s do not exist; legal: within its %lld rows",
 			(long long)n, (long long)row0,
-			nx_model_weight_name(m, id, layer, name, sizeof(name)), (long long)rows);
+			nx_model_weight_name(m, *id, layer, name, sizeof(name)), (long long)rows);
+	return 0;
+}
+
+int nx_model_row_keys(const struct nx_model *m, enum nx_weight_id id, int32_t layer, int64_t row0,
+                      int64_t n, uint64_t *key, float *scale, struct nx_err *err)
+{
+	int rc = check_rows(m, &id, layer, row0, n, err);
+	if (rc)
+		return rc;
+	if (!m->preset || is_norm(id))
+		return nx_fail(err, NX_ENOTSUP, "weight %d is not made from keys", (int)id);
+	for (int64_t r = 0; r < n; r++)
+		key[r] = nx_random_row_key(m->seed, (uint32_t)id, random_layer(id, layer),
+		                           row0 + r);
+	*scale = nx_random_scale(random_std(nx_weight_cols(&m->shape, id)));
+	return 0;
+}
+
+int nx_model_rows(const struct nx_model *m, enum nx_weight_id id, int32_t layer, int64_t row0,
+                  int64_t n, float *dst, struct nx_err *err)
+{
+	int rc = check_rows(m, &id, layer, row0, n, err);
+	if (rc)
+		return rc;
+	const int64_t cols = nx_weight_cols(&m->shape, id);
 	if (m->preset) {
 		make_rows(m, id, layer, row0, n, cols, dst);
 		return 0;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "nexus_kernels/rng.h"
 
 #define LLAMA2(layers, width, heads, kv, ff)                                                       \
 	{                                                                                          \
@@ -83,31 +84,24 @@ const struct nx_preset *nx_preset_find(const char *name)
 	return NULL;
 }
 
-/* Two rounds of multiply and shift (Wellons' low-bias 32-bit hash) over the column, keyed twice: a row's key
- * enters before and between the rounds, so that rows with near keys are no shifted copies of one another. Plain
- * 32-bit operations on independent columns: compilers make vectors of it. */
-static void random_row(uint64_t key, int64_t cols, float scale, float *restrict dst)
+float nx_random_scale(float std)
 {
-	const uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-	for (int64_t c = 0; c < cols; c++) {
-		uint32_t x = (uint32_t)c * 0x9e3779b9u + k0;
-		x ^= x >> 16;
-		x *= 0x7feb352du;
-		x ^= k1;
-		x ^= x >> 15;
-		x *= 0x846ca68bu;
-		x ^= x >> 16;
-		dst[c] = (float)(int32_t)x * scale;
-	}
+	/* Uniform in [-a, a) has the standard deviation a / sqrt(3). */
+	return std * 1.7320508f * 0x1p-31f;
+}
+
+uint64_t nx_random_row_key(uint64_t seed, uint32_t matrix, int32_t layer, int64_t row)
+{
+	return nx_rng_key(seed, (uint64_t)matrix << 32 | (uint32_t)layer, (uint64_t)row);
 }
 
 void nx_random_rows(uint64_t seed, uint32_t matrix, int32_t layer, int64_t row0, int64_t n,
                     int64_t cols, float std, float *dst)
 {
-	/* Uniform in [-a, a) has the standard deviation a / sqrt(3). */
-	const float scale = std * 1.7320508f * 0x1p-31f;
-	const uint64_t where = (uint64_t)matrix << 32 | (uint32_t)layer;
-	for (int64_t r = 0; r < n; r++)
-		random_row(nx_rng_key(seed, where, (uint64_t)(row0 + r)), cols, scale,
-		           dst + r * cols);
+	for (int64_t r = 0; r < n; r++) {
+		uint64_t key = nx_random_row_key(seed, matrix, layer, row0 + r);
+		float *restrict row = dst + r * cols;
+		for (int64_t c = 0; c < cols; c++)
+			row[c] = nx_random_element(key, (uint32_t)c, nx_random_scale(std));
+	}
 }

@@ -29,5 +29,9 @@ const struct nx_preset *nx_preset_find(const char *name);
  * matrix, layer, row, column), uniform with mean 0 and standard deviation std. */
 void nx_random_rows(uint64_t seed, uint32_t matrix, int32_t layer, int64_t row0, int64_t n,
                     int64_t cols, float std, float *dst);
+/* The same in two parts, for devices that make the elements themselves: nx_random_element(key of the row, column,
+ * scale) of nexus_kernels/rng.h. */
+uint64_t nx_random_row_key(uint64_t seed, uint32_t matrix, int32_t layer, int64_t row);
+float nx_random_scale(float std);
 
 #endif

@@ -35,18 +35,24 @@
 extern "C" {
 #endif
 
-/* 4: rope_store adds biases and norms; weight_forecast, weight_prepare. */
-#define NX_DEVICE_ABI 4u
+/* 5: weights that the device generates; instruments. */
+#define NX_DEVICE_ABI 5u
 
 struct nx_stream;
 struct nx_event;
 struct nx_graph;
 struct nx_weight; /* a matrix packed for this device; made by weight_create */
+struct nx_instrument_ops;
 
 /* ---- arguments of operations ------------------------------------------------------------------ */
 
 /* Fills dst [n, cols] f32, row-major, with rows [row0, row0 + n) of the matrix. */
 typedef int (*nx_row_source)(void *ctx, int64_t row0, int64_t n, float *dst, struct nx_err *err);
+
+/* Random matrices: key and scale of rows [row0, row0 + n), from which any device makes the elements that the row
+ * source would give, bit for bit: nexus_kernels/rng.h, nx_random_element(). */
+typedef int (*nx_row_keys)(void *ctx, int64_t row0, int64_t n, uint64_t *key, float *scale,
+                           struct nx_err *err);
 
 /* A matrix W [n, k] (output features x input features). Packed once, in the order kernels read it. */
 struct nx_weight_desc {
@@ -55,6 +61,7 @@ struct nx_weight_desc {
 	nx_row_source rows;
 	void *ctx;
 	bool lookup; /* rows are also fetched by index (embedding): see embed() */
+	nx_row_keys keys; /* NULL = only `rows` knows; else a device may generate the matrix itself */
 };
 
 enum nx_epilogue {
@@ -197,7 +204,7 @@ enum nx_copy_dir { NX_H2D, NX_D2H, NX_D2D };
 
 #define NX_DEV_HOST_MEMORY 1u /* the host may dereference device pointers */
 #define NX_DEV_ASYNC 2u       /* work runs after the call returns */
-#define NX_DEV_GRAPHS 4u
+#define NX_DEV_GRAPHS 4u /* graph_* are there */
 
 struct nx_device_config {
 	int32_t n_threads;   /* cpu: 0 = all that the process may use */
@@ -355,6 +362,9 @@ struct nx_device_ops {
 	int (*kv_compact)(void *dev, struct nx_stream *s, const struct nx_kv *kv,
 	                  const struct nx_seq_state *state, const struct nx_emit *emit /* device */,
 	                  int32_t n_emit, const struct nx_verdict *v, struct nx_err *err);
+
+	/* Hardware counters, traces and telemetry; NULL where the device has none. nexus/instruments.h */
+	const struct nx_instrument_ops *instruments;
 };
 
 /* For devices: what enqueue() refuses. */

@@ -61,4 +61,22 @@ NX_RNG_FN double nx_rng_uniform(uint64_t seed, uint32_t request, uint32_t sample
 	       (1.0 / 9007199254740992.0);
 }
 
+/*
+ * Element `col` of a random matrix's row with that key: uniform in [-1, 1) times 2^31 times `scale`. Two rounds of
+ * multiply and shift (Wellons' low-bias 32-bit hash) over the column, keyed twice: a row's key enters before and
+ * between the rounds, so that rows with near keys are no shifted copies of one another. Plain 32-bit operations
+ * on independent columns: compilers make vectors of it, and every device gets the same bits.
+ */
+NX_RNG_FN float nx_random_element(uint64_t key, uint32_t col, float scale)
+{
+	uint32_t x = col * 0x9e3779b9u + (uint32_t)key;
+	x ^= x >> 16;
+	x *= 0x7feb352du;
+	x ^= (uint32_t)(key >> 32);
+	x ^= x >> 15;
+	x *= 0x846ca68bu;
+	x ^= x >> 16;
+	return (float)(int32_t)x * scale;
+}
+
 #endif

@@ -110,6 +110,8 @@ static int measure(const struct nx_conduct *c, struct nx_shards *shards, struct 
 	}
 	if (!rc)
 		rc = nx_sweep_run(crew, shards, err);
+	if (!rc)
+		rc = nx_sweep_profile(crew, shards, err);
 	nx_crew_stop(crew);
 	return rc ? rc : nx_run_merge(shards, c->output, head, cells, n_cells, err);
 }

@@ -49,6 +49,7 @@ static int greet(struct nx_crew *c, struct nx_err *err)
 		nx_unwire_calibration(json_object_get(reply, "calibration"), &c->calibration);
 		c->fits_bytes = (uint64_t)json_integer_value(json_object_get(reply, "fits"));
 		c->calibrated = true;
+		c->instruments = json_is_true(json_object_get(reply, "instruments"));
 		const char *note = json_string_value(json_object_get(reply, "note"));
 		snprintf(c->note, sizeof(c->note), "%s", note ? note : "");
 		if (c->note[0] && c->n_starts == 1)

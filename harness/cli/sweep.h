@@ -36,6 +36,7 @@ struct nx_crew {
 	uint64_t fits_bytes;
 	char note[256]; /* what the worker left out of the workload, or "" */
 	int n_starts;
+	bool instruments; /* the device has some */
 };
 
 /* Starts a worker, if none lives, and waits until it is ready; fills device and calibration. */
@@ -48,6 +49,11 @@ void nx_crew_stop(struct nx_crew *c);
 /* The cells of a round, n of them, in the order of their visits: a pure function of the experiment and the
  * round, so that it can be made again. */
 void nx_sweep_order(const struct nx_experiment *x, int32_t round, uint32_t *order, size_t n);
+
+/* After the sweep: what the device's instruments see of each cell that ran, in a worker that times nothing (one that
+ * has opened counters stays slower, and two would not fit beside each other). A cell whose look fails keeps its
+ * trials and gets the reason. Nothing to do without instruments or with `counters: off`. */
+int nx_sweep_profile(struct nx_crew *crew, struct nx_shards *shards, struct nx_err *err);
 
 /* A negative code: the sweep cannot go on (disk full, no worker can be started). Shards stay. */
 int nx_sweep_run(struct nx_crew *crew, struct nx_shards *shards, struct nx_err *err);

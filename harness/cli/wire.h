@@ -3,9 +3,11 @@
  * cli/wire.h: what `nexus run` and its worker say to each other: JSON objects, one a line, on a socket.
  *
  *     to the worker                                    from it
- *     {"op":"start","calibrate":seconds,               {"ready":...} or {"error":code,"message":...}
+ *     {"op":"start","calibrate":seconds,               {"ready":...,"instruments":bool} or {"error":code,"message":...}
  *      "profile":bool}
  *     {"op":"forecast","cell":i,"id":...}              {"forecast":...}
+ *     {"op":"profile","cell":i,"id":...,"round":r,     the same; instruments of the device, no timing
+ *      "dir":shards}
  *     {"op":"trial","cell":i,"id":...,"round":r,       {"phase":name}*, then {"status":...,"cause":...}
  *      "dir":shards}                                   or {"error":...} when the shard cannot be written
  *

@@ -121,7 +121,8 @@ static int op_start(struct worker *w, const json_t *msg, struct nx_err *err)
 	w->dev.ops->info(w->dev.dev, &info);
 	nx_workload_note(w->workload, note, sizeof(note));
 	return nx_wire_send(w->fd,
-	                    json_pack("{s:b, s:o, s:o, s:I, s:s, s:o}", "ready", 1, "device",
+	                    json_pack("{s:b, s:b, s:o, s:o, s:I, s:s, s:o}", "ready", 1,
+	                              "instruments", w->dev.ops->instruments != NULL, "device",
 	                              nx_wire_device(&info), "calibration",
 	                              nx_wire_calibration(&w->cfg.calibration), "fits",
 	                              (json_int_t)w->cfg.fits_bytes, "perf", w->perf.reason, "note",
@@ -220,6 +221,57 @@ static int op_trial(struct worker *w, const json_t *msg, struct nx_err *err)
 	return rc;
 }
 
+/* The trial's steps are in its shard; one that has none has nothing to look at. */
+static int profile(struct worker *w, const struct nx_cell *cell, int32_t round, const char *dir,
+                   struct nx_profiled *p, struct nx_err *err)
+{
+	char path[1400];
+	struct nx_trial timed;
+	struct nx_request_set set = {0};
+	const struct nx_runner_job job = {.cell = cell, .round = round};
+	nx_shard_file(path, sizeof(path), dir, cell->id, round);
+	int rc = nx_shard_read_file(path, &timed, err);
+	if (rc)
+		return rc;
+	rc = nx_workload_requests(w->workload, cell, round, &set, err);
+	if (!rc) {
+		struct nx_runner_job j = job;
+		j.reqs = set.reqs;
+		j.n_reqs = set.n;
+		nx_runner_profile(w->runner, &j, w->x->counters, &timed, p);
+	}
+	nx_request_set_release(&set);
+	nx_trial_release(&timed);
+	return rc;
+}
+
+static int op_profile(struct worker *w, const json_t *msg, struct nx_err *err)
+{
+	const struct nx_cell *cell = cell_of(w, msg, err);
+	const char *dir = json_string_value(json_object_get(msg, "dir"));
+	int32_t round = (int32_t)json_integer_value(json_object_get(msg, "round"));
+	struct nx_profiled p;
+	struct nx_err why = {0};
+	if (!cell || !dir || !w->x->counters)
+		return NX_EINVAL;
+	nx_profiled_init(&p);
+	memcpy(p.cell, cell->id, sizeof(p.cell));
+	p.round = round;
+	if (profile(w, cell, round, dir, &p, &why)) {
+		snprintf(p.no_counters, sizeof(p.no_counters), "%s", why.msg);
+		snprintf(p.no_trace, sizeof(p.no_trace), "%s", why.msg);
+	}
+	int rc = nx_profile_shard_write(dir, &p, err);
+	if (!rc)
+		rc = nx_wire_send(w->fd,
+		                  json_pack("{s:i, s:o, s:o}", "status", 0, "cause",
+		                            nx_wire_text(p.no_counters), "trace",
+		                            nx_wire_text(p.no_trace)),
+		                  err);
+	nx_profiled_release(&p);
+	return rc;
+}
+
 static int obey(struct worker *w, const json_t *msg, struct nx_err *err)
 {
 	const char *op = json_string_value(json_object_get(msg, "op"));
@@ -229,6 +281,8 @@ static int obey(struct worker *w, const json_t *msg, struct nx_err *err)
 		return op_forecast(w, msg, err);
 	if (op && !strcmp(op, "trial"))
 		return op_trial(w, msg, err);
+	if (op && !strcmp(op, "profile"))
+		return op_profile(w, msg, err);
 	return nx_fail(err, NX_EBUG, "the worker was asked for '%s', which it does not know",
 	               op ? op : "");
 }

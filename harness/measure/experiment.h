@@ -53,6 +53,7 @@ struct nx_slo {
 enum nx_turns { NX_TURNS_LAST, NX_TURNS_FIRST, NX_TURNS_ALL };
 
 struct nx_trace;
+struct nx_metric_group; /* instrument.h */
 
 struct nx_workload_spec {
 	const char *
@@ -71,7 +72,7 @@ struct nx_experiment {
 	const char *question;    /* the first comment line without "# " */
 	const char *text;        /* the file, with --set overrides noted at its end */
 	const char *model;       /* resolved path, or a shape preset's name */
-	const char *device;      /* "cpu" */
+	const char *device;      /* "cpu", "cuda:0" */
 	const char *base;        /* "plain" or "tuned" */
 	enum nx_dtype dtype;
 	bool invariant;
@@ -97,6 +98,8 @@ struct nx_experiment {
 	const char *const *technique_paths;
 	size_t n_technique_paths;
 	bool gate; /* exactness gate; default true */
+	/* What the device's counters are asked for, where it has any; NULL = `counters: off`. */
+	const struct nx_metric_group *counters;
 };
 
 struct nx_cell {

@@ -3,21 +3,26 @@
  * measure/experiment_keys.c: the keys of an experiment file but model, workload, techniques and stacks: their
  * types, ranges and defaults.
  */
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/file.h"
 #include "base/text.h"
 #include "measure/experiment_internal.h"
+#include "measure/instrument.h"
 #include "measure/stats.h"
 
 static const char *const top_keys[] = {
 	"model",   "device",   "base",       "dtype",        "invariant", "threads",    "kv_memory",
 	"timeout", "workload", "sweep",      "num_requests", "trials",    "min_effect", "reference",
-	"goodput", "gate",     "techniques", "include",      "stacks",    "order",
+	"goodput", "gate",     "techniques", "include",      "stacks",    "order",      "counters",
 };
 static const char *const sweep_keys[] = {"batch_size", "seq_len", "output_len", "stack"};
 static const char *const trials_keys[] = {"min", "max", "rel_ci"};
 static const char *const goodput_keys[] = {"ttft", "tpot", "e2el"};
-static const char *const devices[] = {"cpu"};
+static const char *const devices[] = {"cpu", "cuda", "cuda:0"};
 static const char *const bases[] = {"tuned", "plain"};
 static const char *const dtypes[] = {"bf16", "f32"};
 static const char *const orders[] = {"shuffled", "sorted"}; /* as enum nx_order */
@@ -54,15 +59,70 @@ int nx_opt_choice(const struct nx_yaml *map, const char *key, const char *const 
 	return v ? nx_yaml_choice(v, names, n, out, err) : 0;
 }
 
+/* cpu, cuda, cuda:N, or whatever else $NEXUS_BACKEND_PATH has a backend of. */
+static bool is_device(const char *name)
+{
+	size_t n = strcspn(name, ":");
+	const char *index = name[n] ? name + n + 1 : "0", *env = getenv("NEXUS_BACKEND_PATH");
+	char path[4096];
+	if (!*index || strspn(index, "0123456789") != strlen(index) || strlen(index) > 4)
+		return false;
+	if ((n == 3 && !strncmp(name, "cpu", 3) && !name[n]) ||
+	    (n == 4 && !strncmp(name, "cuda", 4)))
+		return true;
+	if (!env || !*env || !n || strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") < n)
+		return false;
+	int k = snprintf(path, sizeof(path), "%s/%.*s.so", env, (int)n, name);
+	return k > 0 && (size_t)k < sizeof(path) && access(path, R_OK) == 0;
+}
+
+static int load_device(struct nx_loading *l, struct nx_err *err)
+{
+	const struct nx_yaml *v = nx_yaml_get(l->root, "device");
+	const char *text = devices[0];
+	int rc = v ? nx_yaml_text(v, "cpu, cuda, cuda:0", &text, err) : 0;
+	if (rc)
+		return rc;
+	if (!is_device(text))
+		return nx_yaml_unknown(v, devices, NX_N(devices), err);
+	l->full->x.device = nx_arena_strdup(l->arena, text);
+	return l->full->x.device ? 0 : nx_oom(err);
+}
+
+/* default, off, or a file: read here, so that what is wrong with it is said before anything runs. */
+static int load_counters(struct nx_loading *l, struct nx_err *err)
+{
+	const struct nx_yaml *v = nx_yaml_get(l->root, "counters");
+	const char *text = "default";
+	int rc = v ? nx_yaml_text(v, "default, off, or a file with metrics:", &text, err) : 0;
+	if (rc || !strcmp(text, "off"))
+		return rc;
+	struct nx_metric_group *g = nx_arena_alloc(l->arena, sizeof(*g));
+	if (!g)
+		return nx_oom(err);
+	l->full->x.counters = g;
+	if (!strcmp(text, "default")) {
+		nx_group_default(g);
+		return 0;
+	}
+	const char *path = nx_resolve(l, text, nx_file_is_regular);
+	if (!path)
+		return nx_yaml_fail(
+			v, err, NX_EINVAL,
+			"found %.200s for counters; legal: default, off, or a file that is there",
+			text);
+	return nx_group_load(g, path, err);
+}
+
 static int load_run(struct nx_loading *l, struct nx_err *err)
 {
 	struct nx_experiment *x = &l->full->x;
 	const struct nx_yaml *r = l->root, *v;
-	int device = 0, base = 0, dtype = 0, order = NX_ORDER_SHUFFLED, rc;
+	int base = 0, dtype = 0, order = NX_ORDER_SHUFFLED, rc;
 	x->timeout_s = 600;
 	x->min_effect = 0.01;
 	x->gate = true;
-	if ((rc = nx_opt_choice(r, "device", devices, NX_N(devices), &device, err)) != 0 ||
+	if ((rc = load_device(l, err)) != 0 || (rc = load_counters(l, err)) != 0 ||
 	    (rc = nx_opt_choice(r, "base", bases, NX_N(bases), &base, err)) != 0 ||
 	    (rc = nx_opt_choice(r, "dtype", dtypes, NX_N(dtypes), &dtype, err)) != 0 ||
 	    (rc = nx_opt_choice(r, "order", orders, NX_N(orders), &order, err)) != 0 ||
@@ -80,7 +140,6 @@ static int load_run(struct nx_loading *l, struct nx_err *err)
 		if (!(x->timeout_s >= 0.001 && x->timeout_s <= 7 * 86400.0))
 			return nx_yaml_illegal(v, "from 1ms to 168h", err);
 	}
-	x->device = devices[device];
 	x->base = bases[base];
 	x->order = (enum nx_order)order;
 	x->dtype = dtype == 0 ? NX_BF16 : NX_F32;

@@ -114,6 +114,16 @@ static void from_requests(struct nx_trial *t, const struct nx_metric_context *c,
 	spread(v, k, &m[NX_METRIC_E2EL_MEAN], &m[NX_METRIC_E2EL_P50], two);
 }
 
+static void from_telemetry(struct nx_trial *t)
+{
+	double tokens = 0, *m = t->metrics;
+	for (size_t i = 0; i < t->n_requests; i++)
+		tokens += t->requests[i].n_out;
+	m[NX_METRIC_ENERGY_PER_TOKEN] = ratio(t->device.energy_j, tokens);
+	/* Over the time that the energy was taken over. */
+	m[NX_METRIC_POWER] = ratio(t->device.energy_j, (double)t->duration_ns / ns_per_s);
+}
+
 static int by_sequence(const void *a, const void *b)
 {
 	const struct nx_token_rec *x = a, *y = b;
@@ -270,6 +280,7 @@ void nx_trial_compute(struct nx_trial *t, const struct nx_metric_context *c)
 	if (scratch && t->n_requests) {
 		from_requests(t, c, scratch);
 		from_counted(t, c);
+		from_telemetry(t);
 	}
 	free(scratch);
 }

@@ -11,6 +11,8 @@
 
 #include "engine/clock.h"
 #include "measure/gate.h"
+#include "measure/instrument.h"
+#include "measure/instrument_pass.h"
 #include "measure/recorder.h"
 #include "measure/runner.h"
 #include "measure/start.h"
@@ -88,15 +90,10 @@ static void phase(const struct nx_runner *r, const char *name)
 		r->cfg.phase(r->cfg.phase_ctx, name);
 }
 
-/* Makes the cell's engine, unless it is the one in hand. */
-static int engine_for(struct nx_runner *r, const struct nx_cell *cell, int32_t longest,
-                      struct nx_err *err)
+static struct nx_engine_config engine_config(const struct nx_runner *r, const struct nx_cell *cell,
+                                             int32_t longest)
 {
-	if (r->engine && !strcmp(r->cell, cell->id) && r->made.longest_request >= longest)
-		return 0;
-	drop_engine(r);
-	memset(&r->warmup, 0, sizeof(r->warmup));
-	r->made = (struct nx_engine_config){
+	return (struct nx_engine_config){
 		.weights = r->cfg.weights,
 		.stack = &cell->stack->stack,
 		.batch_size = cell->batch_size,
@@ -109,6 +106,17 @@ static int engine_for(struct nx_runner *r, const struct nx_cell *cell, int32_t l
 		/* Planning ahead pays only where work runs after the call returns. */
 		.plan_ahead = (r->info.caps & NX_DEV_ASYNC) != 0,
 	};
+}
+
+/* Makes the cell's engine, unless it is the one in hand. */
+static int engine_for(struct nx_runner *r, const struct nx_cell *cell, int32_t longest,
+                      struct nx_err *err)
+{
+	if (r->engine && !strcmp(r->cell, cell->id) && r->made.longest_request >= longest)
+		return 0;
+	drop_engine(r);
+	memset(&r->warmup, 0, sizeof(r->warmup));
+	r->made = engine_config(r, cell, longest);
 	int rc = nx_engine_create(&r->engine, &r->made, err);
 	if (rc) {
 		r->engine = NULL;
@@ -190,9 +198,11 @@ static int timed_run(struct nx_runner *r, const struct nx_runner_job *job, struc
 	rec.perf = r->cfg.perf_by_phase ? perf : NULL;
 	memcpy(rec.last_perf, p0, sizeof(p0));
 
+	struct nx_telemetry_watch *watch = nx_telemetry_begin(r->cfg.dev);
 	rec.t0_ns = nx_now_ns();
 	rc = nx_engine_run(r->engine, job->reqs, job->n_reqs, &sink, err);
 	t->duration_ns = nx_now_ns() - rec.t0_ns;
+	nx_telemetry_end(watch, &t->device);
 
 	ops->counted(r->cfg.dev->dev, &t->counted);
 	nx_cpu_sample(&after);
@@ -265,6 +275,29 @@ static double load_limit(const struct nx_runner *r, const struct nx_trial *t)
 	return r->cfg.load_other_max + nx_load_slack((double)t->duration_ns / 1e9);
 }
 
+/* What the device said of itself during the run. */
+static void judge_device(struct nx_trial *t)
+{
+	char text[NX_ERR_MAX], why[128];
+	if (t->device.throttle > 0 && (t->device.throttle & NX_THROTTLE_DISTURBS)) {
+		snprintf(
+			text, sizeof(text),
+			"the device throttled itself during the trial (%s; %.0f C at most); cool it, "
+			"and resume",
+			nx_throttle_text(t->device.throttle & NX_THROTTLE_DISTURBS, why,
+		                         sizeof(why)),
+			t->device.temperature_c);
+		end_with(t, NX_STATUS_THROTTLED, text);
+	} else if (t->device.other_processes > 0) {
+		snprintf(text, sizeof(text),
+		         "%.0f other process%s on the device during the trial; stop %s and resume",
+		         t->device.other_processes,
+		         t->device.other_processes == 1 ? " computed" : "es computed",
+		         t->device.other_processes == 1 ? "it" : "them");
+		end_with(t, NX_STATUS_THROTTLED, text);
+	}
+}
+
 /* What the finished run says about itself. */
 static void judge(const struct nx_runner *r, struct nx_trial *t, const struct aftermath *after_run)
 {
@@ -280,6 +313,8 @@ static void judge(const struct nx_runner *r, struct nx_trial *t, const struct af
 	} else if (t->status == NX_STATUS_OK && t->load_other > load_limit(r, t)) {
 		disturbed(r, t, after_run->stolen);
 	}
+	if (t->status == NX_STATUS_OK)
+		judge_device(t);
 }
 
 static int start_state(struct nx_runner *r, struct nx_trial *t, struct nx_err *err)
@@ -357,4 +392,28 @@ void nx_runner_trial(struct nx_runner *r, const struct nx_runner_job *job, struc
 	}
 	compute(r, out);
 	judge(r, out, &after_run);
+}
+
+void nx_runner_profile(struct nx_runner *r, const struct nx_runner_job *job,
+                       const struct nx_metric_group *group, const struct nx_trial *timed,
+                       struct nx_profiled *out)
+{
+	struct nx_forecast f;
+	drop_engine(r);
+	memcpy(out->cell, job->cell->id, sizeof(out->cell));
+	out->round = job->round;
+	nx_runner_forecast(&r->cfg, job->cell, &f);
+	int32_t longest = longest_of(job);
+	const struct nx_instrument_job ij = {
+		.dev = r->cfg.dev,
+		.engine = engine_config(r, job->cell, longest < f.longest ? f.longest : longest),
+		.reqs = job->reqs,
+		.n_reqs = job->n_reqs,
+		.group = group,
+		.timed = timed->steps,
+		.n_timed = timed->n_steps,
+		.phase = r->cfg.phase,
+		.phase_ctx = r->cfg.phase_ctx,
+	};
+	nx_instrument_run(&ij, out);
 }

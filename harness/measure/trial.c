@@ -55,6 +55,7 @@ void nx_trial_init(struct nx_trial *t)
 {
 	*t = (struct nx_trial){.perf_cycles = -1, .perf_instructions = -1, .perf_llc_misses = -1};
 	t->gate.first_request = t->gate.first_index = -1;
+	t->device = (struct nx_device_state){NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, 0, -1};
 	for (int p = 0; p < NX_PHASE_COUNT; p++)
 		t->phases[p] = (struct nx_phase_use){.phase = p,
 		                                     .perf_cycles = NAN,

@@ -91,7 +91,12 @@ struct nx_token_rec {
 	X(HOST_SHARE, "host_share", "fraction", -1, "planning time / step time")                   \
 	X(PREFILL_THROUGHPUT, "prefill_throughput", "tok/s", +1,                                   \
 	  "prompt rows / time of prefill steps")                                                   \
-	X(DECODE_STEP_P50, "decode_step_p50", "ms", -1, "median time of a decode step")
+	X(DECODE_STEP_P50, "decode_step_p50", "ms", -1, "median time of a decode step")            \
+	X(ENERGY_PER_TOKEN, "energy_per_token", "J/tok", -1,                                       \
+	  "energy of the device during the trial / output tokens")                                 \
+	X(POWER, "power", "W", 0, "energy of the device / duration")
+/* The first that files of schema 2 lack. */
+#define NX_METRIC_SCHEMA_3 NX_METRIC_ENERGY_PER_TOKEN
 
 enum nx_metric {
 #define X(id, name, unit, better, text) NX_METRIC_##id,
@@ -150,6 +155,20 @@ struct nx_gate {
 	double first_gap;
 };
 
+/* What the device's telemetry said during a trial. NaN, and -1 of throttle: not known. */
+struct nx_device_state {
+	double energy_j;                     /* used */
+	double power_w;                      /* highest reading */
+	double temperature_c;                /* highest */
+	double sm_clock_hz, sm_clock_low_hz; /* mean; lowest */
+	double mem_clock_hz;                 /* mean */
+	double mem_used_bytes;               /* most, of the whole device */
+	double other_processes;              /* most, that compute there too */
+	double utilisation;                  /* mean */
+	double n_samples;
+	int64_t throttle; /* enum nx_throttle of instruments.h: all that were seen */
+};
+
 struct nx_trial {
 	char cell[17];
 	int32_t cell_index, round;
@@ -174,6 +193,7 @@ struct nx_trial {
 	int64_t perf_cycles, perf_instructions, perf_llc_misses; /* -1 = not available */
 	struct nx_gate gate;
 	double load_other; /* CPU share taken by other processes during the trial, 0..n_cpus */
+	struct nx_device_state device;
 	double metrics[NX_METRIC_COUNT]; /* NaN = missing */
 	char *texts; /* what the counters' unit points into after a read; NULL otherwise */
 };

@@ -17,6 +17,7 @@
 #define NEXUS_RECORD_H5_H
 
 #include <hdf5.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "nexus/err.h"
@@ -37,6 +38,7 @@ struct nx_h5_column {
 	const char *name, *unit, *text;
 	enum nx_col_kind kind;
 	size_t offset, bytes; /* of the member; TEXT: with its NUL */
+	bool optional;        /* older files lack it: NaN, -1, 0 of unsigned, empty text */
 };
 
 struct nx_h5_table {

@@ -215,7 +215,8 @@ static int check_columns(hid_t dset, const char *name, const struct nx_h5_table 
 		rc = nx_fail(err, NX_EFORMAT, "%s has rows whose columns overlap or overflow",
 		             name);
 	for (size_t i = 0; !rc && i < t->n_columns; i++)
-		if (!column_fits(row, &t->columns[i]))
+		if (!(t->columns[i].optional && H5Tget_member_index(row, t->columns[i].name) < 0) &&
+		    !column_fits(row, &t->columns[i]))
 			rc = nx_fail(err, NX_EFORMAT, "%s has no column %s of the expected type",
 			             name, t->columns[i].name);
 	if (row >= 0)
@@ -248,6 +249,22 @@ static int sanitise(const char *name, const struct nx_h5_table *t, char *rows, s
 	return 0;
 }
 
+/* What a file of an older schema does not say; a read leaves the members alone that it has no column for. */
+static void fill_optional(const struct nx_h5_table *t, char *rows, size_t n)
+{
+	const double nan = (double)__builtin_nan("");
+	for (size_t c = 0; c < t->n_columns; c++) {
+		const struct nx_h5_column *col = &t->columns[c];
+		for (size_t i = 0; col->optional && i < n; i++) {
+			char *at = rows + i * t->row_bytes + col->offset;
+			if (col->kind == NX_COL_F64)
+				memcpy(at, &nan, sizeof(nan));
+			else if (col->kind == NX_COL_I32 || col->kind == NX_COL_I64)
+				memset(at, 0xff, col->bytes);
+		}
+	}
+}
+
 int nx_h5_read(hid_t loc, const char *name, const struct nx_h5_table *t, void **rows, size_t *n,
                struct nx_err *err)
 {
@@ -262,6 +279,8 @@ int nx_h5_read(hid_t loc, const char *name, const struct nx_h5_table *t, void **
 	if (!rc && count) {
 		data = calloc(count, t->row_bytes);
 		row = nx_h5_row_type(t);
+		if (data)
+			fill_optional(t, data, count);
 		if (!data || row < 0)
 			rc = nx_fail(err, NX_ENOMEM, "%s: out of memory for %llu rows", name,
 			             (unsigned long long)count);

@@ -42,11 +42,11 @@ int nx_schema_check(hid_t file, struct nx_err *err)
 
 	if (rc)
 		return nx_fail(err, NX_EFORMAT, "not written by nexus (no schema_version)");
-	if (version != NX_RUN_SCHEMA)
+	if (version < NX_RUN_SCHEMA_OLDEST || version > NX_RUN_SCHEMA)
 		return nx_fail(
 			err, NX_EFORMAT,
-			"its schema version is %d, this nexus reads %d; use the nexus that wrote it",
-			version, NX_RUN_SCHEMA);
+			"its schema version is %d, this nexus reads %d to %d; use the nexus that wrote it",
+			version, NX_RUN_SCHEMA_OLDEST, NX_RUN_SCHEMA);
 	return 0;
 }
 

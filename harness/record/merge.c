@@ -135,6 +135,33 @@ static struct nx_trial_row *new_trial(struct trials *t)
 	return &t->rows[t->n++];
 }
 
+/* One that cannot be read costs what it said, and nothing else. */
+static int add_profile(hid_t group, struct nx_shards *s, const char *cell, struct nx_err *err)
+{
+	char path[1400];
+	struct nx_profiled *p = NULL;
+	struct nx_err inner = {0};
+	hid_t f = H5I_INVALID_HID;
+	if (!nx_profile_shard_has(s->dir, cell))
+		return 0;
+	nx_profile_shard_path(path, sizeof(path), s->dir, cell);
+	int rc = nx_shard_open(&f, path, &inner);
+	if (!rc) {
+		rc = nx_profiled_read(f, &p, &inner);
+		nx_h5_close(f);
+	}
+	if (rc) {
+		snprintf(s->note, sizeof(s->note), "what the instruments saw is lost: %s",
+		         inner.msg);
+		return 0;
+	}
+	rc = p ? nx_profiled_write(group, p, err) : 0;
+	if (p)
+		nx_profiled_release(p);
+	free(p);
+	return rc;
+}
+
 static int add_cell(hid_t cells, struct nx_shards *s, const struct nx_cell *cell,
                     struct trials *trials, struct nx_err *err)
 {
@@ -169,6 +196,8 @@ static int add_cell(hid_t cells, struct nx_shards *s, const struct nx_cell *cell
 			nx_h5_close(shard);
 		}
 	}
+	if (!rc)
+		rc = add_profile(g, s, cell->id, err);
 	for (size_t i = 0; !rc && n == 0 && i < sizeof(raw) / sizeof(*raw); i++)
 		rc = nx_h5_append(g, raw[i].name, nx_schema_table(raw[i].id), NULL, 0, err);
 	free(rounds);

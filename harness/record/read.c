@@ -202,6 +202,38 @@ static int read_phases(hid_t g, struct nx_cell_row *c, const bool *use, int32_t 
 	return rc;
 }
 
+static void raise_to(double *to, double v)
+{
+	if (isfinite(v) && !(*to >= v))
+		*to = v;
+}
+
+/* Of all trials that ran, whether they count or not: what throttled one is what is asked for. */
+static void read_device(struct nx_cell_row *c, const struct rounds *u)
+{
+	double clocks = 0, n = 0;
+	c->device = (struct nx_cell_device){NAN, NAN, NAN, NAN, NAN, -1, 0};
+	for (size_t i = 0; i < u->n; i++) {
+		const struct nx_device_state *d = &u->trials[i].device;
+		if (strcmp(u->trials[i].cell, c->id) != 0)
+			continue;
+		raise_to(&c->device.temperature_c, d->temperature_c);
+		raise_to(&c->device.power_w, d->power_w);
+		raise_to(&c->device.mem_used_bytes, d->mem_used_bytes);
+		raise_to(&c->device.other_processes, d->other_processes);
+		if (isfinite(d->sm_clock_hz)) {
+			clocks += d->sm_clock_hz;
+			n++;
+		}
+		if (d->throttle < 0)
+			continue;
+		c->device.throttle =
+			(c->device.throttle < 0 ? 0 : c->device.throttle) | d->throttle;
+		c->device.n_capped += (d->throttle & NX_THROTTLE_POWER) != 0;
+	}
+	c->device.sm_clock_hz = n > 0 ? clocks / n : NAN;
+}
+
 static int read_cell(hid_t cells, struct nx_cell_row *c, const struct rounds *u, char *units,
                      struct nx_err *err)
 {
@@ -216,6 +248,7 @@ static int read_cell(hid_t cells, struct nx_cell_row *c, const struct rounds *u,
 		if (strcmp(u->trials[i].cell, c->id) == 0)
 			c->n_failed += nx_status_final(status) && status != NX_STATUS_SKIPPED;
 	}
+	read_device(c, u);
 	bool *use = usable_rounds(u, c->id, &n_use);
 	if (!use)
 		return nx_fail(err, NX_ENOMEM, "out of memory for the rounds of cell %s", c->id);
@@ -223,8 +256,9 @@ static int read_cell(hid_t cells, struct nx_cell_row *c, const struct rounds *u,
 	if (!rc) {
 		if (!(rc = read_requests(g, c, use, n_use, &inner)) &&
 		    !(rc = read_phases(g, c, use, n_use, &inner)) &&
-		    !(rc = read_memory(g, c, use, n_use, &inner)))
-			rc = read_counters(g, c, use, n_use, units, &inner);
+		    !(rc = read_memory(g, c, use, n_use, &inner)) &&
+		    !(rc = read_counters(g, c, use, n_use, units, &inner)))
+			rc = nx_profiled_read(g, &c->profiled, &inner);
 		H5Gclose(g);
 	}
 	free(use);
@@ -360,6 +394,9 @@ void nx_run_destroy(struct nx_run *r)
 		free(r->cells[i].out_tokens);
 		free(r->cells[i].ttft_ms);
 		free(r->cells[i].tpot_ms);
+		if (r->cells[i].profiled)
+			nx_profiled_release(r->cells[i].profiled);
+		free(r->cells[i].profiled);
 	}
 	free(r->cells);
 	free(r->texts);

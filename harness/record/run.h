@@ -11,9 +11,13 @@
 #define NEXUS_RECORD_RUN_H
 
 #include "measure/experiment.h"
+#include "measure/instrument.h"
 #include "measure/trial.h"
 
-#define NX_RUN_SCHEMA 2 /* 2: session, turn and planned_arrival of requests */
+/* 2: session, turn and planned_arrival of requests. 3: telemetry of trials, energy, what instruments saw; files of
+ * 2 are read, without these. */
+#define NX_RUN_SCHEMA 3
+#define NX_RUN_SCHEMA_OLDEST 2
 
 /* Key and value, both text; numbers are spelled out. */
 struct nx_fact {
@@ -73,10 +77,16 @@ size_t nx_shards_count(const struct nx_shards *s); /* trials that are there now 
 /* Path of the shard directory: a worker writes its trial there by nx_shard_write_file. */
 const char *nx_shards_dir(const struct nx_shards *s);
 int nx_shard_write_file(const char *dir, const struct nx_trial *t, struct nx_err *err);
+/* Where nx_shard_write_file puts a trial. */
+void nx_shard_file(char *buf, size_t size, const char *dir, const char *cell, int32_t round);
 int nx_shard_read_file(const char *path, struct nx_trial *out, struct nx_err *err);
 /* Only the metrics, status and cell/round, for stopping rules: cheap. */
 int nx_shard_read_metrics(const char *dir, const char *cell, int32_t round, struct nx_trial *out,
                           struct nx_err *err);
+
+/* What the instruments saw of a cell, or why they saw nothing: one more file beside the cell's shards. */
+int nx_profile_shard_write(const char *dir, const struct nx_profiled *p, struct nx_err *err);
+bool nx_profile_shard_has(const char *dir, const char *cell);
 
 /* Merges all shards into `output` (temporary name, then rename) and removes the directory; that it
  * could not is a note, no error. */
@@ -126,6 +136,14 @@ struct nx_cell_row {
 	int32_t util_source;
 	double *ttft_ms, *tpot_ms; /* pooled over ok trials, for distributions */
 	size_t n_ttft, n_tpot;
+	struct nx_profiled *profiled; /* what the instruments saw; NULL = they were not asked */
+	struct nx_cell_device {
+		double temperature_c, power_w;          /* most of a trial; NaN = not known */
+		double sm_clock_hz;                     /* mean over trials */
+		double mem_used_bytes, other_processes; /* most */
+		int64_t throttle; /* all reasons of all trials; -1 = not known */
+		int32_t n_capped; /* trials in which the power cap was reached */
+	} device;
 	int32_t *out_tokens; /* [n_out_tokens] output lengths of the same, sorted */
 	size_t n_out_tokens;
 };

@@ -17,15 +17,33 @@
 	 .offset = offsetof(struct row, member),                                                   \
 	 .bytes = sizeof(((struct row *)0)->member)},
 
+/* A column that older files lack. */
+#define LATE_COLUMN(row, kind_, member, column, unit_, text_)                                      \
+	{.name = column,                                                                           \
+	 .unit = unit_,                                                                            \
+	 .text = text_,                                                                            \
+	 .kind = NX_COL_##kind_,                                                                   \
+	 .offset = offsetof(struct row, member),                                                   \
+	 .bytes = sizeof(((struct row *)0)->member),                                               \
+	 .optional = true},
+#define METRIC_COLUMN(row, id, member, column, unit_, text_)                                       \
+	{.name = column,                                                                           \
+	 .unit = unit_,                                                                            \
+	 .text = text_,                                                                            \
+	 .kind = NX_COL_F64,                                                                       \
+	 .offset = offsetof(struct row, member),                                                   \
+	 .bytes = sizeof(double),                                                                  \
+	 .optional = NX_METRIC_##id >= NX_METRIC_SCHEMA_3},
+
 /* A metric is one column of a trial and three of a cell. */
 #define METRIC_OF_TRIAL(id, column, unit_, better, text_)                                          \
-	COLUMN(nx_trial_row, F64, metrics[NX_METRIC_##id], column, unit_, text_)
+	METRIC_COLUMN(nx_trial_row, id, metrics[NX_METRIC_##id], column, unit_, text_)
 #define METRIC_OF_CELL(id, column, unit_, better, text_)                                           \
-	COLUMN(nx_summary_row, F64, c.metrics[NX_METRIC_##id].value, column, unit_, text_)         \
-	COLUMN(nx_summary_row, F64, c.metrics[NX_METRIC_##id].lo, column "_lo", unit_,             \
-	       "95 % interval, lower end")                                                         \
-	COLUMN(nx_summary_row, F64, c.metrics[NX_METRIC_##id].hi, column "_hi", unit_,             \
-	       "95 % interval, upper end")
+	METRIC_COLUMN(nx_summary_row, id, c.metrics[NX_METRIC_##id].value, column, unit_, text_)   \
+	METRIC_COLUMN(nx_summary_row, id, c.metrics[NX_METRIC_##id].lo, column "_lo", unit_,       \
+	              "95 % interval, lower end")                                                  \
+	METRIC_COLUMN(nx_summary_row, id, c.metrics[NX_METRIC_##id].hi, column "_hi", unit_,       \
+	              "95 % interval, upper end")
 
 static const struct nx_h5_column columns_REQUEST[] = {
 #define X(kind, member, column, unit, text) COLUMN(nx_request_row, kind, member, column, unit, text)
@@ -57,11 +75,41 @@ static const struct nx_h5_column columns_COUNTER[] = {
 	NX_COUNTER_COLUMNS(X)
 #undef X
 };
+static const struct nx_h5_column columns_INSTRUMENT[] = {
+#define X(kind, member, column, unit, text)                                                        \
+	COLUMN(nx_instrument_row, kind, member, column, unit, text)
+	NX_INSTRUMENT_COLUMNS(X)
+#undef X
+};
+static const struct nx_h5_column columns_METRIC[] = {
+#define X(kind, member, column, unit, text) COLUMN(nx_metric_row, kind, member, column, unit, text)
+	NX_METRIC_COLUMNS(X)
+#undef X
+};
+static const struct nx_h5_column columns_KERNEL[] = {
+#define X(kind, member, column, unit, text) COLUMN(nx_kernel_row, kind, member, column, unit, text)
+	NX_KERNEL_COLUMNS(X)
+#undef X
+};
+static const struct nx_h5_column columns_PERTURBED[] = {
+#define X(kind, member, column, unit, text) COLUMN(nx_perturbed, kind, member, column, unit, text)
+	NX_PERTURBED_COLUMNS(X)
+#undef X
+};
+static const struct nx_h5_column columns_range[] = {
+#define X(kind, member, column, unit, text) COLUMN(nx_ranged, kind, member, column, unit, text)
+	NX_RANGE_COLUMNS(X)
+#undef X
+};
 static const struct nx_h5_column columns_TRIAL[] = {
 #define X(kind, member, column, unit, text) COLUMN(nx_trial_row, kind, member, column, unit, text)
 	NX_TRIAL_COLUMNS(X)
 #undef X
-		NX_METRICS(METRIC_OF_TRIAL)};
+#define X(kind, member, column, unit, text)                                                        \
+	LATE_COLUMN(nx_trial_row, kind, member, column, unit, text)
+		NX_TELEMETRY_COLUMNS(X)
+#undef X
+			NX_METRICS(METRIC_OF_TRIAL)};
 static const struct nx_h5_column columns_SUMMARY[] = {
 #define X(kind, member, column, unit, text) COLUMN(nx_summary_row, kind, member, column, unit, text)
 	NX_SUMMARY_COLUMNS(X)
@@ -98,6 +146,23 @@ const struct nx_h5_table *nx_schema_table(enum nx_table_id id)
 #undef X
 	};
 	return &tables[id];
+}
+
+struct nx_h5_table nx_range_table(const struct nx_metric_group *g, struct nx_h5_column *columns)
+{
+	size_t n = N(columns_range);
+	memcpy(columns, columns_range, sizeof(columns_range));
+	for (int32_t i = 0; i < g->n; i++)
+		columns[n++] = (struct nx_h5_column){
+			.name = g->m[i].name,
+			.unit = g->m[i].unit,
+			.text = g->m[i].text,
+			.kind = NX_COL_F64,
+			.offset = offsetof(struct nx_ranged, values) + (size_t)i * sizeof(double),
+			.bytes = sizeof(double),
+		};
+	return (struct nx_h5_table){"one row a range: a step under counters",
+	                            sizeof(struct nx_ranged), columns, n};
 }
 
 /* ---- names ------------------------------------------------------------------------------------
@@ -208,6 +273,8 @@ void nx_trial_to_row(const struct nx_trial *t, struct nx_trial_row *row)
 	row->perf_instructions = count_or_nan(t->perf_instructions);
 	row->perf_llc_misses = count_or_nan(t->perf_llc_misses);
 	row->load_other = t->load_other;
+	row->device = t->device;
+	nx_throttle_text(t->device.throttle, row->throttle, sizeof(row->throttle));
 	row->gate = t->gate;
 	memcpy(row->metrics, t->metrics, sizeof(row->metrics));
 }
@@ -239,6 +306,7 @@ int nx_trial_from_row(const struct nx_trial_row *row, struct nx_trial *t, struct
 	t->perf_instructions = count_or_none(row->perf_instructions);
 	t->perf_llc_misses = count_or_none(row->perf_llc_misses);
 	t->load_other = row->load_other;
+	t->device = row->device;
 	t->gate = gate;
 	memcpy(t->metrics, row->metrics, sizeof(t->metrics));
 	return 0;

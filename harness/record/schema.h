@@ -41,6 +41,22 @@ struct nx_counter_row {
 	double value;
 };
 
+/* What the instruments saw of a cell, without its lists. */
+struct nx_instrument_row {
+	int32_t round, n_steps, n_same, first_other, trace_phase, n_trace_steps;
+	char versions[128], group[64], no_counters[NX_ERR_MAX], no_trace[NX_ERR_MAX];
+	uint64_t window_ns, busy_ns, n_records, n_lost;
+	double idle;
+};
+struct nx_metric_row {
+	char name[NX_METRIC_NAME], unit[16], figure[16], text[96];
+	double times;
+};
+struct nx_kernel_row {
+	char kind[16];
+	struct nx_kernel_use r;
+};
+
 /* A trial without its raw arrays. */
 struct nx_trial_row {
 	char cell[17], status[16], util_source[16], gate_text[16], cause[NX_ERR_MAX];
@@ -49,6 +65,8 @@ struct nx_trial_row {
 	uint64_t duration_ns, warmup_ns;
 	struct nx_counted counted;
 	double perf_cycles, perf_instructions, perf_llc_misses, load_other;
+	struct nx_device_state device;
+	char throttle[128];
 	struct nx_gate gate;
 	double metrics[NX_METRIC_COUNT];
 };
@@ -180,6 +198,77 @@ struct nx_summary_row {
 	  "of those that may be used, kept busy by others")                                        \
 	NX_GATE_COLUMNS(X, gate)
 
+/* Since schema 3. */
+#define NX_TELEMETRY_COLUMNS(X)                                                                    \
+	X(F64, device.energy_j, "device_energy", "J", "of the device, during the trial")           \
+	X(F64, device.power_w, "device_power", "W", "highest reading")                             \
+	X(F64, device.temperature_c, "device_temperature", "C", "highest")                         \
+	X(F64, device.sm_clock_hz, "device_clock", "Hz", "of the SMs, mean of the readings")       \
+	X(F64, device.sm_clock_low_hz, "device_clock_low", "Hz", "of the SMs, lowest")             \
+	X(F64, device.mem_clock_hz, "device_mem_clock", "Hz", "of the memory, mean")               \
+	X(F64, device.mem_used_bytes, "device_mem_used", "bytes",                                  \
+	  "most, of the whole device, by whomever")                                                \
+	X(F64, device.other_processes, "device_others", "count",                                   \
+	  "most other processes that compute on the device")                                       \
+	X(F64, device.utilisation, "device_busy", "fraction",                                      \
+	  "of sample periods with a kernel running, mean")                                         \
+	X(F64, device.n_samples, "device_readings", "count", "telemetry readings")                 \
+	X(I64, device.throttle, "device_throttle", "bits",                                         \
+	  "why clocks were lower, -1 = not known; nexus/instruments.h")                            \
+	X(TEXT, throttle, "device_throttle_text", "text", "the same in words")
+
+#define NX_INSTRUMENT_COLUMNS(X)                                                                   \
+	X(I32, round, "round", "index", "round whose requests were run again")                     \
+	X(TEXT, versions, "versions", "text", "of what is behind the instruments")                 \
+	X(TEXT, group, "group", "text", "group of metrics")                                        \
+	X(TEXT, no_counters, "no_counters", "text", "why there are none, or what was left out")    \
+	X(TEXT, no_trace, "no_trace", "text", "why there is none")                                 \
+	X(I32, n_steps, "n_steps", "count", "steps of the run with counters")                      \
+	X(I32, n_same, "n_same", "count", "of them: phase and rows as in the timed trial")         \
+	X(I32, first_other, "first_other", "index", "first step that differs, -1 = none")          \
+	X(PHASE, trace_phase, "trace_phase", "enum", "phase of the traced steps")                  \
+	X(I32, n_trace_steps, "n_trace_steps", "count", "steps that were traced")                  \
+	X(U64, window_ns, "window", "ns", "first begin to last end of the trace")                  \
+	X(U64, busy_ns, "busy", "ns", "of it: something ran")                                      \
+	X(U64, n_records, "n_records", "count", "records of the trace")                            \
+	X(U64, n_lost, "n_lost", "count", "records that had no room")                              \
+	X(F64, idle, "idle", "fraction", "of the window in which nothing ran; NaN = no trace")
+
+#define NX_METRIC_COLUMNS(X)                                                                       \
+	X(TEXT, name, "name", "text", "the device's name of it; a column of ranges")               \
+	X(TEXT, unit, "unit", "text", "its unit")                                                  \
+	X(TEXT, figure, "figure", "text", "what it adds to: bytes, flops, time_ns, or nothing")    \
+	X(F64, times, "times", "ratio", "factor with which it adds")                               \
+	X(TEXT, text, "text", "text", "what it is")
+
+/* Then one float64 column a metric, in the order of metrics. */
+#define NX_RANGE_COLUMNS(X)                                                                        \
+	X(PHASE, phase, "phase", "enum", "what the step mostly did")                               \
+	X(I32, step, "step", "index", "place in the trial's steps")                                \
+	X(I32, rows, "rows", "rows", "rows computed, of all kinds")                                \
+	X(I32, n_emit, "n_emit", "tokens", "tokens given out")                                     \
+	X(U64, step_ns, "step_time", "ns", "time of the step, the range around it")
+
+#define NX_KERNEL_COLUMNS(X)                                                                       \
+	X(TEXT, r.name, "name", "text", "kernel, without its arguments")                           \
+	X(TEXT, kind, "kind", "text", "kernel, copy, set")                                         \
+	X(PHASE, r.phase, "phase", "enum", "of the traced steps")                                  \
+	X(I64, r.calls, "calls", "count", "how often it ran in the window")                        \
+	X(U64, r.total_ns, "total", "ns", "sum of its times")                                      \
+	X(F64, r.share, "share", "fraction", "of the sum over all")
+
+#define NX_PERTURBED_COLUMNS(X)                                                                    \
+	X(PHASE, phase, "phase", "enum", "what the steps mostly did")                              \
+	X(I32, n_traced, "n_traced", "count", "steps under the trace")                             \
+	X(U64, traced_ns, "traced", "ns", "their time")                                            \
+	X(U64, traced_timed_ns, "traced_timed", "ns", "of the same steps in the timed trial")      \
+	X(I32, n_counted, "n_counted", "count", "steps in ranges, which wait for the device")      \
+	X(U64, counted_ns, "counted", "ns", "their time")                                          \
+	X(U64, counted_timed_ns, "counted_timed", "ns", "of the same steps in the timed trial")    \
+	X(I32, n_beside, "n_beside", "count", "other steps while counters were open")              \
+	X(U64, beside_ns, "beside", "ns", "their time")                                            \
+	X(U64, beside_timed_ns, "beside_timed", "ns", "of the same steps in the timed trial")
+
 #define NX_SUMMARY_COLUMNS(X)                                                                      \
 	X(TEXT, c.id, "cell", "id", "hash of axis values, stack and workload; group in /cells")    \
 	X(TEXT, model, "model", "text", "model file or shape")                                     \
@@ -263,6 +352,10 @@ struct nx_shape_row {
 	X(PHASE, nx_phase_row, "one row a phase and round: the work of its steps")                 \
 	X(MEM, nx_mem_row, "one row an owner of memory and round")                                 \
 	X(COUNTER, nx_counter_row, "one row a counter of a technique and round")                   \
+	X(INSTRUMENT, nx_instrument_row, "one row: what the device's instruments saw of the cell") \
+	X(METRIC, nx_metric_row, "one row a metric that was counted")                              \
+	X(KERNEL, nx_kernel_row, "one row a kernel of the traced steps")                           \
+	X(PERTURBED, nx_perturbed, "one row a phase: how far looking slowed its steps")            \
 	X(TRIAL, nx_trial_row, "one row a trial: a cell in a round")                               \
 	X(SUMMARY, nx_summary_row, "one row a cell; medians over trials with 95 % intervals")      \
 	X(CALIBRATION, nx_calibration, "peaks measured on this device; 0 = not measured")          \
@@ -277,6 +370,16 @@ enum nx_table_id {
 		NX_TABLE_COUNT
 };
 const struct nx_h5_table *nx_schema_table(enum nx_table_id id);
+
+/* The table of ranges of a group, whose names it borrows; columns has room for NX_RANGE_TABLE_MAX. */
+#define NX_RANGE_TABLE_MAX (8 + NX_GROUP_MAX)
+struct nx_h5_table nx_range_table(const struct nx_metric_group *g, struct nx_h5_column *columns);
+
+/* A cell's tables of its instruments, in a profile shard and in a cell's group. */
+int nx_profiled_write(hid_t group, const struct nx_profiled *p, struct nx_err *err);
+/* *out is NULL where there are none. Release with nx_profiled_release and free(). */
+int nx_profiled_read(hid_t group, struct nx_profiled **out, struct nx_err *err);
+void nx_profile_shard_path(char *buf, size_t size, const char *dir, const char *cell);
 
 /* ---- conversions ------------------------------------------------------------------------------
  * */

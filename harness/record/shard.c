@@ -11,6 +11,11 @@ void nx_shard_path(char *buf, size_t size, const char *dir, const char *cell, in
 	snprintf(buf, size, "%s/%s-r%d.h5", dir, cell, round);
 }
 
+void nx_shard_file(char *buf, size_t size, const char *dir, const char *cell, int32_t round)
+{
+	nx_shard_path(buf, size, dir, cell, round);
+}
+
 int nx_shard_open(hid_t *file, const char *path, struct nx_err *err)
 {
 	struct nx_err inner;

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * measure/instrument_pass.h: runs a cell's requests under the device's instruments. See instrument.h for what, and why
+ * in a process that times nothing.
+ */
+#ifndef NEXUS_MEASURE_INSTRUMENT_PASS_H
+#define NEXUS_MEASURE_INSTRUMENT_PASS_H
+
+#include "measure/instrument.h"
+
+struct nx_instrument_job {
+	const struct nx_device *dev;
+	struct nx_engine_config engine; /* as in the timed trial */
+	const struct nx_request *reqs;  /* of its round */
+	size_t n_reqs;
+	const struct nx_metric_group *group;
+	const struct nx_step_info *timed; /* its steps */
+	size_t n_timed;
+	/* Told before each part; NULL = nobody. */
+	void (*phase)(void *ctx, const char *name);
+	void *phase_ctx;
+};
+
+/* Never fails: what could not be had is a sentence in *out, which was initialised. */
+void nx_instrument_run(const struct nx_instrument_job *job, struct nx_profiled *out);
+
+#endif

@@ -44,6 +44,13 @@ static double ratio(double a, double b)
 	return b > 0 && isfinite(a) ? a / b : NAN;
 }
 
+/* NaN is not far. */
+static bool far(double measured_over_counted)
+{
+	return measured_over_counted > NX_BOUND_FAR_ABOVE ||
+	       measured_over_counted < NX_BOUND_FAR_BELOW;
+}
+
 static void measure(const struct nx_bound_figures *f, struct nx_bottleneck *b)
 {
 	double counted = 0;
@@ -56,11 +63,16 @@ static void measure(const struct nx_bound_figures *f, struct nx_bottleneck *b)
 		b->share[i] = ratio(f->bytes[i], counted);
 	double bytes = isfinite(f->moved_bytes) ? f->moved_bytes : counted;
 	b->moved_over_counted = ratio(f->moved_bytes, counted);
+	b->flops_over_counted = f->moved_flops > 0 ? ratio(f->moved_flops, f->flops) : NAN;
+	b->far_bytes = far(b->moved_over_counted);
+	b->far_flops = far(b->flops_over_counted);
+	/* Counters of some units alone see less than the work needs; then the need is the better figure. */
+	double flops = b->flops_over_counted > 1 ? f->moved_flops : f->flops;
 	b->bytes_per_s = ratio(bytes, f->time_s);
-	b->flops_per_s = ratio(f->flops, f->time_s);
+	b->flops_per_s = ratio(flops, f->time_s);
 	b->bandwidth = ratio(b->bytes_per_s, f->peak_bytes_per_s);
 	b->compute = ratio(b->flops_per_s, f->peak_flops_per_s);
-	b->intensity = ratio(f->flops, bytes);
+	b->intensity = ratio(flops, bytes);
 	b->balance = ratio(f->peak_flops_per_s, f->peak_bytes_per_s);
 	b->host = ratio(f->host_s, f->time_s);
 	b->launch = ratio(f->launch_s, f->time_s);
@@ -215,6 +227,15 @@ static void why(const struct nx_bound_figures *f, struct nx_bottleneck *b)
 			b->why, sizeof(b->why),
 			"; the %s figure is above its calibrated peak, so the count, the peak or the level it was read from is wrong",
 			b->above_bandwidth ? "bandwidth" : "compute");
+	if (b->far_bytes)
+		nx_sentence_add(b->why, sizeof(b->why),
+		                "; %.2g times the counted bytes were moved (%s)",
+		                b->moved_over_counted, f->source ? f->source : "measured");
+	if (b->far_flops)
+		nx_sentence_add(
+			b->why, sizeof(b->why),
+			"; counters saw %.2g times the counted operations%s", b->flops_over_counted,
+			b->flops_over_counted < 1 ? ", so the rest ran in other units" : "");
 	nx_sentence_add(b->why, sizeof(b->why), ".");
 }
 

@@ -27,6 +27,9 @@
 #define NX_BOUND_ABOVE 1.05
 #define NX_BOUND_FULL 0.9    /* of the KV pool */
 #define NX_BOUND_MEMORY 0.95 /* of the device's memory */
+/* What was measured over what was counted: outside of these the two tell different stories. */
+#define NX_BOUND_FAR_ABOVE 1.3
+#define NX_BOUND_FAR_BELOW 0.77
 
 /* X(ID, name) */
 #define NX_BOUNDS(X)                                                                               \
@@ -73,7 +76,8 @@ struct nx_bound_figures {
 	double launch_s;    /* of it: gaps between launches; NaN = the device has none */
 	double bytes[NX_TRAFFIC_COUNT]; /* that operations had to move at least: counted */
 	double moved_bytes; /* that moved, where a counter says so; NaN = bytes stand for them */
-	double flops;
+	double flops;       /* that the work needs: counted */
+	double moved_flops; /* that a counter saw; 0 or NaN = none */
 	double peak_bytes_per_s, peak_flops_per_s; /* calibrated; 0 = not measured */
 	const char *level;                         /* of peak_bytes_per_s: "memory" */
 	double steps, rows, pad_rows;              /* sums */
@@ -95,9 +99,11 @@ struct nx_bottleneck {
 	double bandwidth, compute, host, launch, memory; /* fractions; NaN = not known */
 	double bytes_per_s, flops_per_s;                 /* achieved */
 	double intensity, balance; /* flop a byte: of the phase; of the device's peaks */
-	double moved_over_counted; /* NaN = nothing was measured */
+	double moved_over_counted; /* bytes; NaN = nothing was measured */
+	double flops_over_counted; /* NaN, likewise */
+	bool far_bytes, far_flops; /* these are far from 1 */
 	bool above_bandwidth, above_compute;
-	char why[512];                          /* one sentence: the bound and its evidence */
+	char why[640];                          /* one sentence: the bound and its evidence */
 	char helps[512];                        /* one sentence: what would help */
 	const char *techniques[NX_BOUND_HELPS]; /* named in it */
 	size_t n_techniques;

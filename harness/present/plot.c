@@ -32,6 +32,9 @@ static const struct nx_plot_desc PLOTS[] = {
          "throughput [tok/s]", OUTPUT BARS "Higher is better."},
 	{"utilisation", NX_PLOT_UTIL, NX_METRIC_UTIL_COMPUTE, "How much of the device is at work?",
          "utilisation [%]", "", "Medians over trials."},
+	{"roofline", NX_PLOT_ROOF, NX_METRIC_UTIL_BANDWIDTH,
+         "How near is each phase to the device's roofs?", "arithmetic intensity [flop/byte]",
+         "achieved [GFLOP/s]", "Nearer to its roof is better. "},
 	{"ttft_distribution", NX_PLOT_ECDF, NX_METRIC_TTFT_P50,
          "How long do requests wait for the first token?", "time to first token [ms]",
          "share of requests [%]", "Further left is better."},
@@ -114,6 +117,8 @@ static int draw(const struct nx_run *run, const char *name, const char *share,
 		rc = nx_scene_memory(s, err);
 	else if (!rc && d->kind == NX_PLOT_UTIL)
 		rc = nx_scene_util(s, err);
+	else if (!rc && d->kind == NX_PLOT_ROOF)
+		rc = nx_scene_roof(s, err);
 	else if (!rc && d->kind == NX_PLOT_ECDF)
 		rc = nx_scene_ecdf(s, err);
 	else if (!rc)

@@ -19,6 +19,7 @@ enum nx_plot_kind {
 	NX_PLOT_MEMORY, /* stacked bars by owner */
 	NX_PLOT_UTIL,   /* bars of utilisation */
 	NX_PLOT_ECDF,   /* distribution over requests */
+	NX_PLOT_ROOF,   /* flop/s over flop a byte, below the roofs */
 };
 
 struct nx_plot_desc {

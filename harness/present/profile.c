@@ -34,7 +34,13 @@ static void percent(struct nx_table *t, double v, bool above)
 		nx_table_cell(t, "unknown");
 }
 
-static void phase_row(struct nx_table *t, const struct nx_profile_phase *p, bool missed)
+/* Columns that not every run has. */
+struct shown {
+	bool missed, seen, idle;
+};
+
+static void phase_row(struct nx_table *t, const struct nx_profile_phase *p,
+                      const struct shown *shown)
 {
 	const struct nx_bound_figures *f = &p->figures;
 	const struct nx_bottleneck *b = &p->bottleneck;
@@ -49,39 +55,56 @@ static void phase_row(struct nx_table *t, const struct nx_profile_phase *p, bool
 	percent(t, b->compute, b->above_compute);
 	number(t, b->intensity, 2);
 	percent(t, b->host, false);
+	if (shown->idle)
+		percent(t, b->launch, false);
 	for (int i = 0; i < NX_TRAFFIC_COUNT; i++)
 		number(t, f->bytes[i] / 1e6 / f->steps, 3);
-	if (missed)
+	if (shown->missed)
 		number(t, p->missed_bytes / 1e6 / f->steps, 3);
+	if (shown->seen)
+		number(t, p->seen_bytes / 1e6 / f->steps, 3);
 	nx_table_cell(t, "%s", f->source);
 	nx_table_cell(t, "%s", nx_bound_name(b->bound));
 }
 
 static void phases(const struct nx_profile *p, enum nx_table_format format, struct nx_text *out)
 {
-	static const char *const HEAD[] = {"phase", "steps",      "time",    "ms/step", "rows/step",
-	                                   "GB/s",  "of peak",    "GFLOP/s", "of peak", "flop/B",
-	                                   "host",  "weights MB", "KV MB",   "act. MB"};
+	static const char *const HEAD[] = {"phase",     "steps",  "time",    "ms/step",
+	                                   "rows/step", "GB/s",   "of peak", "GFLOP/s",
+	                                   "of peak",   "flop/B", "host"};
+	static const char *const BYTES[] = {"weights MB", "KV MB", "act. MB"};
 	struct nx_table t;
-	bool missed = false;
-	for (int i = 0; i < NX_PHASE_COUNT; i++)
-		missed |= p->phases[i].use->n_steps && isfinite(p->phases[i].missed_bytes);
+	struct shown shown = {.idle = isfinite(nx_profile_idle(p->cell))};
+	for (int i = 0; i < NX_PHASE_COUNT; i++) {
+		if (!p->phases[i].use->n_steps)
+			continue;
+		shown.missed |= isfinite(p->phases[i].missed_bytes);
+		shown.seen |= isfinite(p->phases[i].seen_bytes);
+	}
 	nx_table_init(&t);
 	for (size_t i = 0; i < sizeof(HEAD) / sizeof(HEAD[0]); i++)
 		nx_table_column(&t, HEAD[i], i ? NX_RIGHT : NX_LEFT);
-	if (missed)
+	if (shown.idle)
+		nx_table_column(&t, "launch", NX_RIGHT);
+	for (size_t i = 0; i < NX_TRAFFIC_COUNT; i++)
+		nx_table_column(&t, BYTES[i], NX_RIGHT);
+	if (shown.missed)
 		nx_table_column(&t, "missed MB", NX_RIGHT);
+	if (shown.seen)
+		nx_table_column(&t, "moved MB", NX_RIGHT);
 	nx_table_column(&t, "source", NX_LEFT);
 	nx_table_column(&t, "bound", NX_LEFT);
 	for (int i = 0; i < NX_PHASE_COUNT; i++)
 		if (p->phases[i].use->n_steps)
-			phase_row(&t, &p->phases[i], missed);
+			phase_row(&t, &p->phases[i], &shown);
 	nx_table_write(&t, format, out);
 	nx_table_release(&t);
-	nx_text_printf(out,
-	               "%sMB are counted bytes a step%s; host is planning time over step time.\n",
-	               format == NX_TABLE_MD ? "\n" : "",
-	               missed ? ", missed those that missed the last-level cache (perf)" : "");
+	nx_text_printf(
+		out, "%sMB are counted bytes a step%s%s; host is planning time over step time%s.\n",
+		format == NX_TABLE_MD ? "\n" : "",
+		shown.missed ? ", missed those that missed the last-level cache (perf)" : "",
+		shown.seen ? ", moved those that the device's counters saw (cupti)" : "",
+		shown.idle ? ", launch the rest of the time that the device idled (traced)" : "");
 }
 
 static void memory(const struct nx_profile *p, enum nx_table_format format, struct nx_text *out)
@@ -166,6 +189,32 @@ static void put_cause(const struct nx_profile *p, enum nx_table_format format, s
 	put(out, format, line);
 }
 
+static void instruments(const struct nx_profile *p, enum nx_table_format format,
+                        struct nx_text *out)
+{
+	struct nx_table t;
+	struct nx_text lines;
+	nx_text_init(&lines);
+	nx_profile_remarks(p->cell, &lines);
+	for (char *s = lines.s; s && *s;) {
+		char *end = strchr(s, '\n');
+		if (end)
+			*end = '\0';
+		put(out, format, s);
+		s = end ? end + 1 : NULL;
+	}
+	if (lines.len)
+		nx_text_put(out, "\n");
+	out->failed |= lines.failed;
+	nx_text_release(&lines);
+	nx_table_init(&t);
+	if (nx_profile_kernels(p->cell, 12, &t)) {
+		nx_table_write(&t, format, out);
+		nx_text_put(out, "\n");
+	}
+	nx_table_release(&t);
+}
+
 static void cell(const struct nx_profile *p, const struct nx_profile_options *o,
                  enum nx_table_format format, struct nx_text *out)
 {
@@ -197,6 +246,7 @@ static void cell(const struct nx_profile *p, const struct nx_profile_options *o,
 		put(out, format, q->bottleneck.helps);
 	}
 	nx_text_put(out, "\n");
+	instruments(p, format, out);
 	memory(p, format, out);
 }
 

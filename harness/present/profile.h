@@ -3,7 +3,7 @@
  * present/profile.h: memory, rates and bounds of each phase of a run's cells, for people (text, Markdown) and
  * machines (CSV, JSON). Works for any run file that has phases, not for profiles alone.
  *
- * Bytes are measured (perf: last-level-cache misses of 64 bytes) where the kernel allowed it and memory is what
+ * Bytes are measured (cupti: the device's counters, by range of steps, times the steps; perf: last-level-cache misses of 64 bytes) where the kernel allowed it and memory is what
  * the working set is read from; else counted. The run is borrowed.
  */
 #ifndef NEXUS_PRESENT_PROFILE_H
@@ -19,6 +19,8 @@ struct nx_profile_phase {
 	struct nx_bottleneck bottleneck;
 	double share;        /* of the time of all steps */
 	double missed_bytes; /* last-level-cache misses x 64; NaN = not measured */
+	double seen_bytes,
+		seen_flops; /* by the device's counters, of all steps; NaN = not measured */
 };
 
 struct nx_profile {
@@ -29,7 +31,7 @@ struct nx_profile {
 	double time_s, mem_bytes;
 	bool disturbed;    /* no trial of the cell was clean */
 	bool cached;       /* the cache's peak applies */
-	char why[640];     /* of the whole load: one sentence */
+	char why[768];     /* of the whole load: one sentence */
 	const char *helps; /* another */
 };
 
@@ -47,6 +49,13 @@ int nx_profile_write(const struct nx_run *run, const struct nx_profile_options *
 
 /* ---- inside ---- */
 
+/* What the instruments could not say, how far they disturbed, what the device reported; nothing where there are none.
+ * One sentence a line. */
+void nx_profile_remarks(const struct nx_cell_row *c, struct nx_text *out);
+/* The kernels of the traced steps, those with most time; false when there are none. */
+bool nx_profile_kernels(const struct nx_cell_row *c, size_t most, struct nx_table *t);
+/* Share of decode steps in which the device idled, as traced; NaN = not traced. */
+double nx_profile_idle(const struct nx_cell_row *c);
 void nx_profile_csv(const struct nx_run *run, struct nx_text *out);
 void nx_profile_json(const struct nx_run *run, const struct nx_profile_options *o,
                      struct nx_text *out);

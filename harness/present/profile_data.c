@@ -13,7 +13,7 @@ struct field {
 	double number;
 };
 
-#define FIELDS_MAX 48
+#define FIELDS_MAX 64
 
 struct fields {
 	struct field f[FIELDS_MAX];
@@ -67,6 +67,11 @@ static void phase_fields(struct fields *s, const struct nx_profile *p,
 	num(s, "counted_activation_bytes", f->bytes[NX_TRAFFIC_ACTIVATIONS]);
 	num(s, "counted_flops", f->flops);
 	num(s, "missed_bytes", q->missed_bytes);
+	num(s, "seen_bytes", q->seen_bytes);
+	num(s, "seen_flops", q->seen_flops);
+	num(s, "moved_over_counted", b->moved_over_counted);
+	num(s, "flops_over_counted", b->flops_over_counted);
+	num(s, "far_from_counted", b->far_bytes || b->far_flops);
 	num(s, "bytes_per_s", b->bytes_per_s);
 	num(s, "flops_per_s", b->flops_per_s);
 	num(s, "peak_bytes_per_s", f->peak_bytes_per_s > 0 ? f->peak_bytes_per_s : NAN);
@@ -77,6 +82,7 @@ static void phase_fields(struct fields *s, const struct nx_profile *p,
 	num(s, "util_bandwidth", b->bandwidth);
 	num(s, "util_compute", b->compute);
 	num(s, "host_share", b->host);
+	num(s, "launch_share", b->launch);
 	num(s, "flops_per_byte", b->intensity);
 	num(s, "balance_flops_per_byte", b->balance);
 	num(s, "above_peak", b->above_bandwidth || b->above_compute);
@@ -141,6 +147,38 @@ static void json_memory(const struct nx_cell_row *c, struct nx_text *out)
 	nx_text_put(out, "]");
 }
 
+/* What the instruments saw beside the figures of phases. */
+static void json_instruments(const struct nx_cell_row *c, struct nx_text *out)
+{
+	const struct nx_profiled *q = c->profiled;
+	struct fields s = {.n = 0};
+	if (!q)
+		return;
+	text(&s, "versions", q->versions);
+	text(&s, "no_counters", q->no_counters);
+	text(&s, "no_trace", q->no_trace);
+	num(&s, "steps", q->n_steps);
+	num(&s, "steps_as_timed", q->n_same);
+	num(&s, "ranges", (double)q->n_ranges);
+	num(&s, "idle", nx_profiled_idle(q));
+	num(&s, "slower_with_counters", nx_profiled_perturbation(q, false));
+	num(&s, "slower_with_trace", nx_profiled_perturbation(q, true));
+	nx_text_put(out, ",\n  \"instruments\": {");
+	json_fields(&s, out);
+	nx_text_put(out, ", \"kernels\": [");
+	for (size_t i = 0; i < q->n_kernels; i++) {
+		s.n = 0;
+		text(&s, "name", q->kernels[i].name);
+		num(&s, "calls", (double)q->kernels[i].calls);
+		num(&s, "total_ns", (double)q->kernels[i].total_ns);
+		num(&s, "share", q->kernels[i].share);
+		nx_text_put(out, i ? ",\n    {" : "\n    {");
+		json_fields(&s, out);
+		nx_text_put(out, "}");
+	}
+	nx_text_put(out, "]}");
+}
+
 static void json_cell(const struct nx_profile *p, const struct nx_profile_options *o,
                       struct nx_text *out)
 {
@@ -159,6 +197,7 @@ static void json_cell(const struct nx_profile *p, const struct nx_profile_option
 	nx_text_put(out, "{");
 	json_fields(&s, out);
 	json_memory(p->cell, out);
+	json_instruments(p->cell, out);
 	nx_text_put(out, ",\n  \"phases\": [");
 	for (int k = 0; k < NX_PHASE_COUNT; k++) {
 		if (!p->phases[k].use->n_steps)

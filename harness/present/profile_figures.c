@@ -26,6 +26,32 @@ static bool is_f32(const struct nx_run *run)
 	return dtype && !strcmp(dtype, "f32");
 }
 
+/* Of all steps of a phase, from the mean of its ranges: they are spread evenly over its steps. */
+static double seen(const struct nx_cell_row *c, const struct nx_phase_use *u, enum nx_figure figure)
+{
+	return c->profiled && u->n_steps > 0
+	               ? nx_profiled_figure(c->profiled, u->phase, figure) * (double)u->n_steps
+	               : NAN;
+}
+
+double nx_profile_idle(const struct nx_cell_row *c)
+{
+	return c->profiled ? nx_profiled_idle(c->profiled) : NAN;
+}
+
+/* Where the device was seen idle, planning costs what of it the device waited for, and launching the rest; planning
+ * that went on while the device worked costs nothing. */
+static void split_idle(const struct nx_cell_row *c, const struct nx_phase_use *u, double *host_s,
+                       double *launch_s)
+{
+	double idle = nx_profile_idle(c);
+	if (!isfinite(idle) || c->profiled->trace_phase != u->phase)
+		return;
+	double idle_s = idle * 1e-9 * (double)u->time_ns;
+	*host_s = fmin(*host_s, idle_s);
+	*launch_s = idle_s - *host_s;
+}
+
 static void phase_figures(struct nx_profile *p, struct nx_profile_phase *out)
 {
 	const struct nx_phase_use *u = out->use;
@@ -38,19 +64,29 @@ static void phase_figures(struct nx_profile *p, struct nx_profile_phase *out)
 	double peak = nx_read_peak(cal, (uint64_t)set, &p->cached);
 	/* Misses of the cache say nothing about what is read from the cache. */
 	bool measured = isfinite(out->missed_bytes) && !p->cached;
+	out->seen_bytes = seen(p->cell, u, NX_FIGURE_BYTES);
+	out->seen_flops = seen(p->cell, u, NX_FIGURE_FLOPS);
+	double moved = isfinite(out->seen_bytes) ? out->seen_bytes
+	               : measured                ? out->missed_bytes
+	                                         : NAN;
+	double host_s = 1e-9 * (double)u->plan_ns, launch_s = NAN;
+	split_idle(p->cell, u, &host_s, &launch_s);
 	out->figures = (struct nx_bound_figures){
 		.phase = nx_phase_name(u->phase),
 		.disturbed = p->disturbed,
 		.stack = p->run->stack_specs ? p->run->stack_specs[p->cell->stack_index] : NULL,
 		.prompt = prompt || u->phase == NX_PHASE_MIXED,
-		.source = measured ? "perf" : "counted",
+		.source = isfinite(out->seen_bytes) ? "cupti"
+	                  : measured                ? "perf"
+	                                            : "counted",
 		.time_s = 1e-9 * (double)u->time_ns,
-		.host_s = 1e-9 * (double)u->plan_ns,
-		.launch_s = NAN,
+		.host_s = host_s,
+		.launch_s = launch_s,
 		.bytes = {(double)u->counted.weight_bytes, (double)u->counted.kv_bytes,
 	                  (double)u->counted.act_bytes},
-		.moved_bytes = measured ? out->missed_bytes : NAN,
+		.moved_bytes = moved,
 		.flops = (double)u->counted.flops,
+		.moved_flops = out->seen_flops,
 		.peak_bytes_per_s = peak,
 		.peak_flops_per_s = fmax(own, cal->blas_flops_per_s),
 		.level = p->cached ? "the last-level cache" : "memory",

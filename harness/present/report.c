@@ -82,6 +82,7 @@ static int write_doc(const struct nx_run *run, const struct nx_report_options *o
 	nx_report_results(&d, &g);
 	if (o && o->share)
 		figures(&d, run, o, false);
+	nx_report_bounds(&d, &g);
 	nx_report_memory(&d, &g);
 	nx_report_gate(&d, &g);
 	nx_report_failures(&d, &g);

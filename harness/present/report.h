@@ -30,6 +30,10 @@ int nx_report_json(const struct nx_run *run, struct nx_text *out, struct nx_err 
 void nx_report_verdict(const struct nx_grid *g, struct nx_text *out);
 void nx_report_where(struct nx_doc *d, const struct nx_run *run);
 void nx_report_results(struct nx_doc *d, const struct nx_grid *g);
+/* By phase: what bounds each load, with evidence; what the instruments say; time by kernel. */
+void nx_report_bounds(struct nx_doc *d, const struct nx_grid *g);
+/* Two lines: what bounds this cell, and what would help; nothing where no step was recorded. */
+void nx_report_bound_of(const struct nx_run *r, const struct nx_cell_row *c, struct nx_text *out);
 void nx_report_memory(struct nx_doc *d, const struct nx_grid *g);
 void nx_report_gate(struct nx_doc *d, const struct nx_grid *g);
 void nx_report_failures(struct nx_doc *d, const struct nx_grid *g);

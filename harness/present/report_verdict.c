@@ -78,6 +78,7 @@ static void put_best(const struct nx_run *r, struct nx_text *out)
 	put_rivals(r, NX_METRIC_OUTPUT_THROUGHPUT, c, out);
 	put_ratio(r, c, out);
 	nx_text_put(out, ".\n");
+	nx_report_bound_of(r, c, out);
 	c = best(r, NX_METRIC_TPOT_P50);
 	if (!c) {
 		nx_text_put(out, "Latency between tokens could not be measured: ");

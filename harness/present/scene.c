@@ -94,7 +94,8 @@ int nx_scene_panels(struct nx_scene *s, struct nx_err *err)
 	if (!list)
 		return nx_fail(err, NX_ENOMEM, "no memory for the panels of a plot");
 	settings(s, list);
-	bool thin = n > most && (bars || s->desc->kind == NX_PLOT_ECDF);
+	bool thin = n > most &&
+	            (bars || s->desc->kind == NX_PLOT_ECDF || s->desc->kind == NX_PLOT_ROOF);
 	for (size_t i = 0; i < n; i++)
 		if (!thin || list[i].batch + 1 == s->grid->n_batches)
 			list[kept++] = list[i];

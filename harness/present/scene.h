@@ -83,5 +83,6 @@ int nx_scene_curves(struct nx_scene *s, struct nx_err *err); /* TRADE, BATCH, SE
 int nx_scene_ecdf(struct nx_scene *s, struct nx_err *err);
 int nx_scene_memory(struct nx_scene *s, struct nx_err *err);
 int nx_scene_util(struct nx_scene *s, struct nx_err *err);
+int nx_scene_roof(struct nx_scene *s, struct nx_err *err);
 
 #endif

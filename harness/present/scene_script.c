@@ -129,8 +129,9 @@ static void put_texts(struct nx_text *t, const struct nx_scene *s)
 int nx_scene_script(struct nx_scene *s, const char *terminal, struct nx_err *err)
 {
 	static const char *const templates[] = {
-		[NX_PLOT_TRADE] = "trade", [NX_PLOT_BATCH] = "curves", [NX_PLOT_SEQ] = "curves",
-		[NX_PLOT_MEMORY] = "bars", [NX_PLOT_UTIL] = "bars",    [NX_PLOT_ECDF] = "ecdf",
+		[NX_PLOT_TRADE] = "trade",   [NX_PLOT_BATCH] = "curves", [NX_PLOT_SEQ] = "curves",
+		[NX_PLOT_MEMORY] = "bars",   [NX_PLOT_UTIL] = "bars",    [NX_PLOT_ECDF] = "ecdf",
+		[NX_PLOT_ROOF] = "roofline",
 	};
 	struct nx_text t;
 	nx_text_init(&t);

@@ -217,6 +217,7 @@ const struct nx_device_ops *nx_backend(void)
 		.weight_prepare = late_weight_prepare,
 		.attention_workspace = late_attention_workspace,
 	};
+	table.instruments = late_instruments();
 	late_set_ops(&table);
 	return &table;
 }

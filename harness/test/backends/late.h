@@ -102,6 +102,10 @@ void late_event_destroy(void *dev, struct nx_event *e);
 int late_event_record(void *dev, struct nx_stream *s, struct nx_event *e, struct nx_err *err);
 int late_event_wait(void *dev, struct nx_event *e, struct nx_err *err);
 
+/* ---- instruments: late_instruments.c */
+
+const struct nx_instrument_ops *late_instruments(void); /* NULL = none */
+
 /* ---- operations: late_ops.c, and what the table says of them */
 
 void late_set_ops(struct nx_device_ops *t);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "engine/engine.h"
 #include "measure/experiment_internal.h"
 #include "measure/stats.h"
 
@@ -17,7 +18,6 @@ static const char *const top_keys[] = {
 static const char *const sweep_keys[] = {"batch_size", "seq_len", "output_len", "stack"};
 static const char *const trials_keys[] = {"min", "max", "rel_ci"};
 static const char *const goodput_keys[] = {"ttft", "tpot", "e2el"};
-static const char *const devices[] = {"cpu"};
 static const char *const bases[] = {"tuned", "plain"};
 static const char *const dtypes[] = {"bf16", "f32"};
 static const char *const orders[] = {"shuffled", "sorted"}; /* as enum nx_order */
@@ -54,16 +54,28 @@ int nx_opt_choice(const struct nx_yaml *map, const char *key, const char *const 
 	return v ? nx_yaml_choice(v, names, n, out, err) : 0;
 }
 
+static int load_device(struct nx_loading *l, struct nx_err *err)
+{
+	struct nx_experiment *x = &l->full->x;
+	const struct nx_yaml *v = nx_yaml_get(l->root, "device");
+	x->device = "cpu";
+	if (!v)
+		return 0;
+	int rc = nx_yaml_text(v, NX_DEVICE_NAMES, &x->device, err);
+	if (!rc && !nx_device_name_is_legal(x->device))
+		rc = nx_yaml_illegal(v, NX_DEVICE_NAMES, err);
+	return rc;
+}
+
 static int load_run(struct nx_loading *l, struct nx_err *err)
 {
 	struct nx_experiment *x = &l->full->x;
 	const struct nx_yaml *r = l->root, *v;
-	int device = 0, base = 0, dtype = 0, order = NX_ORDER_SHUFFLED, rc;
+	int base = 0, dtype = 0, order = NX_ORDER_SHUFFLED, rc;
 	x->timeout_s = 600;
 	x->min_effect = 0.01;
 	x->gate = true;
-	if ((rc = nx_opt_choice(r, "device", devices, NX_N(devices), &device, err)) != 0 ||
-	    (rc = nx_opt_choice(r, "base", bases, NX_N(bases), &base, err)) != 0 ||
+	if ((rc = load_device(l, err)) != 0 || (rc = nx_opt_choice(r, "base", bases, NX_N(bases), &base, err)) != 0 ||
 	    (rc = nx_opt_choice(r, "dtype", dtypes, NX_N(dtypes), &dtype, err)) != 0 ||
 	    (rc = nx_opt_choice(r, "order", orders, NX_N(orders), &order, err)) != 0 ||
 	    (rc = nx_opt_bool(r, "invariant", &x->invariant, err)) != 0 ||
@@ -80,7 +92,6 @@ static int load_run(struct nx_loading *l, struct nx_err *err)
 		if (!(x->timeout_s >= 0.001 && x->timeout_s <= 7 * 86400.0))
 			return nx_yaml_illegal(v, "from 1ms to 168h", err);
 	}
-	x->device = devices[device];
 	x->base = bases[base];
 	x->order = (enum nx_order)order;
 	x->dtype = dtype == 0 ? NX_BF16 : NX_F32;

@@ -120,7 +120,7 @@ LIBRARY := $(BUILD)/libnexus.a
 TEST_LIBRARY := $(BUILD)/libtest.a
 KERNEL_TEST_LIBRARY := $(BUILD)/libkerneltest.a
 BACKENDS := $(if $(CPU_SRC),$(BUILD)/backends/cpu.so)
-CUDA_BACKEND := $(if $(CUDA_SRC),$(BUILD)/backends/cuda.so)
+CUDA_BACKEND := $(if $(SANITIZE),,$(BUILD)/backends/cuda.so)
 CUDA_OBJECTS = $(CUDA_SRC:%=$(OBJ)/%.o)
 PLUGINS := $(TECHNIQUES:%=$(BUILD)/techniques/%.so)
 TEST_PLUGINS := $(TEST_PLUGIN_SRC:harness/test/plugins/%.c=$(BUILD)/test-plugins/%.so)

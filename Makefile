@@ -93,10 +93,10 @@ FLOORS := base model engine measure record present cli
 HARNESS_SRC := $(wildcard $(FLOORS:%=harness/%/*.c))
 CPU_SRC := $(wildcard kernels/cpu/*.c)
 BENCH_SRC := $(wildcard kernels/bench/bench_*.c)
-GPU_TEST_SRC := $(wildcard kernels/test/test_cuda_*.c)
+GPU_TEST_SRC := $(wildcard kernels/test/test_cuda_*.c harness/test/test_gpu_*.c)
 KERNEL_TEST_SRC := $(filter-out $(GPU_TEST_SRC),$(wildcard kernels/test/test_*.c))
 KERNEL_TEST_HELP_SRC := $(filter-out kernels/test/test_%,$(wildcard kernels/test/*.c))
-TEST_SRC := $(wildcard harness/test/test_*.c techniques/*/test_*.c) $(KERNEL_TEST_SRC)
+TEST_SRC := $(filter-out $(GPU_TEST_SRC),$(wildcard harness/test/test_*.c techniques/*/test_*.c)) $(KERNEL_TEST_SRC)
 TEST_HELP_SRC := $(filter-out harness/test/test_%,$(wildcard harness/test/*.c))
 TEST_PLUGIN_SRC := $(wildcard harness/test/plugins/*.c)
 LATE_SRC := $(wildcard harness/test/backends/late*.c)
@@ -120,7 +120,7 @@ LIBRARY := $(BUILD)/libnexus.a
 TEST_LIBRARY := $(BUILD)/libtest.a
 KERNEL_TEST_LIBRARY := $(BUILD)/libkerneltest.a
 BACKENDS := $(if $(CPU_SRC),$(BUILD)/backends/cpu.so)
-CUDA_BACKEND := $(if $(CUDA_SRC),$(BUILD)/backends/cuda.so)
+CUDA_BACKEND := $(if $(SANITIZE),,$(BUILD)/backends/cuda.so)
 CUDA_OBJECTS = $(CUDA_SRC:%=$(OBJ)/%.o)
 PLUGINS := $(TECHNIQUES:%=$(BUILD)/techniques/%.so)
 TEST_PLUGINS := $(TEST_PLUGIN_SRC:harness/test/plugins/%.c=$(BUILD)/test-plugins/%.so)
@@ -245,6 +245,7 @@ test: check-deps check-headers test-builds ## Run every test under ASan and UBSa
 
 test-gpu: all tests $(GPU_TESTS) ## On a machine with a GPU: kernels against the CPU's, engine and stacks on cuda:0
 	@harness/build/run-tests.sh $(GPU_TESTS)
+	@NEXUS_TEST_DEVICE=cuda:0 NEXUS_CUDA_HOST_MEMORY=1 harness/build/run-tests.sh $(BUILD)/tests/test_stacks
 
 .PHONY: test-builds
 test-builds: tests

@@ -71,7 +71,7 @@ struct nx_cli_stack {
 	uint32_t taken; /* slots that specs gave; the base's may be replaced, these not */
 };
 /* Lays the specs over `tuned` (flash_attention where it is found) and checks the stack. */
-int nx_cli_stack_init(struct nx_cli_stack *s, const struct nx_registry *reg,
+int nx_cli_stack_init(struct nx_cli_stack *s, const struct nx_registry *reg, const char *device,
                       const char *const *specs, size_t n, struct nx_err *err);
 void nx_cli_stack_release(struct nx_cli_stack *s);
 

@@ -101,13 +101,15 @@ static int put(struct nx_cli_stack *s, const struct nx_registry *reg, const char
 	return rc ? rc : nx_stack_put(&s->stack, &layer, err);
 }
 
-int nx_cli_stack_init(struct nx_cli_stack *s, const struct nx_registry *reg,
+int nx_cli_stack_init(struct nx_cli_stack *s, const struct nx_registry *reg, const char *device,
                       const char *const *specs, size_t n, struct nx_err *err)
 {
 	memset(s, 0, sizeof(*s));
+	const char *tuned;
 	int rc = 0;
-	if (nx_registry_find(reg, "flash_attention", NULL))
-		rc = put(s, reg, "flash_attention", err);
+	for (int i = 0; !rc && (tuned = nx_tuned_technique(device, i)) != NULL; i++)
+		if (nx_registry_find(reg, tuned, NULL))
+			rc = put(s, reg, tuned, err);
 	s->taken = 0;
 	for (size_t i = 0; i < n && !rc; i++)
 		rc = put(s, reg, specs[i], err);

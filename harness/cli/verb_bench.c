@@ -180,7 +180,7 @@ static int bench(const struct bench_args *a, enum nx_table_format format)
 		             (long long)a->prompt_len, (long long)a->gen,
 		             nx_context_text(nx_model_shape(s.model), context, sizeof(context)));
 	if (!rc)
-		rc = nx_cli_stack_init(&cs, s.registry, a->techniques.v, a->techniques.n, &err);
+		rc = nx_cli_stack_init(&cs, s.registry, a->session.device, a->techniques.v, a->techniques.n, &err);
 	if (!rc)
 		rc = s.dev.ops->calibrate(s.dev.dev, CALIBRATE_S, &p.cal, &err);
 	if (!rc) {
@@ -227,10 +227,10 @@ int nx_verb_bench(int argc, char **argv)
 		{"repeat", NX_OPT_INT, &a.repeat, "N",
 	         "runs that are added up, after the warm-up (3)"},
 		{"technique", NX_OPT_MANY, &a.techniques, "SPEC",
-	         "name:key=value,... over flash_attention; repeatable"},
+	         "name:key=value,... over the base tuned; repeatable"},
 		{"dtype", NX_OPT_TEXT, &a.session.dtype, "TYPE", "f32 or bf16 (bf16)"},
 		{"threads", NX_OPT_INT, &a.session.threads, "N", "0 is all (0)"},
-		{"device", NX_OPT_TEXT, &a.session.device, "NAME", "cpu (cpu)"},
+		{"device", NX_OPT_TEXT, &a.session.device, "NAME", "cpu or cuda[:N] (cpu)"},
 		{"invariant", NX_OPT_FLAG, &a.session.invariant, NULL,
 	         "the exactness mode: own products only"},
 		{"format", NX_OPT_TEXT, &format_text, "FORMAT", "text, md, csv or json (text)"},

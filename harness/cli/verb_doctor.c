@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "engine/engine.h"
 #include "measure/doctor.h"
 
 static void text(const struct nx_check *c, size_t n)
@@ -52,20 +53,11 @@ static int table(const struct nx_check *c, size_t n, enum nx_table_format format
 	return failed ? NX_EXIT_ENVIRONMENT : NX_EXIT_DONE;
 }
 
-/* "cpu", or "cuda" and an index if one likes. */
-static bool is_device(const char *s)
-{
-	if (!strcmp(s, "cpu") || !strcmp(s, "cuda"))
-		return true;
-	return !strncmp(s, "cuda:", 5) && s[5] && strlen(s) < 10 &&
-	       s[5 + strspn(s + 5, "0123456789")] == '\0';
-}
-
 static int doctor(const char *device, enum nx_table_format format)
 {
 	struct nx_check checks[NX_CHECKS_MAX];
 	char quoted[96];
-	if (!is_device(device)) {
+	if (!nx_device_name_is_legal(device)) {
 		nx_say("--device is %s; legal are cpu, cuda and cuda:N",
 		       nx_quote(quoted, sizeof(quoted), device));
 		return NX_EXIT_USAGE;

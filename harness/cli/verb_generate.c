@@ -263,7 +263,7 @@ static int generate(const struct gen_args *a)
 	if (!rc)
 		rc = nx_session_init(&s, &a->session, &err);
 	if (!rc && !a->stack) {
-		rc = nx_cli_stack_init(&cs, s.registry, a->techniques.v, a->techniques.n, &err);
+		rc = nx_cli_stack_init(&cs, s.registry, a->session.device, a->techniques.v, a->techniques.n, &err);
 		stack = cs.stack;
 	}
 	if (!rc) {
@@ -318,12 +318,12 @@ int nx_verb_generate(int argc, char **argv)
 		{"seed", NX_OPT_INT, &a.seed, "N", "of the random numbers (0)"},
 		{"samples", NX_OPT_INT, &a.samples, "N", "continuations of the one prompt (1)"},
 		{"technique", NX_OPT_MANY, &a.techniques, "SPEC",
-	         "name:key=value,... over flash_attention; repeatable"},
+	         "name:key=value,... over the base tuned; repeatable"},
 		{"stack", NX_OPT_TEXT, &a.stack, "FILE:NAME",
 	         "a stack of an experiment's sweep instead"},
 		{"dtype", NX_OPT_TEXT, &a.session.dtype, "TYPE", "f32 or bf16 (bf16)"},
 		{"threads", NX_OPT_INT, &a.session.threads, "N", "0 is all (0)"},
-		{"device", NX_OPT_TEXT, &a.session.device, "NAME", "cpu (cpu)"},
+		{"device", NX_OPT_TEXT, &a.session.device, "NAME", "cpu or cuda[:N] (cpu)"},
 		{"invariant", NX_OPT_FLAG, &a.session.invariant, NULL,
 	         "results do not depend on batching, bit for bit"},
 		{0},

@@ -145,7 +145,7 @@ int nx_verb_profile(int argc, char **argv)
 	         "limit of the KV pool, such as 64MiB"},
 		{"dtype", NX_OPT_TEXT, &c->dtype, "TYPE", "f32 or bf16 (bf16)"},
 		{"threads", NX_OPT_INT, &c->threads, "N", "0 is all (0)"},
-		{"device", NX_OPT_TEXT, &c->device, "NAME", "cpu (cpu)"},
+		{"device", NX_OPT_TEXT, &c->device, "NAME", "cpu or cuda[:N] (cpu)"},
 		{"o,output", NX_OPT_TEXT, &a.output, "OUT.h5",
 	         "run file (results/profile-<UTC>.h5)"},
 		{"force", NX_OPT_FLAG, &a.force, NULL, "replace OUT.h5"},

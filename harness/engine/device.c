@@ -33,6 +33,14 @@ static int find_backend(char *path, size_t size, const char *kind, const char *e
 		kind, kind);
 }
 
+bool nx_device_name_is_legal(const char *name)
+{
+	if (!strcmp(name, "cpu") || !strcmp(name, "cuda"))
+		return true;
+	return !strncmp(name, "cuda:", 5) && name[5] && strlen(name) < 10 &&
+	       name[5 + strspn(name + 5, "0123456789")] == '\0';
+}
+
 int nx_device_open(struct nx_device *out, const char *name, const struct nx_device_config *cfg,
                    const char *exe_dir, struct nx_err *err)
 {
@@ -43,7 +51,7 @@ int nx_device_open(struct nx_device *out, const char *name, const struct nx_devi
 	size_t n = colon ? (size_t)(colon - name) : strlen(name);
 	if (n == 0 || n >= sizeof(kind) ||
 	    strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") < n)
-		return nx_fail(err, NX_EINVAL, "device \"%s\" is no device name; legal: cpu, cuda:N", name);
+		return nx_fail(err, NX_EINVAL, "device \"%s\" is no device name; legal: " NX_DEVICE_NAMES, name);
 	memcpy(kind, name, n);
 	kind[n] = '\0';
 	if (colon) {

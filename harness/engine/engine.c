@@ -173,6 +173,9 @@ static int create(struct nx_engine *e, struct nx_err *err)
 	                               .norm_eps = shape->norm_eps,
 	                               .rope_dim = shape->rope_dim};
 	nx_plan_layout_for(e, 1, &e->lay);
+	rc = nx_launch_create(e, err);
+	if (rc)
+		return rc;
 	if (e->draft.stride &&
 	    !e->drafter->t->draft) { /* a host drafter's rows come with the plan */
 		e->draft.token = (int32_t *)(void *)(e->plan_dev + e->lay.d_token);
@@ -206,6 +209,7 @@ void nx_engine_destroy(struct nx_engine *e)
 	if (!e)
 		return;
 	const struct nx_device_ops *ops = e->dev->ops;
+	nx_launch_destroy(e);
 	nx_store_release(&e->store);
 	nx_pack_destroy(e);
 	if (e->max_rows) { /* before the hooks go, whose needs the list reads */

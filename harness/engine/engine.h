@@ -21,6 +21,9 @@ struct nx_device {
 };
 
 /* name is "cpu" or "cuda[:N]"; the backend is <exe_dir>/backends/<name>.so, $NEXUS_BACKEND_PATH first. */
+/* Has it the form of a device's name? Which devices there are only opening tells. */
+bool nx_device_name_is_legal(const char *name);
+#define NX_DEVICE_NAMES "cpu, cuda, cuda:N"
 int nx_device_open(struct nx_device *out, const char *name, const struct nx_device_config *cfg,
                    const char *exe_dir, struct nx_err *err);
 void nx_device_close(struct nx_device *d);

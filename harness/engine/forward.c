@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * engine/forward.c: draft, one pass of the model over a step's rows, verdict and commit. Everything here is
- * enqueued; nothing waits.
+ * enqueued; nothing waits. What nx_forward() enqueues depends on the step's shape alone (launch.c), so that it can be
+ * captured.
  */
 #include "engine/clock.h"
 #include "engine/impl.h"
@@ -234,22 +235,6 @@ static int judged(struct nx_engine *e, struct nx_step *st, const struct nx_emit 
 	return rc;
 }
 
-/* What comes back to the host. */
-static int read_back(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
-{
-	const struct nx_device_ops *ops = e->dev->ops;
-	size_t seqs = (size_t)e->max_seqs * sizeof(int32_t),
-	       path = seqs * (size_t)e->verdict.stride;
-	int rc = ops->copy(e->dev->dev, e->stream, st->tokens, e->verdict.token, path, NX_D2H, err);
-	if (!rc && e->n_drafted)
-		rc = ops->copy(e->dev->dev, e->stream, st->accepted, e->verdict.n_accepted, seqs,
-		               NX_D2H, err);
-	if (!rc && e->n_drafted && e->sink->logits)
-		rc = ops->copy(e->dev->dev, e->stream, st->path, e->verdict.path, path, NX_D2H,
-		               err);
-	return rc;
-}
-
 /* Logits, verdicts, and the accepted rows to where they stay. */
 static int draw(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
 {
@@ -284,8 +269,6 @@ static int draw(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
 	rc = ops->sample(dev, e->stream, &sample, err);
 	if (!rc && e->drafter && e->drafter->t->judged)
 		rc = judged(e, st, emit, err);
-	if (!rc)
-		rc = read_back(e, st, err);
 	if (!rc && e->n_drafted)
 		rc = ops->kv_compact(dev, e->stream, &e->store.kv[0], &e->state, emit, e->n_emits,
 		                     &e->verdict, err);
@@ -317,13 +300,31 @@ int nx_forward(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
 		rc = chunk(e, st, &e->chunks[c], err);
 	if (!rc && e->n_emits)
 		rc = draw(e, st, err);
-	if (!rc)
-		rc = commit(e, e->n_before, e->n_commits, err);
+	return rc ? rc : commit(e, e->n_before, e->n_commits, err);
+}
+
+/* A verdict stands until its place is decided on again, so it may be read after the commit. */
+static int read_back(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
+{
+	const struct nx_device_ops *ops = e->dev->ops;
+	size_t seqs = (size_t)e->max_seqs * sizeof(int32_t),
+	       path = seqs * (size_t)e->verdict.stride;
+	int rc = ops->copy(e->dev->dev, e->stream, st->tokens, e->verdict.token, path, NX_D2H, err);
+	if (!rc && e->n_drafted)
+		rc = ops->copy(e->dev->dev, e->stream, st->accepted, e->verdict.n_accepted, seqs,
+		               NX_D2H, err);
+	if (!rc && e->n_drafted && e->sink->logits)
+		rc = ops->copy(e->dev->dev, e->stream, st->path, e->verdict.path, path, NX_D2H,
+		               err);
+	return rc;
+}
+
+int nx_forward_end(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
+{
+	int rc = e->n_emits ? read_back(e, st, err) : 0;
 	e->n_before = e->n_commits = 0;
 	/* Copies that a fork queued read what this step has written. */
 	if (!rc)
 		rc = nx_store_flush_copies(&e->store, e->stream, err);
-	if (!rc)
-		rc = e->dev->ops->event_record(e->dev->dev, e->stream, st->done, err);
-	return rc;
+	return rc ? rc : e->dev->ops->event_record(e->dev->dev, e->stream, st->done, err);
 }

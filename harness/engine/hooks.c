@@ -113,6 +113,8 @@ static int create_one(struct nx_engine *e, const struct nx_layer *l, struct nx_e
 		e->drafter = h;
 	if (slots & 1u << NX_SLOT_WEIGHTS)
 		e->packer = h;
+	if (slots & 1u << NX_SLOT_LAUNCH)
+		e->launcher = h;
 	e->broken |= nx_plugin_breaks(l->plugin);
 	if (h->t->flags & NX_TECH_NEEDS_TOKENS)
 		e->plan_ahead = false;
@@ -143,7 +145,7 @@ void nx_hooks_destroy(struct nx_engine *e)
 	for (int32_t i = e->n_hooks; i-- > 0;)
 		e->hooks[i].t->destroy(e->hooks[i].self);
 	e->n_hooks = 0;
-	e->sched = e->layout = e->attn = e->codec = e->prefix = e->drafter = e->packer = NULL;
+	e->sched = e->layout = e->attn = e->codec = e->prefix = e->drafter = e->packer = e->launcher = NULL;
 }
 
 void nx_hooks_event(struct nx_engine *e, enum nx_event_kind kind, int32_t seq, int32_t arg)

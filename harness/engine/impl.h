@@ -8,6 +8,7 @@
  *     prefix.c    what a prefix cache has of a prompt, and what it may keep
  *     propose.c   how many rows the drafter wants, and which (host drafters)
  *     plan.c      rows, emits and commits, written to one buffer and uploaded
+ *     launch.c    operation by operation, or one graph
  *     forward.c   draft, the pass over all rows, verdict, commit
  *     reconcile.c results, one step late while planning ahead
  *     loop.c      arrivals, the order of all this, retirement
@@ -139,7 +140,7 @@ struct nx_engine {
 	int32_t n_hooks;
 	struct nx_slot_hook hooks[NX_STACK_MAX];
 	/* NULL = the engine's default */
-	struct nx_slot_hook *sched, *layout, *attn, *codec, *prefix, *drafter, *packer;
+	struct nx_slot_hook *sched, *layout, *attn, *codec, *prefix, *drafter, *packer, *launcher;
 	bool holds_places;
 
 	int32_t max_seqs;  /* places */
@@ -205,6 +206,8 @@ struct nx_engine {
 	int32_t in_flight; /* requests arrived and not done */
 	const struct nx_sink *sink;
 	float *logits_host;
+
+	struct nx_graphs *graphs; /* NULL: operation by operation */
 
 	/* Memory by owner. */
 	struct nx_mem_use owners[NX_OWNER_MAX];
@@ -304,7 +307,15 @@ void nx_plan_init_place(struct nx_engine *e, struct nx_step *st, int32_t i, bool
 /* reconcile.c: waits for a step and hands out its tokens. */
 int nx_reconcile(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
 
+/* launch.c: graphs of earlier steps, and how the next one is launched. */
+int nx_launch_create(struct nx_engine *e, struct nx_err *err);
+void nx_launch_destroy(struct nx_engine *e);
+int nx_launch(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
+
 /* forward.c */
+/* What every step of the shape does alike, and may be captured. */
 int nx_forward(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
+/* What comes back to the host, and what forks queued: never captured. */
+int nx_forward_end(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
 
 #endif

@@ -262,7 +262,7 @@ static int step(struct nx_engine *e, struct nx_err *err)
 	const struct nx_sink *k = e->sink;
 	rc = k->launch ? k->launch(k->ctx, true, &st->info, err) : 0;
 	if (!rc)
-		rc = nx_forward(e, st, err);
+		rc = nx_launch(e, st, err);
 	if (!rc && k->launch)
 		rc = k->launch(k->ctx, false, &st->info, err);
 	if (rc)

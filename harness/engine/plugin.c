@@ -133,6 +133,7 @@ static int read_slots(const char *path, const struct nx_technique *t, uint32_t *
 	};
 #undef HAS
 	uint32_t slots = t->attention_plan ? 1u << NX_SLOT_ATTENTION : 0;
+	slots |= t->launch_plan ? 1u << NX_SLOT_LAUNCH : 0;
 	for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
 		int rc = check_group(path, groups[i].names, groups[i].have, groups[i].need, err);
 		if (rc)

@@ -76,6 +76,10 @@ const struct nx_plugin *nx_registry_find(const struct nx_registry *r, const char
                                          const char **nearest);
 
 const char *nx_slot_name(enum nx_slot s);
+
+/* Technique i of the base "tuned" on a device of that name: what no serving engine goes without there. NULL past the
+ * last. */
+const char *nx_tuned_technique(const char *device, int i);
 const char *nx_origin_text(enum nx_origin o);
 /* Parses text as a value of p: type, range, choices. The sentence does not name the place. */
 int nx_param_parse(const struct nx_param *p, const char *text, struct nx_value *out,

@@ -16,6 +16,13 @@ const char *nx_slot_name(enum nx_slot s)
 	return (unsigned)s < NX_SLOT_COUNT ? names[s] : "?";
 }
 
+const char *nx_tuned_technique(const char *device, int i)
+{
+	static const char *const names[] = {"flash_attention", "cuda_graph"};
+	int n = strncmp(device, "cuda", 4) == 0 ? 2 : 1;
+	return i < n ? names[i] : NULL;
+}
+
 static const char *trait_text(uint32_t bit)
 {
 	switch (bit) {

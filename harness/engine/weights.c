@@ -107,10 +107,12 @@ void nx_weights_desc(const struct nx_weights *w, enum nx_weight_role role, int32
 		int64_t n, k;
 	} matrices[] = {
 		[NX_WEIGHT_EMBED] = {rows_one, keys_one, NX_W_EMBED, s->vocab, d},
-		[NX_WEIGHT_OUTPUT] = {rows_one, keys_one, s->tied ? NX_W_EMBED : NX_W_OUTPUT, s->vocab, d},
+		[NX_WEIGHT_OUTPUT] = {rows_one, keys_one, s->tied ? NX_W_EMBED : NX_W_OUTPUT,
+	                              s->vocab, d},
 		[NX_WEIGHT_QKV] = {rows_qkv, keys_qkv, NX_W_Q, heads + 2 * kv, d},
 		[NX_WEIGHT_O] = {rows_one, keys_one, NX_W_O, d, heads},
-		[NX_WEIGHT_GATE_UP] = {rows_gate_up, keys_gate_up, NX_W_GATE, 2 * (int64_t)s->d_ff, d},
+		[NX_WEIGHT_GATE_UP] = {rows_gate_up, keys_gate_up, NX_W_GATE, 2 * (int64_t)s->d_ff,
+	                               d},
 		[NX_WEIGHT_DOWN] = {rows_one, keys_one, NX_W_DOWN, d, s->d_ff},
 	};
 	*src = (struct nx_weight_source){
@@ -121,9 +123,8 @@ void nx_weights_desc(const struct nx_weights *w, enum nx_weight_role role, int32
 	                               .rows = matrices[role].rows,
 	                               .ctx = src,
 	                               .lookup = role == NX_WEIGHT_EMBED,
-	                               .keys = nx_model_is_random(w->model)
-	                                               ? matrices[role].keys
-	                                               : NULL};
+	                               .keys = nx_model_is_random(w->model) ? matrices[role].keys
+	                                                                    : NULL};
 }
 
 static int pack(struct nx_weights *w, struct nx_weight **out, enum nx_weight_role role,

@@ -3,13 +3,11 @@
  * measure/experiment_keys.c: the keys of an experiment file but model, workload, techniques and stacks: their
  * types, ranges and defaults.
  */
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/file.h"
 #include "base/text.h"
+#include "engine/engine.h"
 #include "measure/experiment_internal.h"
 #include "measure/instrument.h"
 #include "measure/stats.h"
@@ -22,7 +20,6 @@ static const char *const top_keys[] = {
 static const char *const sweep_keys[] = {"batch_size", "seq_len", "output_len", "stack"};
 static const char *const trials_keys[] = {"min", "max", "rel_ci"};
 static const char *const goodput_keys[] = {"ttft", "tpot", "e2el"};
-static const char *const devices[] = {"cpu", "cuda", "cuda:0"};
 static const char *const bases[] = {"tuned", "plain"};
 static const char *const dtypes[] = {"bf16", "f32"};
 static const char *const orders[] = {"shuffled", "sorted"}; /* as enum nx_order */
@@ -59,34 +56,17 @@ int nx_opt_choice(const struct nx_yaml *map, const char *key, const char *const 
 	return v ? nx_yaml_choice(v, names, n, out, err) : 0;
 }
 
-/* cpu, cuda, cuda:N, or whatever else $NEXUS_BACKEND_PATH has a backend of. */
-static bool is_device(const char *name)
-{
-	size_t n = strcspn(name, ":");
-	const char *index = name[n] ? name + n + 1 : "0", *env = getenv("NEXUS_BACKEND_PATH");
-	char path[4096];
-	if (!*index || strspn(index, "0123456789") != strlen(index) || strlen(index) > 4)
-		return false;
-	if ((n == 3 && !strncmp(name, "cpu", 3) && !name[n]) ||
-	    (n == 4 && !strncmp(name, "cuda", 4)))
-		return true;
-	if (!env || !*env || !n || strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") < n)
-		return false;
-	int k = snprintf(path, sizeof(path), "%s/%.*s.so", env, (int)n, name);
-	return k > 0 && (size_t)k < sizeof(path) && access(path, R_OK) == 0;
-}
-
 static int load_device(struct nx_loading *l, struct nx_err *err)
 {
+	struct nx_experiment *x = &l->full->x;
 	const struct nx_yaml *v = nx_yaml_get(l->root, "device");
-	const char *text = devices[0];
-	int rc = v ? nx_yaml_text(v, "cpu, cuda, cuda:0", &text, err) : 0;
-	if (rc)
-		return rc;
-	if (!is_device(text))
-		return nx_yaml_unknown(v, devices, NX_N(devices), err);
-	l->full->x.device = nx_arena_strdup(l->arena, text);
-	return l->full->x.device ? 0 : nx_oom(err);
+	x->device = "cpu";
+	if (!v)
+		return 0;
+	int rc = nx_yaml_text(v, NX_DEVICE_NAMES, &x->device, err);
+	if (!rc && !nx_device_name_is_legal(x->device))
+		rc = nx_yaml_illegal(v, NX_DEVICE_NAMES, err);
+	return rc;
 }
 
 /* default, off, or a file: read here, so that what is wrong with it is said before anything runs. */

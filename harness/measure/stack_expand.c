@@ -68,19 +68,24 @@ static const char *spec_of(struct nx_loading *l, const struct nx_stack *s)
 /* The base: what lies under every stack. */
 static int make_base(struct nx_loading *l, struct nx_err *err)
 {
-	static const char tuned[] = "flash_attention";
 	if (strcmp(l->full->x.base, "tuned") != 0)
 		return 0;
 	const struct nx_yaml *at = nx_yaml_get(l->root, "base");
-	const struct nx_plugin *p = nx_registry_find(l->full->registry, tuned, NULL);
-	if (!p)
-		return nx_yaml_fail(
-			at ? at : l->root, err, NX_EENV,
-			"the base \"tuned\" needs the technique %s, which is not among those found; legal: base: plain, or a folder that holds it under techniques",
-			tuned);
-	struct nx_layer layer = {.plugin = p};
-	int rc = nx_default_values(l->arena, p, &layer.values, err);
-	return rc ? rc : nx_stack_put(&l->base, &layer, err);
+	const char *tuned;
+	int rc = 0;
+	for (int i = 0; !rc && (tuned = nx_tuned_technique(l->full->x.device, i)) != NULL; i++) {
+		const struct nx_plugin *p = nx_registry_find(l->full->registry, tuned, NULL);
+		if (!p)
+			return nx_yaml_fail(
+				at ? at : l->root, err, NX_EENV,
+				"the base \"tuned\" needs the technique %s, which is not among those found; legal: base: plain, or a folder that holds it under techniques",
+				tuned);
+		struct nx_layer layer = {.plugin = p};
+		rc = nx_default_values(l->arena, p, &layer.values, err);
+		if (!rc)
+			rc = nx_stack_put(&l->base, &layer, err);
+	}
+	return rc;
 }
 
 static int add_baseline(struct nx_loading *l, struct nx_err *err)

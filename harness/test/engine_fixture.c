@@ -44,7 +44,7 @@ void fixture_open_model(struct fixture *f, const char *path, const char *device,
 	memset(f, 0, sizeof(*f));
 	snprintf(f->path, sizeof(f->path), "%s", path);
 	ck_assert_msg(nx_model_open(&f->model, path, &err) == 0, "%s", err.msg);
-	if (strcmp(device, "cpu") != 0) {
+	if (strcmp(device, "late") == 0) {
 		char dir[512];
 		snprintf(dir, sizeof(dir), "%s/test-backends", build_dir());
 		setenv("NEXUS_BACKEND_PATH", dir, 1);

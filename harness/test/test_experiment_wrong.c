@@ -46,7 +46,7 @@ static const struct {
          "x.yaml:6:19: found 4 for batch_size a second time", NULL},
 	{HEAD "trials: {min: 5, max: 3}\n", NULL, NX_EINVAL,
          "x.yaml:5:23: found \"3\" for max; legal: an integer from 5 to 10000", NULL},
-	{HEAD "device: gpu\n", NULL, NX_EINVAL, "x.yaml:5:9: found \"gpu\" for device; legal: cpu",
+	{HEAD "device: gpu\n", NULL, NX_EINVAL, "x.yaml:5:9: found \"gpu\" for device; legal: cpu, cuda, cuda:N",
          NULL},
 	{HEAD "dtype: fp32\n", NULL, NX_EINVAL,
          "x.yaml:5:8: found \"fp32\" for dtype; legal: bf16, f32; did you mean \"f32\"?", NULL},

@@ -76,7 +76,7 @@ START_TEST(it_says_what_it_is)
 	struct nx_device_info info;
 	ops->info(dev.dev, &info);
 	ck_assert_str_eq(ops->name, "late");
-	ck_assert_uint_eq(info.caps, NX_DEV_ASYNC);
+	ck_assert_uint_eq(info.caps, NX_DEV_ASYNC | NX_DEV_GRAPHS);
 }
 END_TEST
 

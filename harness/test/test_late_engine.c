@@ -42,7 +42,7 @@ static const char *const stacks[] = {
 };
 
 static void same(const char *spec, int32_t batch, int32_t samples, float temperature,
-                 bool plan_ahead, bool logits)
+                 bool plan_ahead, bool logits, bool graphs)
 {
 	struct nx_err err = {0};
 	struct request_set reqs;
@@ -53,7 +53,11 @@ static void same(const char *spec, int32_t batch, int32_t samples, float tempera
 	outcome_init(&want, &cpu, n, samples, 30, logits);
 	outcome_init(&got, &late, n, samples, 30, logits);
 	ck_assert_msg(run_stack(&cpu, spec, &reqs, &o, &want, &err) == 0, "%s: %s", spec, err.msg);
-	ck_assert_msg(run_stack(&late, spec, &reqs, &o, &got, &err) == 0, "%s: %s", spec, err.msg);
+	char launched[512];
+	snprintf(launched, sizeof(launched), "%s%s%s", spec, *spec && graphs ? "," : "",
+	         graphs ? "cuda_graph:max_graphs=4:key_bucket=16" : "");
+	ck_assert_msg(run_stack(&late, launched, &reqs, &o, &got, &err) == 0, "%s: %s", launched,
+	              err.msg);
 	size_t m = (size_t)n * (size_t)samples;
 	ck_assert_int_eq(got.n_finished, (int32_t)m);
 	ck_assert_int_eq(got.n_steps, want.n_steps);
@@ -72,10 +76,10 @@ static void same(const char *spec, int32_t batch, int32_t samples, float tempera
 
 START_TEST(the_engine_has_the_tokens_of_the_cpu_device)
 {
-	const char *spec = stacks[_i / 2];
-	bool plan_ahead = _i % 2;
-	same(spec, 8, 1, 0, plan_ahead, !plan_ahead);
-	same(spec, 3, 4, 0.8f, plan_ahead, false);
+	const char *spec = stacks[_i / 4];
+	bool plan_ahead = _i % 2, graphs = _i / 2 % 2;
+	same(spec, 8, 1, 0, plan_ahead, !plan_ahead, graphs);
+	same(spec, 3, 4, 0.8f, plan_ahead, false, graphs);
 }
 END_TEST
 
@@ -86,7 +90,7 @@ int main(void)
 	tcase_add_checked_fixture(engine, open_both, close_both);
 	tcase_set_timeout(engine, 300);
 	tcase_add_loop_test(engine, the_engine_has_the_tokens_of_the_cpu_device, 0,
-	                    2 * COUNT(stacks));
+	                    4 * COUNT(stacks));
 	suite_add_tcase(s, engine);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

@@ -119,7 +119,22 @@ static void forget_references(void)
 	n_kept = 0;
 }
 
-static void compare(const struct stack_choice *c, const struct setting *s, bool plan_ahead)
+/* Where the device has graphs. Few of them and small buckets: they are made, used and given up within a run. */
+static void add_graphs(char *spec, size_t size)
+{
+	size_t at = strlen(spec);
+	snprintf(spec + at, size - at, "%scuda_graph:max_graphs=6:key_bucket=16", at ? "," : "");
+}
+
+static bool has_graphs(void)
+{
+	struct nx_device_info info;
+	fx.dev.ops->info(fx.dev.dev, &info);
+	return info.caps & NX_DEV_GRAPHS;
+}
+
+static void compare(const struct stack_choice *c, const struct setting *s, bool plan_ahead,
+                    bool graphs)
 {
 	struct nx_err err = {0};
 	struct outcome got;
@@ -128,6 +143,8 @@ static void compare(const struct stack_choice *c, const struct setting *s, bool 
 	struct run_options many = {
 		.batch_size = s->batch, .invariant = true, .plan_ahead = plan_ahead};
 	stack_spec(spec, sizeof(spec), c, ALL_AXES);
+	if (graphs && has_graphs())
+		add_graphs(spec, sizeof(spec));
 	outcome_init(&got, &fx, k->reqs.n, s->samples, 30, s->logits);
 	ck_assert_msg(run_stack(&fx, spec, &k->reqs, &many, &got, &err) == 0, "%s: %s", spec,
 	              err.msg);
@@ -144,11 +161,12 @@ static void compare(const struct stack_choice *c, const struct setting *s, bool 
 static void each(const struct stack_choice *c, size_t i, int dealt)
 {
 	uint64_t seed = 1000 * (uint64_t)dealt;
-	compare(c, &(struct setting){8, 1, 0, true, seed}, i & 1);
+	bool odd = i & 1, graphs = i & 2;
+	compare(c, &(struct setting){8, 1, 0, true, seed}, odd, graphs);
 	if (!stack_draws_drafts(c))
-		compare(c, &(struct setting){5, 2, 0.9f, false, seed + 1}, !(i & 1));
+		compare(c, &(struct setting){5, 2, 0.9f, false, seed + 1}, !odd, !graphs);
 	else
-		compare(c, &(struct setting){3, 4, 0, false, seed + 2}, !(i & 1));
+		compare(c, &(struct setting){3, 4, 0, false, seed + 2}, !odd, !graphs);
 }
 
 static void open_on(const char *device, enum nx_dtype dtype)
@@ -164,6 +182,18 @@ static void open_cpu(void)
 static void open_late(void)
 {
 	open_on("late", NX_F32);
+}
+
+/* NEXUS_TEST_DEVICE: a device of this machine, cuda:0 say. The test-only techniques are C: its memory has to be the
+ * host's, too (NEXUS_CUDA_HOST_MEMORY). */
+static void open_given(void)
+{
+	open_on(getenv("NEXUS_TEST_DEVICE"), NX_F32);
+}
+
+static void open_given_bf16(void)
+{
+	open_on(getenv("NEXUS_TEST_DEVICE"), NX_BF16);
 }
 
 static void open_bf16(void)
@@ -229,13 +259,16 @@ int main(void)
 #else
 	bool sanitized = false;
 #endif
+	bool given = getenv("NEXUS_TEST_DEVICE");
 	const struct {
 		const char *name;
 		void (*open)(void);
 		int cases;
-	} on[] = {{"cpu", open_cpu, all || !sanitized ? CASES : 0},
-	          {"late", open_late, all || sanitized ? CASES : 0},
-	          {"bf16", open_bf16, all || !sanitized ? 4 : 0}};
+	} on[] = {{"cpu", open_cpu, !given && (all || !sanitized) ? CASES : 0},
+	          {"late", open_late, !given && (all || sanitized) ? CASES : 0},
+	          {"bf16", open_bf16, !given && (all || !sanitized) ? 4 : 0},
+	          {"given", open_given, given ? CASES : 0},
+	          {"given_bf16", open_given_bf16, given ? 4 : 0}};
 	for (size_t i = 0; i < sizeof(on) / sizeof(on[0]); i++) {
 		TCase *t = tcase_create(on[i].name);
 		tcase_add_unchecked_fixture(t, list_stacks, NULL);

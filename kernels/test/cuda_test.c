@@ -125,10 +125,11 @@ void both_compare(const struct both *b, const struct both_act *a, double rel, do
 			at = i;
 		}
 	}
-	ck_assert_msg(sqrt(diff) <= rel * sqrt(norm) && worst <= abs,
-	              "%s: off by %.3g relative (limit %.3g), %.3g at most, at %lld of %lld (limit %.3g)",
-	              what, norm > 0 ? sqrt(diff / norm) : 0, rel, worst, (long long)at,
-	              (long long)a->n, abs);
+	ck_assert_msg(
+		sqrt(diff) <= rel * sqrt(norm) && worst <= abs,
+		"%s: off by %.3g relative (limit %.3g), %.3g at most, at %lld of %lld (limit %.3g)",
+		what, norm > 0 ? sqrt(diff / norm) : 0, rel, worst, (long long)at, (long long)a->n,
+		abs);
 }
 
 struct both_weight both_weight(struct both *b, int64_t n, int64_t k, uint64_t salt)

@@ -61,7 +61,8 @@ struct nx_weight_desc {
 	nx_row_source rows;
 	void *ctx;
 	bool lookup; /* rows are also fetched by index (embedding): see embed() */
-	nx_row_keys keys; /* NULL = only `rows` knows; else a device may generate the matrix itself */
+	nx_row_keys
+		keys; /* NULL = only `rows` knows; else a device may generate the matrix itself */
 };
 
 enum nx_epilogue {
@@ -204,7 +205,7 @@ enum nx_copy_dir { NX_H2D, NX_D2H, NX_D2D };
 
 #define NX_DEV_HOST_MEMORY 1u /* the host may dereference device pointers */
 #define NX_DEV_ASYNC 2u       /* work runs after the call returns */
-#define NX_DEV_GRAPHS 4u /* graph_* are there */
+#define NX_DEV_GRAPHS 4u      /* graph_* are there */
 
 struct nx_device_config {
 	int32_t n_threads;   /* cpu: 0 = all that the process may use */
@@ -362,6 +363,10 @@ struct nx_device_ops {
 	int (*kv_compact)(void *dev, struct nx_stream *s, const struct nx_kv *kv,
 	                  const struct nx_seq_state *state, const struct nx_emit *emit /* device */,
 	                  int32_t n_emit, const struct nx_verdict *v, struct nx_err *err);
+
+	/* Devices whose host does not know lengths leave attention's keys uncounted in attention(): who enqueues it
+	 * knows them and adds them here. NULL: the device counts by itself. */
+	void (*counted_add)(void *dev, const struct nx_counted *more);
 
 	/* Hardware counters, traces and telemetry; NULL where the device has none. nexus/instruments.h */
 	const struct nx_instrument_ops *instruments;

@@ -119,7 +119,8 @@ static inline int nx_fake_slots(const struct nx_technique *t)
 	       nx_fake_together(!!t->weight_pack + !!t->weight_drop + !!t->weight_bytes +
 	                                !!t->weight_linear,
 	                        4, "weight_pack, weight_drop, weight_bytes, weight_linear") +
-	       nx_fake_together(!!t->attention_plan, 1, "attention_plan");
+	       nx_fake_together(!!t->attention_plan, 1, "attention_plan") +
+	       nx_fake_together(!!t->launch_plan, 1, "launch_plan");
 }
 
 /* True when the program would take it. */

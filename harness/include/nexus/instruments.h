@@ -42,11 +42,11 @@ struct nx_trace_record {
 /* What is not known is NaN, or -1 in an integer. */
 struct nx_telemetry {
 	double sm_clock_hz, mem_clock_hz, power_w, temperature_c;
-	double energy_j;            /* since the driver was loaded: take differences */
-	int64_t mem_used_bytes;     /* of the whole device, by whomever */
-	int64_t throttle;           /* bits of enum nx_throttle: why clocks are below what was asked for */
-	int32_t n_other_processes;  /* that compute on the device, beside this one */
-	double utilisation;         /* fraction of the last sample period with a kernel running */
+	double energy_j;        /* since the driver was loaded: take differences */
+	int64_t mem_used_bytes; /* of the whole device, by whomever */
+	int64_t throttle; /* bits of enum nx_throttle: why clocks are below what was asked for */
+	int32_t n_other_processes; /* that compute on the device, beside this one */
+	double utilisation;        /* fraction of the last sample period with a kernel running */
 };
 
 /* X(NAME, bit, text) */

@@ -114,6 +114,33 @@ struct nx_attn_limits {
 	bool invariant;
 };
 
+/* ---- launch ----------------------------------------------------------------------------------- */
+
+struct nx_launch_limits {
+	uint32_t device_caps; /* NX_DEV_* */
+	int32_t max_rows, max_seqs, max_len;
+};
+
+/* Counted by the engine, in the technique's memory; NULL = not wanted. */
+struct nx_launch_stats {
+	int64_t captured, replayed; /* graphs made; steps that were one launch of a graph */
+	int64_t eager;              /* steps launched one operation at a time */
+	int64_t dropped;            /* graphs given up for newer ones */
+};
+
+/* How the device's work of a step is launched: operation by operation, or captured into a graph that is launched
+ * as one from then on. A graph is good for steps of the same shape: rows, sequences that emit, drafted rows and
+ * their places, and the bucket of the longest sequence. Steps are captured the second time their shape comes, so
+ * that what comes once is not. */
+struct nx_launch_plan {
+	bool graphs;
+	int32_t max_rows;   /* steps of more rows are launched one operation at a time */
+	int32_t max_graphs; /* kept; the one used longest ago goes first */
+	int32_t key_bucket; /* grids of attention are made for the longest sequence rounded up to a power of two
+	                         times this many keys */
+	struct nx_launch_stats *stats;
+};
+
 /* ---- kv_codec --------------------------------------------------------------------------------- */
 
 struct nx_codec_limits {

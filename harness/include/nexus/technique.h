@@ -24,6 +24,7 @@
  *     draft      draft_needs, propose, draft, observe, judged
  *     weights    weight_pack, weight_drop, weight_bytes, weight_linear
  *     attention  attention_plan
+ *     launch     launch_plan
  *
  * Two kinds of hook. PLAN hooks run on the host and write only what they are handed. ENQUEUE hooks put
  * work on a stream through host->ops (operations of the device, or enqueue() for a function of their own) and
@@ -272,6 +273,12 @@ struct nx_technique {
 	/* ENQUEUE. The product of nx_linear with a packed matrix; a->w is NULL. */
 	int (*weight_linear)(void *self, struct nx_stream *s, const void *w,
 	                     const struct nx_linear *a, struct nx_err *err);
+
+	/* ---- with NX_DEVICE_ABI 5 */
+
+	/* launch slot. Chooses for the whole run how steps are launched: see nx_launch_plan. */
+	int (*launch_plan)(void *self, const struct nx_launch_limits *l, struct nx_launch_plan *out,
+	                   struct nx_err *err);
 };
 
 /* The oldest table size that this header's harness still loads. */

@@ -12,6 +12,8 @@
  *   Copies   read host memory when they run. Where they write to the host, 0xA5 stands until they have
  *            run (NEXUS_LATE_POISON=0: what stood there before).
  *   Errors   of queued work come with the next wait, and from then on with everything.
+ *   Graphs   keep captured work and its arguments, and run it whenever they are launched. Waiting for a
+ *            stream that is being captured ends the program: on a GPU it would spoil the capture.
  *   Bugs     that have no error to return end the program with a sentence: memory, a weight or a host
  *            buffer freed while queued work names it, an allocation written past its ends.
  *
@@ -137,7 +139,7 @@ static int late_open(void **dev, const struct nx_device_config *cfg, struct nx_e
 static void late_info(void *dev, struct nx_device_info *out)
 {
 	late_inner->info(((struct late_dev *)dev)->inner, out);
-	out->caps = NX_DEV_ASYNC;
+	out->caps = NX_DEV_ASYNC | NX_DEV_GRAPHS;
 }
 
 static int late_calibrate(void *dev, double seconds, struct nx_calibration *out, struct nx_err *err)
@@ -210,6 +212,10 @@ const struct nx_device_ops *nx_backend(void)
 		.event_destroy = late_event_destroy,
 		.event_record = late_event_record,
 		.event_wait = late_event_wait,
+		.graph_begin = late_graph_begin,
+		.graph_end = late_graph_end,
+		.graph_launch = late_graph_launch,
+		.graph_destroy = late_graph_destroy,
 		.weight_create = late_weight_create,
 		.weight_destroy = late_weight_destroy,
 		.weight_bytes = late_weight_bytes,

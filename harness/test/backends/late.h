@@ -34,6 +34,13 @@ struct late_work {
 struct nx_stream {
 	struct nx_stream *next;
 	struct late_work *first, **end;
+	struct nx_graph *capture; /* work goes there instead; NULL = none */
+};
+
+/* Captured work: run as often as it is launched, with the arguments of its capture. */
+struct nx_graph {
+	struct late_work *first, **end;
+	int32_t queued; /* launches that have not run */
 };
 
 struct nx_event {
@@ -101,6 +108,10 @@ int late_event_create(void *dev, struct nx_event **out, struct nx_err *err);
 void late_event_destroy(void *dev, struct nx_event *e);
 int late_event_record(void *dev, struct nx_stream *s, struct nx_event *e, struct nx_err *err);
 int late_event_wait(void *dev, struct nx_event *e, struct nx_err *err);
+int late_graph_begin(void *dev, struct nx_stream *s, struct nx_err *err);
+int late_graph_end(void *dev, struct nx_stream *s, struct nx_graph **out, struct nx_err *err);
+int late_graph_launch(void *dev, struct nx_stream *s, struct nx_graph *g, struct nx_err *err);
+void late_graph_destroy(void *dev, struct nx_graph *g);
 
 /* ---- instruments: late_instruments.c */
 

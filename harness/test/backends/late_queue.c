@@ -71,16 +71,21 @@ int late_push(struct late_work *k, struct nx_stream *s, late_run_fn run, const v
 	s = s ? s : &d->own;
 	k->run = run;
 	k->args = late_keep(k, args, bytes);
-	*s->end = k;
-	s->end = &k->next;
+	struct late_work ***end = s->capture ? &s->capture->end : &s->end;
+	**end = k;
+	*end = &k->next;
 	return 0;
 }
 
 /* ---- running it */
 
+static int run_graph(struct late_dev *d, void *args, struct nx_err *err);
+
 static void pop(struct nx_stream *s)
 {
 	struct late_work *k = s->first;
+	if (k->run == run_graph)
+		(*(struct nx_graph **)k->args)->queued--;
 	s->first = k->next;
 	if (!s->first)
 		s->end = &s->first;
@@ -132,6 +137,8 @@ static int wait(struct late_dev *d, struct nx_stream *s, const struct nx_event *
                 struct nx_err *err)
 {
 	bool ran = false;
+	if (s && s->capture)
+		late_abort("a stream that is being captured was waited for");
 	while (e ? !e->done : s->first != NULL) {
 		if (!ran)
 			late_protect(d, true);
@@ -243,4 +250,90 @@ int late_event_record(void *dev, struct nx_stream *s, struct nx_event *e, struct
 int late_event_wait(void *dev, struct nx_event *e, struct nx_err *err)
 {
 	return wait(dev, e->stream, e, err);
+}
+
+/* ---- graphs */
+
+int late_graph_begin(void *dev, struct nx_stream *s, struct nx_err *err)
+{
+	struct late_dev *d = dev;
+	s = s ? s : &d->own;
+	if (s && s->capture)
+		return nx_fail(err, NX_EBUG, "the stream is being captured already");
+	s->capture = late_must(calloc(1, sizeof(*s->capture)));
+	s->capture->end = &s->capture->first;
+	return 0;
+}
+
+int late_graph_end(void *dev, struct nx_stream *s, struct nx_graph **out, struct nx_err *err)
+{
+	struct late_dev *d = dev;
+	s = s ? s : &d->own;
+	if (!s->capture)
+		return nx_fail(err, NX_EBUG, "the stream is not being captured");
+	*out = s->capture;
+	s->capture = NULL;
+	return 0;
+}
+
+/* Copies of all pieces, in the same order. */
+static struct late_piece *keep_pieces(const struct late_work *k)
+{
+	struct late_piece *first = NULL, **end = &first;
+	for (const struct late_piece *p = k->pieces; p; p = p->next) {
+		*end = late_must(malloc(sizeof(*p) + p->bytes));
+		memcpy(*end, p, sizeof(*p) + p->bytes);
+		end = &(*end)->next;
+	}
+	*end = NULL;
+	return first;
+}
+
+static void restore_pieces(struct late_work *k, struct late_piece *from)
+{
+	for (struct late_piece *p = k->pieces; p; p = p->next) {
+		struct late_piece *next = from->next;
+		memcpy(p->data, from->data, p->bytes);
+		free(from);
+		from = next;
+	}
+}
+
+static int run_graph(struct late_dev *d, void *args, struct nx_err *err)
+{
+	struct nx_graph *g = *(struct nx_graph **)args;
+	int rc = 0;
+	for (struct late_work *k = g->first; k && !rc; k = k->next) {
+		if (k->record)
+			late_abort("an event was recorded in a captured graph");
+		/* A function may write into its arguments; the next launch wants them as they were. */
+		struct late_piece *as_they_were = keep_pieces(k);
+		rc = k->run ? k->run(d, k->args, err) : 0;
+		restore_pieces(k, as_they_were);
+	}
+	return rc;
+}
+
+int late_graph_launch(void *dev, struct nx_stream *s, struct nx_graph *g, struct nx_err *err)
+{
+	struct late_work *k = late_begin(dev);
+	int rc = late_push(k, s, run_graph, &g, sizeof(g), err);
+	if (!rc)
+		g->queued++;
+	return rc;
+}
+
+void late_graph_destroy(void *dev, struct nx_graph *g)
+{
+	(void)dev;
+	if (!g)
+		return;
+	if (g->queued)
+		late_abort("a graph was destroyed while %d launches of it were queued", g->queued);
+	while (g->first) {
+		struct late_work *next = g->first->next;
+		work_free(g->first);
+		g->first = next;
+	}
+	free(g);
 }

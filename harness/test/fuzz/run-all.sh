@@ -16,7 +16,7 @@ if [ $# -gt 0 ]; then
 else
 	# Those that run slowest come first: they get the processes that are left over.
 	targets=()
-	for t in run_file run_rows experiment gguf workload tokenizer_json safetensors plugin_table yaml config \
+	for t in run_file run_rows experiment gguf workload trace tokenizer_json safetensors plugin_table yaml config \
 		json dequant; do
 		[ -x "$here/fuzz_$t" ] && targets+=("$t")
 	done

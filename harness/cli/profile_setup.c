@@ -136,7 +136,8 @@ static void put_key(struct nx_text *t, const char *key, const char *value)
 static int write_file(struct nx_profile_setup *s, const struct nx_profile_config *c,
                       const char *stacks, struct nx_err *err)
 {
-	char model[PATH_MAX], prompts[PATH_MAX];
+	char model[PATH_MAX], prompts[PATH_MAX], counters[PATH_MAX];
+	bool word = !strcmp(c->counters, "default") || !strcmp(c->counters, "off");
 	const char *tmp = getenv("TMPDIR");
 	struct nx_text t;
 	int rc = find_prompts(c, prompts, err);
@@ -145,6 +146,9 @@ static int write_file(struct nx_profile_setup *s, const struct nx_profile_config
 		rc = absolute("the model file", c->model, model, err);
 	else if (!rc)
 		snprintf(model, sizeof(model), "%s", c->model);
+	errno = 0;
+	if (!rc && !word)
+		rc = absolute("--counters: the file", c->counters, counters, err);
 	if (rc)
 		return rc;
 	snprintf(s->dir, sizeof(s->dir), "%s/nexus-profile-XXXXXX", tmp && *tmp ? tmp : "/tmp");
@@ -161,6 +165,7 @@ static int write_file(struct nx_profile_setup *s, const struct nx_profile_config
 	put_key(&t, "device", c->device);
 	put_key(&t, "base", c->base);
 	put_key(&t, "dtype", c->dtype);
+	put_key(&t, "counters", word ? c->counters : counters);
 	nx_text_printf(&t, "threads: %lld\n", (long long)c->threads);
 	if (c->kv_memory)
 		put_key(&t, "kv_memory", c->kv_memory);

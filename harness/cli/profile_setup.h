@@ -13,6 +13,7 @@ struct nx_profile_config {
 	const char *stack;     /* FILE[:NAME] or NULL: the base alone */
 	const char *prompts;   /* NULL: the stories that come with the source; "random": tokens */
 	const char *kv_memory; /* a size, or NULL */
+	const char *counters;  /* "default", "off", or a file */
 	int64_t batch_size, seq_len, steps, threads;
 	int64_t output_len; /* 0: steps + 1 */
 };

@@ -16,6 +16,7 @@ struct pass {
 	void *dev;
 	struct nx_profiled *out;
 	size_t launched, done; /* steps so far */
+	uint64_t last_end_ns;
 	/* trace: of the steps [first, first + n_window) */
 	size_t first, n_window;
 	bool tracing;
@@ -27,9 +28,10 @@ struct pass {
 	struct nx_err why;
 };
 
-static uint64_t span(const struct nx_step_info *s)
+/* Of step i of the timed trial. */
+static uint64_t timed_ns(const struct nx_instrument_job *job, size_t i)
 {
-	return s->end_ns > s->begin_ns ? s->end_ns - s->begin_ns : 0;
+	return nx_step_own_ns(&job->timed[i], i ? job->timed[i - 1].end_ns : 0);
 }
 
 /* ---- which steps ------------------------------------------------------------------------------ */
@@ -108,13 +110,15 @@ static void trace_step(void *ctx, const struct nx_step_info *s)
 {
 	struct pass *p = ctx;
 	size_t i = p->done++;
+	uint64_t own_ns = nx_step_own_ns(s, p->last_end_ns);
+	p->last_end_ns = s->end_ns;
 	if (i < p->first || i >= p->first + p->n_window)
 		return;
 	if (s->phase >= 0 && s->phase < NX_PHASE_COUNT && i < p->job->n_timed) {
 		struct nx_perturbed *q = &p->out->perturbed[s->phase];
 		q->n_traced++;
-		q->traced_ns += span(s);
-		q->traced_timed_ns += span(&p->job->timed[i]);
+		q->traced_ns += own_ns;
+		q->traced_timed_ns += timed_ns(p->job, i);
 		p->out->n_trace_steps++;
 	}
 	if (i + 1 == p->first + p->n_window && p->tracing)
@@ -157,6 +161,8 @@ static void counters_step(void *ctx, const struct nx_step_info *s)
 	struct pass *p = ctx;
 	struct nx_profiled *out = p->out;
 	size_t i = p->done++;
+	uint64_t own_ns = nx_step_own_ns(s, p->last_end_ns);
+	p->last_end_ns = s->end_ns;
 	out->n_steps++;
 	bool same = i < p->job->n_timed && same_step(s, &p->job->timed[i]);
 	out->n_same += same;
@@ -167,18 +173,18 @@ static void counters_step(void *ctx, const struct nx_step_info *s)
 	struct nx_perturbed *q = &out->perturbed[s->phase];
 	if (!p->wanted[i]) {
 		q->n_beside++;
-		q->beside_ns += span(s);
-		q->beside_timed_ns += span(&p->job->timed[i]);
+		q->beside_ns += own_ns;
+		q->beside_timed_ns += timed_ns(p->job, i);
 		return;
 	}
 	q->n_counted++;
-	q->counted_ns += span(s);
-	q->counted_timed_ns += span(&p->job->timed[i]);
+	q->counted_ns += own_ns;
+	q->counted_timed_ns += timed_ns(p->job, i);
 	if (out->n_ranges == NX_RANGES_MAX)
 		return;
 	struct nx_ranged *r = &out->ranges[out->n_ranges++];
 	*r = (struct nx_ranged){
-		.phase = s->phase, .step = (int32_t)i, .n_emit = s->n_emit, .step_ns = span(s)};
+		.phase = s->phase, .step = (int32_t)i, .n_emit = s->n_emit, .step_ns = own_ns};
 	for (int k = 0; k < NX_ROW_KIND_COUNT; k++)
 		r->rows += s->rows[k];
 	for (int k = 0; k < NX_GROUP_MAX; k++)

@@ -175,7 +175,7 @@ static void from_steps(struct nx_trial *t, const struct nx_metric_context *c, do
 
 	for (size_t i = 0; i < t->n_steps; i++) {
 		const struct nx_step_info *s = &t->steps[i];
-		double ns = span(s->begin_ns, s->end_ns);
+		double ns = (double)nx_step_own_ns(s, i ? s[-1].end_ns : 0);
 		for (int k = 0; k < NX_ROW_KIND_COUNT; k++)
 			rows += s->rows[k];
 		pad += s->rows[NX_ROW_PAD];

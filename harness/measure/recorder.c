@@ -81,17 +81,44 @@ static void add_count(double *to, int64_t before, int64_t after)
 		*to = (isnan(*to) ? 0 : *to) + (double)n;
 }
 
+/* to += a - b */
+static void add_counted(struct nx_counted *to, const struct nx_counted *a,
+                        const struct nx_counted *b)
+{
+	to->weight_bytes += a->weight_bytes - b->weight_bytes;
+	to->kv_bytes += a->kv_bytes - b->kv_bytes;
+	to->act_bytes += a->act_bytes - b->act_bytes;
+	to->flops += a->flops - b->flops;
+}
+
+static int on_launch(void *ctx, bool begin, const struct nx_step_info *s, struct nx_err *err)
+{
+	struct nx_recorder *r = ctx;
+	struct nx_counted now;
+	(void)s;
+	(void)err;
+	if (begin || !r->dev)
+		return 0;
+	struct nx_counted *to = &r->launched[r->n_launched++ % NX_IN_FLIGHT];
+	*to = (struct nx_counted){0};
+	r->dev->ops->counted(r->dev->dev, &now);
+	add_counted(to, &now, &r->last);
+	r->last = now;
+	return 0;
+}
+
 static void add_work(struct nx_recorder *r, struct nx_phase_use *p)
 {
 	struct nx_counted now;
 	int64_t perf[NX_PERF_COUNT];
 	if (r->dev) {
 		r->dev->ops->counted(r->dev->dev, &now);
-		p->counted.weight_bytes += now.weight_bytes - r->last.weight_bytes;
-		p->counted.kv_bytes += now.kv_bytes - r->last.kv_bytes;
-		p->counted.act_bytes += now.act_bytes - r->last.act_bytes;
-		p->counted.flops += now.flops - r->last.flops;
+		add_counted(&p->counted, &now, &r->last);
 		r->last = now;
+		if (r->n_done < r->n_launched) {
+			const struct nx_counted none = {0};
+			add_counted(&p->counted, &r->launched[r->n_done++ % NX_IN_FLIGHT], &none);
+		}
 	}
 	if (r->perf) {
 		nx_perf_read(r->perf, perf);
@@ -102,6 +129,12 @@ static void add_work(struct nx_recorder *r, struct nx_phase_use *p)
 		          perf[NX_PERF_LLC_MISSES]);
 		memcpy(r->last_perf, perf, sizeof(perf));
 	}
+}
+
+uint64_t nx_step_own_ns(const struct nx_step_info *s, uint64_t before_ns)
+{
+	uint64_t from = s->begin_ns > before_ns ? s->begin_ns : before_ns;
+	return s->end_ns > from ? s->end_ns - from : 0;
 }
 
 static void add_step(struct nx_recorder *r, const struct nx_step_info *s)
@@ -121,7 +154,8 @@ static void add_step(struct nx_recorder *r, const struct nx_step_info *s)
 	p->n_emit += s->n_emit;
 	p->kv_held = s->kv_held > p->kv_held ? s->kv_held : p->kv_held;
 	p->kv_total = s->kv_total > p->kv_total ? s->kv_total : p->kv_total;
-	p->time_ns += s->end_ns > s->begin_ns ? s->end_ns - s->begin_ns : 0;
+	p->time_ns += nx_step_own_ns(s, r->last_end_ns);
+	r->last_end_ns = s->end_ns;
 	p->plan_ns += s->plan_ns;
 	add_work(r, p);
 }
@@ -146,6 +180,7 @@ struct nx_sink nx_recorder_sink(struct nx_recorder *r)
 	                        .start = on_start,
 	                        .token = on_token,
 	                        .finish = on_finish,
+	                        .launch = on_launch,
 	                        .step = on_step};
 }
 

@@ -8,15 +8,19 @@
  *
  * Work by phase: with dev set, the device's counts are read at the end of each step and go to the step's
  * phase: one call that copies 32 bytes, after the step's end and before the next one's begin, so no step's time
- * has it. perf is read there too where it is set; that takes system calls, so it is for profiles. On a device
- * that runs ahead of the host, counts that were made when the next step was enqueued fall to the step before
- * it; sums over all phases hold.
+ * has it. perf is read there too where it is set; that takes system calls, so it is for profiles. What a device
+ * counts when work is enqueued goes to the step that enqueued it, also where the next step is planned ahead.
+ *
+ * Time by phase: planned ahead, a step begins before the one before it has ended; it has the time from that end on,
+ * so that the phases' times add up to the run's.
  */
 #ifndef NEXUS_MEASURE_RECORDER_H
 #define NEXUS_MEASURE_RECORDER_H
 
 #include "measure/perf.h"
 #include "measure/trial.h"
+
+#define NX_IN_FLIGHT 4 /* steps, more than an engine has */
 
 struct nx_recorder {
 	struct nx_trial *trial; /* borrowed; owns the arrays */
@@ -30,6 +34,9 @@ struct nx_recorder {
 	const struct nx_device *dev;
 	const struct nx_perf *perf;
 	struct nx_counted last;
+	struct nx_counted launched[NX_IN_FLIGHT]; /* counted while the step was enqueued; a ring */
+	size_t n_launched, n_done;
+	uint64_t last_end_ns; /* of the step before */
 	int64_t last_perf[NX_PERF_COUNT];
 };
 

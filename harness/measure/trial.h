@@ -140,6 +140,8 @@ struct nx_phase_use {
 	double perf_cycles, perf_instructions, perf_llc_misses; /* NaN = not available */
 };
 const char *nx_phase_name(int phase);
+/* A step's time from the end of the one before it (0 = none): planned ahead, steps overlap. */
+uint64_t nx_step_own_ns(const struct nx_step_info *s, uint64_t before_ns);
 
 #define NX_TRIAL_MEM_MAX 32
 #define NX_TRIAL_COUNTER_MAX 64

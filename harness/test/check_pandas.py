@@ -7,7 +7,7 @@ import h5py
 import pandas as pd
 
 with h5py.File(sys.argv[1], "r") as f:
-    assert f.attrs["schema_version"] == 2
+    assert f.attrs["schema_version"] == 3
     summary = pd.DataFrame(f["summary"][()])
     trials = pd.DataFrame(f["trials"][()])
     assert list(summary["stack"]) == [b"base", b"fast[block_size=16]"] * 2

@@ -67,6 +67,55 @@ static double *samples(double median, double spread, unsigned *state)
 	return v;
 }
 
+/* Steps of prompts and of decoding, as far below the roofs as the stack is slow. */
+static void fill_phases(struct nx_cell_row *c, int stack)
+{
+	double batch = c->batch_size, bytes = 7e6 + 4096 * batch * c->seq_len;
+	double rows = batch * c->seq_len, gain = 1 + 0.17 * stack;
+	c->phases[NX_PHASE_PREFILL] =
+		(struct nx_phase_use){.phase = NX_PHASE_PREFILL,
+	                              .n_steps = 4,
+	                              .rows = (int64_t)(4 * rows),
+	                              .n_seqs = (int64_t)(4 * batch),
+	                              .time_ns = (uint64_t)(4 * rows * 7e6 * 2 / 600 / gain),
+	                              .counted = {28000000, (uint64_t)(4096 * rows), 1u << 22,
+	                                          (uint64_t)(4 * rows * 7e6 * 2)},
+	                              .perf_llc_misses = NAN};
+	c->phases[NX_PHASE_DECODE] =
+		(struct nx_phase_use){.phase = NX_PHASE_DECODE,
+	                              .n_steps = 252,
+	                              .rows = (int64_t)(252 * batch),
+	                              .n_seqs = (int64_t)(252 * batch),
+	                              .time_ns = (uint64_t)(252 * bytes / 60 / gain),
+	                              .counted = {7000000ull * 252, (uint64_t)(252 * (bytes - 7e6)),
+	                                          1u << 20, (uint64_t)(252 * batch * 14e6)},
+	                              .perf_llc_misses = NAN};
+}
+
+/* One stack was looked at with a device's instruments. */
+static void fill_profiled(struct nx_cell_row *c)
+{
+	static const struct nx_trace_record trace[] = {{0, 700, NX_TRACE_KERNEL, "gemm_64x256"},
+	                                               {700, 900, NX_TRACE_KERNEL, "attention"},
+	                                               {950, 1000, NX_TRACE_COPY, ""}};
+	struct nx_profiled *p = calloc(1, sizeof(*p));
+	if (!p)
+		return;
+	nx_profiled_init(p);
+	c->profiled = p;
+	c->device = (struct nx_cell_device){61, 690, 1.7e9, 7e10, 0, NX_THROTTLE_POWER, 5};
+	nx_group_default(&p->group);
+	p->n_steps = p->n_same = 256;
+	p->n_trace_steps = 16;
+	nx_profiled_add_trace(p, trace, 3, NULL);
+	p->ranges = calloc(1, sizeof(*p->ranges));
+	p->n_ranges = p->ranges != NULL;
+	if (p->ranges) {
+		p->ranges[0].phase = NX_PHASE_DECODE;
+		p->ranges[0].values[0] = 1.5 * (7e6 + 4096 * c->batch_size * c->seq_len);
+	}
+}
+
 static void fill_figures(struct nx_cell_row *c, int stack, unsigned *state)
 {
 	double batch = c->batch_size, gain = 1 + 0.17 * stack, rel = 0.004 + 0.02 * noise(state);
@@ -91,6 +140,9 @@ static void fill_figures(struct nx_cell_row *c, int stack, unsigned *state)
 	add_memory(c, "activations", 1e6 + 2e5 * batch, 1e6);
 	if (stack > 3)
 		add_memory(c, c->stack, 3e6, 2e6);
+	fill_phases(c, stack);
+	if (stack == 4)
+		fill_profiled(c);
 	c->ttft_ms = samples(ttft, 0.5, state);
 	c->tpot_ms = samples(tpot, 0.12, state);
 	c->n_ttft = c->ttft_ms ? SAMPLES : 0;
@@ -246,6 +298,9 @@ void nx_sample_run_destroy(struct nx_run *r)
 	for (size_t i = 0; i < r->n_cells; i++) {
 		free(r->cells[i].ttft_ms);
 		free(r->cells[i].tpot_ms);
+		if (r->cells[i].profiled)
+			nx_profiled_release(r->cells[i].profiled);
+		free(r->cells[i].profiled);
 	}
 	free(r->stacks);
 	free(r->stack_specs);

@@ -82,7 +82,7 @@ START_TEST(every_plot_of_every_shape_is_a_picture)
 	ck_assert_int_eq(nx_tempdir_init(&tmp, &err), 0);
 	setenv("TMPDIR", tmp.path, 1);
 	struct nx_run *r = nx_sample_run(&SHAPES[_i].o);
-	ck_assert_uint_eq(n, 9);
+	ck_assert_uint_eq(n, 10);
 	for (size_t i = 0; i < n; i++) {
 		char path[1024];
 		struct nx_text notes;

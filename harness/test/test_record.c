@@ -397,6 +397,51 @@ START_TEST(h5dump_and_pandas_read_it)
 }
 END_TEST
 
+/* The rows of a table without its late columns, in place of the whole ones. */
+static void take_late_columns(hid_t loc, const char *name, enum nx_table_id id)
+{
+	const struct nx_h5_table *t = nx_schema_table(id);
+	struct nx_h5_column *old = calloc(t->n_columns, sizeof(*old));
+	struct nx_h5_table before = *t;
+	void *rows;
+	size_t n, k = 0;
+	ck_assert_ptr_nonnull(old);
+	for (size_t i = 0; i < t->n_columns; i++)
+		if (!t->columns[i].optional)
+			old[k++] = t->columns[i];
+	ck_assert_uint_lt(k, t->n_columns);
+	before.columns = old;
+	before.n_columns = k;
+	ck_assert_msg(nx_h5_read(loc, name, t, &rows, &n, &err) == 0, "%s", err.msg);
+	ck_assert(H5Ldelete(loc, name, H5P_DEFAULT) >= 0);
+	ck_assert_msg(nx_h5_append(loc, name, &before, rows, n, &err) == 0, "%s", err.msg);
+	free(rows);
+	free(old);
+}
+
+START_TEST(files_of_the_schema_before_are_read)
+{
+	struct nx_run *r = NULL;
+	int32_t version = 2;
+	fixture_run(&f);
+	hid_t file = H5Fopen(f.output, H5F_ACC_RDWR, H5P_DEFAULT);
+	ck_assert(file >= 0);
+	take_late_columns(file, "trials", NX_TABLE_TRIAL);
+	take_late_columns(file, "summary", NX_TABLE_SUMMARY);
+	ck_assert(H5Adelete(file, "schema_version") >= 0);
+	ck_assert_int_eq(nx_h5_write_int(file, "schema_version", version, &err), 0);
+	H5Fclose(file);
+	ck_assert_msg(nx_run_read(&r, f.output, &err) == 0, "%s", err.msg);
+	ck_assert_uint_eq(r->n_cells, FIXTURE_CELLS);
+	ck_assert(r->cells[1].metrics[NX_METRIC_OUTPUT_THROUGHPUT].value > 100);
+	ck_assert(isnan(r->cells[1].metrics[NX_METRIC_ENERGY_PER_TOKEN].value));
+	ck_assert_int_eq(r->cells[1].device.throttle, -1);
+	ck_assert(isnan(r->cells[1].device.temperature_c));
+	ck_assert_ptr_null(r->cells[1].profiled);
+	nx_run_destroy(r);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("record");
@@ -415,6 +460,7 @@ int main(void)
 	tcase_add_test(tc, two_runs_do_not_share_an_output);
 	tcase_add_test(tc, resuming_names_what_changed);
 	tcase_add_test(tc, facts_of_this_process_are_collected);
+	tcase_add_test(tc, files_of_the_schema_before_are_read);
 	tcase_add_test(tc, the_schema_page_has_every_column);
 	tcase_add_test(tc, h5dump_and_pandas_read_it);
 	suite_add_tcase(s, tc);

@@ -176,7 +176,7 @@ START_TEST(html_with_plots_is_well_formed)
 	int n = 0;
 	for (const char *s = strstr(t.s, "<svg"); s; s = strstr(s + 1, "<svg"))
 		n++;
-	ck_assert_int_eq(n, 9);
+	ck_assert_int_eq(n, 10);
 	ck_assert_ptr_null(strstr(t.s, "<script"));
 	ck_assert_ptr_null(strstr(t.s, "id=\"gp")); /* ids of several pictures must differ */
 	nx_text_release(&t);

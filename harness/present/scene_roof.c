@@ -9,6 +9,7 @@
 
 #define ROOF_PHASES_MIN 0.01 /* of the time: shorter phases are left out */
 #define LABEL_H 16.0
+#define LABELS_MAX 32
 
 struct point {
 	double x, y; /* flop a byte, GFLOP/s */
@@ -72,11 +73,28 @@ static double value(double px, double lo, double hi, double a, double b)
 	return lo * pow(hi / lo, (px - a) / (b - a));
 }
 
-/* The middles of the labels that were placed. */
+/* The middles of the labels that were placed, and whose they are. */
 struct places {
-	double x[64], y[64], w[64];
+	double x[LABELS_MAX], y[LABELS_MAX], w[LABELS_MAX];
+	int phase[LABELS_MAX];
 	size_t n;
 };
+
+static void pixel_of(const struct nx_panel *p, const struct point *q, double *x, double *y)
+{
+	*x = pixel(q->x, p->xmin, p->xmax, p->left, p->right);
+	*y = pixel(q->y, p->ymin, p->ymax, p->bottom, p->top);
+}
+
+/* Below the roof, whose own text is above it. */
+static bool is_below(const struct nx_panel *p, const struct points *pts, double x, double y)
+{
+	if (!(pts->peak_bytes > 0) || !(pts->peak_flops > 0))
+		return true;
+	double roof = fmin(value(x, p->xmin, p->xmax, p->left, p->right) * pts->peak_bytes,
+	                   pts->peak_flops);
+	return y + 3 < pixel(roof, p->ymin, p->ymax, p->bottom, p->top);
+}
 
 static bool is_free(const struct nx_panel *p, const struct points *pts, const struct places *taken,
                     double x, double y, double w)
@@ -88,35 +106,49 @@ static bool is_free(const struct nx_panel *p, const struct points *pts, const st
 		if (fabs(x - taken->x[i]) < (w + taken->w[i]) / 2 &&
 		    fabs(y - taken->y[i]) < LABEL_H)
 			return false;
-	for (size_t i = 0; i < pts->n; i++)
-		if (fabs(x - pixel(pts->v[i].x, p->xmin, p->xmax, p->left, p->right)) < w / 2 + 6 &&
-		    fabs(y - pixel(pts->v[i].y, p->ymin, p->ymax, p->bottom, p->top)) <
-		            LABEL_H / 2 + 5)
+	for (size_t i = 0; i < pts->n; i++) {
+		double px, py;
+		pixel_of(p, &pts->v[i], &px, &py);
+		if (fabs(x - px) < w / 2 + 6 && fabs(y - py) < LABEL_H / 2 + 5)
 			return false;
-	return true;
+	}
+	return is_below(p, pts, x - w / 2, y + LABEL_H / 2);
+}
+
+/* One label names all points of its phase that lie near it. */
+static bool is_named(const struct places *taken, int phase, double x, double y)
+{
+	for (size_t i = 0; i < taken->n; i++)
+		if (taken->phase[i] == phase && fabs(x - taken->x[i]) < 110 &&
+		    fabs(y - taken->y[i]) < 70)
+			return true;
+	return false;
 }
 
 static void put_label(const struct nx_panel *p, const struct points *pts, const struct point *q,
                       struct places *taken, struct nx_text *out)
 {
-	static const int at[][2] = {{1, -1},  {1, 0}, {-1, 0}, {0, -1},
-	                            {-1, -1}, {0, 1}, {1, 1},  {-1, 1}};
+	static const int at[][2] = {{1, 0},  {1, -1}, {0, -1}, {-1, -1},
+	                            {-1, 0}, {0, 1},  {1, 1},  {-1, 1}};
 	const char *name = nx_phase_name(q->phase);
-	double w = NX_CHAR_W * (double)strlen(name);
-	double px = pixel(q->x, p->xmin, p->xmax, p->left, p->right);
-	double py = pixel(q->y, p->ymin, p->ymax, p->bottom, p->top);
-	if (taken->n == sizeof(taken->x) / sizeof(taken->x[0]))
+	double w = NX_CHAR_W * (double)strlen(name), px, py;
+	pixel_of(p, q, &px, &py);
+	if (taken->n == LABELS_MAX || is_named(taken, q->phase, px, py))
 		return;
-	for (size_t i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
-		double x = px + at[i][0] * (w / 2 + 10), y = py + at[i][1] * (LABEL_H / 2 + 8);
+	/* Near, else a little further away, where points lie close together. */
+	for (size_t i = 0; i < 2 * sizeof(at) / sizeof(at[0]); i++) {
+		const int *d = at[i % (sizeof(at) / sizeof(at[0]))];
+		double far = i < sizeof(at) / sizeof(at[0]) ? 0 : 16;
+		double x = px + d[0] * (w / 2 + 10 + far), y = py + d[1] * (LABEL_H / 2 + 8 + far);
 		if (!is_free(p, pts, taken, x, y, w))
 			continue;
 		taken->x[taken->n] = x;
 		taken->y[taken->n] = y;
+		taken->phase[taken->n] = q->phase;
 		taken->w[taken->n++] = w;
-		nx_text_printf(out, "%.10g %.10g %s %d\n",
+		nx_text_printf(out, "%.10g %.10g %s\n",
 		               value(x, p->xmin, p->xmax, p->left, p->right),
-		               value(y, p->ymin, p->ymax, p->bottom, p->top), name, q->style);
+		               value(y, p->ymin, p->ymax, p->bottom, p->top), name);
 		return;
 	}
 }
@@ -131,7 +163,7 @@ static int write_labels(struct nx_scene *s, size_t panel, const struct points *p
 	for (size_t i = 0; i < pts->n; i++)
 		put_label(&s->panels[panel], pts, &pts->v[i], &taken, &text);
 	if (!text.len)
-		nx_text_put(&text, "NaN NaN - 1\n");
+		nx_text_put(&text, "NaN NaN -\n");
 	snprintf(name, sizeof(name), "labels_p%zu.dat", panel + 1);
 	int rc = nx_tempdir_put(s->dir, name, &text, err);
 	nx_text_release(&text);
@@ -139,6 +171,30 @@ static int write_labels(struct nx_scene *s, size_t panel, const struct points *p
 }
 
 /* ---- the panel ---- */
+
+/* Along the slope where what is seen of it is long enough, else in the corner below, where points are rare. The
+ * last number is its angle in degrees. */
+static void put_slope_text(const struct nx_panel *p, const struct points *pts, double ridge,
+                           struct nx_text *out)
+{
+	char text[96];
+	double from = fmax(p->xmin, p->ymin / pts->peak_bytes), to = fmin(ridge, p->xmax);
+	double slope = log(p->xmax / p->xmin) / log(p->ymax / p->ymin) * (p->top - p->bottom) /
+	               (p->right - p->left);
+	double seen = (pixel(to, p->xmin, p->xmax, p->left, p->right) -
+	               pixel(from, p->xmin, p->xmax, p->left, p->right)) *
+	              sqrt(1 + slope * slope);
+	snprintf(text, sizeof(text), "%.4g GB/s, %s", pts->peak_bytes, pts->level);
+	if (seen > NX_CHAR_W * (double)strlen(text) + 20)
+		nx_text_printf(out, "%.10g %.10g \"%s\" %.4g\n", sqrt(from * to),
+		               sqrt(from * to) * pts->peak_bytes, text,
+		               atan(slope) * 57.29577951308232);
+	else
+		nx_text_printf(out, "%.10g %.10g \"slope: %s\" 0\n",
+		               value(p->right - NX_CHAR_W * ((double)strlen(text) + 8) / 2, p->xmin,
+		                     p->xmax, p->left, p->right),
+		               value(p->bottom + 12, p->ymin, p->ymax, p->bottom, p->top), text);
+}
 
 /* The slope up to the ridge, then the ceiling; with their figures as texts. */
 static int write_roof(struct nx_scene *s, size_t panel, const struct points *pts,
@@ -154,16 +210,9 @@ static int write_roof(struct nx_scene *s, size_t panel, const struct points *pts
 		nx_text_printf(&roof, "%.10g %.10g\n%.10g %.10g\n%.10g %.10g\n", p->xmin,
 		               p->xmin * pts->peak_bytes, ridge, pts->peak_flops,
 		               fmax(p->xmax, ridge), pts->peak_flops);
-		/* Texts stand on the left and right of the ridge, above the lines. */
 		nx_text_printf(&texts, "%.10g %.10g \"%.4g GFLOP/s\" 0\n", p->xmax, pts->peak_flops,
 		               pts->peak_flops);
-		double slope = log(p->ymax / p->ymin) / log(p->xmax / p->xmin);
-		double degrees = atan((p->top - p->bottom) / (p->right - p->left) / slope) *
-		                 57.29577951308232;
-		double from = fmax(p->xmin, p->ymin / pts->peak_bytes),
-		       at = sqrt(from * fmin(ridge, p->xmax));
-		nx_text_printf(&texts, "%.10g %.10g \"%.4g GB/s, %s\" %.4g\n", at,
-		               at * pts->peak_bytes, pts->peak_bytes, pts->level, degrees);
+		put_slope_text(p, pts, ridge, &texts);
 	} else {
 		nx_text_put(&roof, "NaN NaN\n");
 		nx_text_put(&texts, "NaN NaN \"\" 0\nNaN NaN \"\" 0\n");

@@ -9,7 +9,7 @@
 
 #define ALL_KEYS                                                                                              \
 	"model, device, base, dtype, invariant, threads, kv_memory, timeout, workload, sweep, num_requests, " \
-	"trials, min_effect, reference, goodput, gate, techniques, include, stacks, order"
+	"trials, min_effect, reference, goodput, gate, techniques, include, stacks, order, counters"
 
 static const struct {
 	const char *text, *set;

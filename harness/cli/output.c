@@ -239,6 +239,25 @@ int nx_output_verdict(const struct nx_run *run)
 	return failed || !figures ? NX_EXIT_CELL_FAILED : NX_EXIT_DONE;
 }
 
+/* Why there are no counters or no trace: each reason once. */
+static void say_instruments(const struct nx_run *run)
+{
+	const char *counters = "", *trace = "";
+	for (size_t i = 0; i < run->n_cells; i++) {
+		const struct nx_profiled *p = run->cells[i].profiled;
+		if (!p)
+			continue;
+		if (!p->n_ranges && strcmp(counters, p->no_counters) != 0) {
+			counters = p->no_counters;
+			fprintf(stderr, "no counters, utilisation is counted: %s\n", counters);
+		}
+		if (!p->n_records && strcmp(trace, p->no_trace) != 0) {
+			trace = p->no_trace;
+			fprintf(stderr, "no trace of kernels: %s\n", trace);
+		}
+	}
+}
+
 int nx_output_summary(const char *path, int *status, struct nx_err *err)
 {
 	struct nx_run *run = NULL;
@@ -273,6 +292,7 @@ int nx_output_summary(const char *path, int *status, struct nx_err *err)
 			fprintf(stderr, "  %s, batch %d: %s: %s\n", run->cells[i].stack,
 			        run->cells[i].batch_size, nx_status_name(run->cells[i].status),
 			        run->cells[i].cause);
+	say_instruments(run);
 	*status = nx_output_verdict(run);
 	nx_text_release(&text);
 	nx_table_release(&t);

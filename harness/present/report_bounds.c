@@ -8,6 +8,8 @@
 #include "present/profile.h"
 #include "present/report.h"
 
+#define KERNEL_TABLES 12 /* a page stays readable */
+
 static void percent(struct nx_table *t, double v, bool flag)
 {
 	if (isfinite(v))
@@ -128,15 +130,18 @@ static void remarks(struct nx_doc *d, const struct nx_run *r)
 
 static void kernels(struct nx_doc *d, const struct nx_run *r)
 {
-	bool first = true;
+	size_t shown = 0, left = 0;
 	for (size_t i = 0; i < r->n_cells; i++) {
 		const struct nx_cell_row *c = &r->cells[i];
 		struct nx_table t;
+		if (shown == KERNEL_TABLES) {
+			left += c->profiled && c->profiled->n_kernels;
+			continue;
+		}
 		nx_table_init(&t);
 		if (nx_profile_kernels(c, 10, &t)) {
-			if (first)
+			if (!shown++)
 				nx_doc_heading(d, 3, "Time by kernel");
-			first = false;
 			nx_doc_paragraph(
 				d,
 				NX_DOC_CODE
@@ -149,6 +154,8 @@ static void kernels(struct nx_doc *d, const struct nx_run *r)
 		d->out->failed |= t.failed;
 		nx_table_release(&t);
 	}
+	if (left)
+		nx_doc_paragraph(d, "%zu more cells have theirs in the run file.", left);
 }
 
 void nx_report_bounds(struct nx_doc *d, const struct nx_grid *g)

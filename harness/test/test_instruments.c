@@ -203,6 +203,9 @@ END_TEST
 START_TEST(without_permission_the_run_goes_on_and_says_why)
 {
 	run_with("deny,notrace", "");
+	const char *once = strstr(c.err, "no counters, utilisation is counted: counters need CAP");
+	ck_assert_msg(once && !strstr(once + 1, "no counters"), "%s", c.err);
+	ck_assert_ptr_nonnull(strstr(c.err, "no trace of kernels: no library"));
 	for (size_t i = 0; i < 2; i++) {
 		const struct nx_profiled *p = run->cells[i].profiled;
 		ck_assert_int_eq(run->cells[i].n_ok, 2);
@@ -313,6 +316,15 @@ START_TEST(overlaps_are_busy_once)
 }
 END_TEST
 
+START_TEST(steps_that_overlap_have_their_time_once)
+{
+	const struct nx_step_info s = {.begin_ns = 100, .end_ns = 300};
+	ck_assert_uint_eq(nx_step_own_ns(&s, 0), 200);
+	ck_assert_uint_eq(nx_step_own_ns(&s, 250), 50);
+	ck_assert_uint_eq(nx_step_own_ns(&s, 400), 0);
+}
+END_TEST
+
 START_TEST(throttles_have_words)
 {
 	char buf[128];
@@ -338,6 +350,7 @@ int main(void)
 	tcase_add_test(t, bad_groups_are_refused_before_anything_runs);
 	suite_add_tcase(s, t);
 	tcase_add_test(p, overlaps_are_busy_once);
+	tcase_add_test(p, steps_that_overlap_have_their_time_once);
 	tcase_add_test(p, throttles_have_words);
 	suite_add_tcase(s, p);
 	SRunner *r = srunner_create(s);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The report's section on what bounds each load, and where the time of a step goes. See report.h. */
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,51 +82,103 @@ static void sentences(struct nx_doc *d, const struct nx_run *r, struct nx_profil
 	nx_doc_list_end(d);
 }
 
-/* Cells with the same remark are one item. */
-static void remarks(struct nx_doc *d, const struct nx_run *r)
+static void put_number(struct nx_table *t, double v, int sig)
 {
-	struct nx_text *said = calloc(r->n_cells + 1, sizeof(*said));
-	bool any = false;
-	if (!said) {
-		d->out->failed = true;
+	char buf[48];
+	nx_table_cell(t, "%s",
+	              isfinite(v) && v > 0 ? nx_number_text(v, sig, buf, sizeof(buf)) : "");
+}
+
+static void device_row(struct nx_table *t, const struct nx_cell_row *c)
+{
+	const struct nx_profiled *q = c->profiled;
+	const struct nx_cell_device *d = &c->device;
+	char why[160];
+	nx_table_cell(t, "%s", c->stack);
+	nx_table_cell(t, "%d", c->batch_size);
+	nx_table_cell(t, "%s, %s", c->seq_len_text, c->output_len_text);
+	put_number(t, q ? 100 * nx_profiled_idle(q) : NAN, 3);
+	put_number(t, q ? (double)q->n_ranges : NAN, 3);
+	if (q && q->n_steps)
+		nx_table_cell(t, "%d of %d%s", q->n_same, q->n_steps,
+		              q->n_same < q->n_steps ? " !" : "");
+	else
+		nx_table_cell(t, "%s", "");
+	put_number(t, q ? nx_profiled_perturbation(q, false) : NAN, 3);
+	put_number(t, q ? nx_profiled_perturbation(q, true) : NAN, 3);
+	put_number(t, c->metrics[NX_METRIC_ENERGY_PER_TOKEN].value, 3);
+	put_number(t, c->metrics[NX_METRIC_POWER].value, 3);
+	put_number(t, d->sm_clock_hz / 1e6, 4);
+	put_number(t, d->temperature_c, 3);
+	nx_throttle_text(d->throttle, why, sizeof(why) - 48);
+	size_t at = strlen(why);
+	if (d->n_capped && d->n_capped < c->n_trials)
+		at += (size_t)snprintf(why + at, sizeof(why) - at, " (cap in %d of %d trials)",
+		                       d->n_capped, c->n_trials);
+	if (d->other_processes > 0)
+		snprintf(why + at, sizeof(why) - at, "%s%.0f others on it", at ? ", " : "",
+		         d->other_processes);
+	nx_table_cell(t, "%s", why);
+}
+
+static bool has_device(const struct nx_cell_row *c)
+{
+	return c->profiled || c->device.temperature_c > 0 || c->device.sm_clock_hz > 0;
+}
+
+/* One text of the cells' records: why something is not there. Cells with the same one are one item. */
+static void reasons(struct nx_doc *d, const struct nx_run *r, size_t offset, const char *what)
+{
+	for (size_t i = 0; i < r->n_cells; i++) {
+		const char *why =
+			r->cells[i].profiled ? (const char *)r->cells[i].profiled + offset : "";
+		size_t n = 0, first = i;
+		for (size_t k = 0; k < r->n_cells && why[0]; k++) {
+			const struct nx_profiled *q = r->cells[k].profiled;
+			bool same = q && !strcmp((const char *)q + offset, why);
+			first = same && k < first ? k : first;
+			n += same;
+		}
+		if (n && first == i)
+			nx_doc_item(d, "%s (%zu of %zu cells): %s.", what, n, r->n_cells, why);
+	}
+}
+
+static void devices(struct nx_doc *d, const struct nx_run *r)
+{
+	static const char *const HEAD[] = {
+		"stack",          "batch size",     "prompt, output",     "idle in decode [%]",
+		"ranges",         "steps as timed", "time with counters", "time traced",
+		"energy [J/tok]", "power [W]",      "clock [MHz]",        "hottest [C]",
+		"held back by"};
+	struct nx_table t;
+	bool any = false, profiled = false;
+	for (size_t i = 0; i < r->n_cells; i++) {
+		any |= has_device(&r->cells[i]);
+		profiled |= r->cells[i].profiled != NULL;
+	}
+	if (!any)
 		return;
-	}
-	for (size_t i = 0; i < r->n_cells; i++) {
-		nx_text_init(&said[i]);
-		nx_profile_remarks(&r->cells[i], &said[i]);
-		for (char *s = said[i].s; s && (s = strchr(s, '\n'));)
-			*s = s[1] ? ' ' : '\0';
-		any |= said[i].len > 0;
-	}
-	if (any) {
-		nx_doc_heading(d, 3, "What the device's instruments say");
-		nx_doc_list_begin(d);
-	}
-	for (size_t i = 0; i < r->n_cells && any; i++) {
-		size_t first = 0, same = 0;
-		if (!said[i].len)
-			continue;
-		while (first < i && (!said[first].len || strcmp(said[first].s, said[i].s) != 0))
-			first++;
-		if (first < i)
-			continue;
-		for (size_t k = i; k < r->n_cells; k++)
-			same += said[k].len && !strcmp(said[k].s, said[i].s);
-		if (same > 1)
-			nx_doc_item(d, "%zu cells: %s", same, said[i].s);
-		else
-			nx_doc_item(
-				d, NX_DOC_CODE " at batch size %d with prompt %s and output %s: %s",
-				r->cells[i].stack, r->cells[i].batch_size, r->cells[i].seq_len_text,
-				r->cells[i].output_len_text, said[i].s);
-	}
-	if (any)
-		nx_doc_list_end(d);
-	for (size_t i = 0; i < r->n_cells; i++) {
-		d->out->failed |= said[i].failed;
-		nx_text_release(&said[i]);
-	}
-	free(said);
+	nx_doc_heading(d, 3, "What the device's instruments say");
+	nx_doc_paragraph(d, "Counters and traces are of a process that times nothing and runs the "
+	                    "timed steps again; its times are shown over the timed ones. Energy, "
+	                    "clock and temperature are of the timed trials.");
+	nx_table_init(&t);
+	for (size_t i = 0; i < sizeof(HEAD) / sizeof(HEAD[0]); i++)
+		nx_table_column(&t, HEAD[i], i == 0 || i == 2 || i == 12 ? NX_LEFT : NX_RIGHT);
+	for (size_t i = 0; i < r->n_cells; i++)
+		if (has_device(&r->cells[i]))
+			device_row(&t, &r->cells[i]);
+	nx_doc_table(d, &t);
+	d->out->failed |= t.failed;
+	nx_table_release(&t);
+	if (!profiled)
+		return;
+	nx_doc_list_begin(d);
+	reasons(d, r, offsetof(struct nx_profiled, versions), "Read by");
+	reasons(d, r, offsetof(struct nx_profiled, no_counters), "Counters");
+	reasons(d, r, offsetof(struct nx_profiled, no_trace), "No trace");
+	nx_doc_list_end(d);
 }
 
 static void kernels(struct nx_doc *d, const struct nx_run *r)
@@ -181,7 +234,7 @@ void nx_report_bounds(struct nx_doc *d, const struct nx_grid *g)
 			NX_BOUND_FAR_BELOW, NX_BOUND_FAR_ABOVE);
 		bound_table(d, r, p);
 		sentences(d, r, p);
-		remarks(d, r);
+		devices(d, r);
 		kernels(d, r);
 	}
 	free(p);

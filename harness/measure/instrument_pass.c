@@ -200,6 +200,14 @@ static int choose_metrics(struct pass *p, const char **names, struct nx_err *err
 	size_t at = 0, size = sizeof(p->out->no_counters);
 	*g = (struct nx_metric_group){.n = 0};
 	memcpy(g->name, want->name, sizeof(g->name));
+	int32_t together = 0;
+	for (int32_t i = 0; i < want->n; i++)
+		names[i] = want->m[i].name;
+	if (!p->ops->metrics_check(p->dev, NULL, names, want->n, &together, NULL) &&
+	    together == 1) {
+		*g = *want;
+		return 0;
+	}
 	for (int32_t i = 0; i < want->n; i++) {
 		int32_t passes = 0;
 		struct nx_err why = {0};

@@ -98,7 +98,10 @@ static void device_row(struct nx_table *t, const struct nx_cell_row *c)
 	nx_table_cell(t, "%d", c->batch_size);
 	nx_table_cell(t, "%s, %s", c->seq_len_text, c->output_len_text);
 	put_number(t, q ? 100 * nx_profiled_idle(q) : NAN, 3);
-	put_number(t, q ? (double)q->n_ranges : NAN, 3);
+	if (q && q->n_ranges)
+		nx_table_cell(t, "%zu", q->n_ranges);
+	else
+		nx_table_cell(t, "%s", "");
 	if (q && q->n_steps)
 		nx_table_cell(t, "%d of %d%s", q->n_same, q->n_steps,
 		              q->n_same < q->n_steps ? " !" : "");
@@ -161,7 +164,8 @@ static void devices(struct nx_doc *d, const struct nx_run *r)
 		return;
 	nx_doc_heading(d, 3, "What the device's instruments say");
 	nx_doc_paragraph(d, "Counters and traces are of a process that times nothing and runs the "
-	                    "timed steps again; its times are shown over the timed ones. Energy, "
+	                    "timed steps again, with counters one at a time, without planning "
+	                    "ahead; its times are shown over the timed ones. Energy, "
 	                    "clock and temperature are of the timed trials.");
 	nx_table_init(&t);
 	for (size_t i = 0; i < sizeof(HEAD) / sizeof(HEAD[0]); i++)

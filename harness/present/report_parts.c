@@ -213,8 +213,9 @@ static bool has_remark(const struct nx_cell_row *c)
 static void left_out_item(struct nx_doc *d, const struct nx_cell_row *c)
 {
 	char count[64];
-	snprintf(count, sizeof(count), "%d of %d trials left out", c->n_trials - c->n_ok,
-	         c->n_trials);
+	/* Counts of a file: nobody has checked their sense. */
+	snprintf(count, sizeof(count), "%lld of %d trials left out",
+	         (long long)c->n_trials - c->n_ok, c->n_trials);
 	nx_doc_item(d, NX_DOC_CODE " at batch size %d with prompt %s and output %s tokens: %s.",
 	            c->stack, c->batch_size, c->seq_len_text, c->output_len_text,
 	            c->cause[0] ? c->cause : count);

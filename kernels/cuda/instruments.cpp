@@ -120,8 +120,6 @@ static bool load_cupti(struct cupti *c, struct nx_err *err)
 #undef X
 	if (c->GetVersion(&c->version) != CUPTI_SUCCESS)
 		c->version = 0;
-	CUPTI_PARAMS(CUpti_Profiler_Initialize, p);
-	c->initialized = c->ProfilerInitialize(&p);
 	return true;
 }
 
@@ -136,6 +134,14 @@ const struct cupti *cupti_open(struct nx_err *err)
 		return &cupti;
 	nx_fail(err, why.code, "%s", why.msg);
 	return NULL;
+}
+
+int cupti_initialize(const struct cupti *cupti, struct nx_err *err)
+{
+	CUPTI_PARAMS(CUpti_Profiler_Initialize, p);
+	CUPTI(ProfilerInitialize(
+		&p)); /* counts no users: again is nothing, and nobody takes it back */
+	return 0;
 }
 #endif
 

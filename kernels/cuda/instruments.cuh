@@ -10,13 +10,12 @@
 
 #include "nexus/instruments.h"
 
-#if defined(__has_include)
+#ifndef CU_HAVE_CUPTI
 #if __has_include(<cupti_range_profiler.h>) && __has_include(<cupti_profiler_host.h>)
 #define CU_HAVE_CUPTI 1
-#endif
-#endif
-#ifndef CU_HAVE_CUPTI
+#else
 #define CU_HAVE_CUPTI 0
+#endif
 #endif
 
 #define CUPTI_MISSING                                                                              \
@@ -76,8 +75,6 @@ int cupti_take(enum cupti_use use, struct nx_err *err);
 
 struct cupti {
 	uint32_t version; /* of the library: 130001 */
-	CUptiResult
-		initialized; /* what cuptiProfilerInitialize said; without a driver the host's part works still */
 #define X(name) __typeof__(&cupti##name) name;
 	CUPTI_FUNCTIONS(X)
 #undef X
@@ -85,6 +82,8 @@ struct cupti {
 
 /* The library, or NULL and NX_EENV: where it was looked for. It is never closed: it calls back. */
 const struct cupti *cupti_open(struct nx_err *err);
+/* Before counters, but not before what needs the host alone: a process that only asks is not to be slowed. */
+int cupti_initialize(const struct cupti *cupti, struct nx_err *err);
 /* A code and a sentence, with what to change where that is known. */
 int cupti_fail(struct nx_err *err, CUptiResult rc, const char *what);
 

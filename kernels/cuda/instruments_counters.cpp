@@ -122,9 +122,9 @@ int cu_counters_open(void *dev, const char *const *metrics, int32_t n, int32_t m
 	if (max_ranges <= 0)
 		return nx_fail(err, NX_EINVAL, "cuda: room for %d ranges; legal: 1 or more",
 		               max_ranges);
-	if (cupti->initialized != CUPTI_SUCCESS)
-		return cupti_fail(err, cupti->initialized, "cuptiProfilerInitialize");
-	int rc = check_support(cupti, d, err);
+	int rc = cupti_initialize(cupti, err);
+	if (!rc)
+		rc = check_support(cupti, d, err);
 	if (!rc)
 		rc = cupti_take(CUPTI_COUNTS, err);
 	if (rc)
@@ -246,7 +246,7 @@ static int evaluate(struct nx_counters *c, size_t i, struct nx_err *err)
 	info.rangeIndex = i;
 	info.rangeDelimiter = "/";
 	CUPTI(RangeProfilerCounterDataGetRangeInfo(&info));
-	int at = info.rangeName ? atoi(info.rangeName) : -1;
+	long at = info.rangeName ? strtol(info.rangeName, NULL, 10) : -1;
 	if (at < c->n_read || at >= c->n_ranges)
 		return nx_fail(err, NX_EBUG,
 		               "cuda: CUPTI counted a range \"%.32s\" that nobody began",

@@ -141,6 +141,9 @@ static int chip_of(const struct cupti *cupti, const struct cuda_dev *dev, const 
 	if (!dev)
 		return nx_fail(err, NX_EINVAL, "cuda: neither a device nor a chip was named");
 	p.deviceIndex = (size_t)dev->index;
+	int rc = cupti_initialize(cupti, err);
+	if (rc)
+		return rc;
 	CUPTI(DeviceGetChipName(&p));
 	*chip = p.pChipName;
 	return 0;

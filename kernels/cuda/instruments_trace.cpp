@@ -203,10 +203,10 @@ int cu_trace_begin(void *dev, size_t max_records, struct nx_err *err)
 	if (!max_records || max_records > SIZE_MAX / sizeof(struct nx_trace_record))
 		return nx_fail(err, NX_EINVAL, "cuda: a trace of %zu records; legal: 1 or more",
 		               max_records);
+	CU(cudaDeviceSynchronize());
 	int rc = cupti_take(CUPTI_TRACES, err);
 	if (rc)
 		return rc;
-	CU(cudaDeviceSynchronize());
 	{
 		std::lock_guard<std::mutex> guard(trace.lock);
 		forget();

@@ -102,6 +102,7 @@ int cupti_fail(struct nx_err *err, CUptiResult rc, const char *what);
 /* instruments_metrics.cpp: metrics by name, and how the hardware is to be set to count them. */
 struct metric_set {
 	CUpti_Profiler_Host_Object *host;
+	uint8_t *available; /* counters of this device; host looks at it as long as it lives */
 	const char *chip;
 	uint8_t *config;
 	size_t config_bytes;

@@ -2,7 +2,7 @@
  *
  * instruments_counters.cpp: hardware counters by range, through CUPTI's range profiler: user ranges, user replay, and
  * one pass, so that nothing is run twice and no kernel is taken apart from its neighbours. A batch of ranges is counted
- * into one image of CUPTI, which counters_read evaluates; the next range_begin starts the next batch.
+ * into one image of CUPTI, which is evaluated when it is full or read; the next range_begin starts the next batch.
  *
  * Inside CUPTI ranges are called by their number, so that two of one name stay two.
  */
@@ -14,12 +14,14 @@
 #include "cuda/instruments.cuh"
 
 #if CU_HAVE_CUPTI
+#define MAX_BATCH 512 /* CUPTI refuses images of some thousand ranges */
+
 struct nx_counters {
 	const struct cupti *cupti;
 	struct metric_set set;
 	char (*names)[NX_METRIC_NAME]; /* [n_metrics]: metrics holds pointers to them */
 	const char **metrics;
-	int32_t n_metrics, max_ranges;
+	int32_t n_metrics, max_ranges, batch; /* batch: ranges of an image */
 	CUpti_RangeProfiler_Object *profiler; /* NULL: not enabled */
 	uint8_t *image;
 	size_t image_bytes;
@@ -102,8 +104,8 @@ static int enable(struct nx_counters *c, struct nx_err *err)
 	size.pRangeProfilerObject = c->profiler;
 	size.pMetricNames = c->metrics;
 	size.numMetrics = (size_t)c->n_metrics;
-	size.maxNumOfRanges = (size_t)c->max_ranges;
-	size.maxNumRangeTreeNodes = (uint32_t)c->max_ranges;
+	size.maxNumOfRanges = (size_t)c->batch;
+	size.maxNumRangeTreeNodes = (uint32_t)c->batch;
 	CUPTI(RangeProfilerGetCounterDataSize(&size));
 	c->image_bytes = size.counterDataSize;
 	c->image = (uint8_t *)calloc(1, c->image_bytes);
@@ -136,6 +138,7 @@ int cu_counters_open(void *dev, const char *const *metrics, int32_t n, int32_t m
 	}
 	c->cupti = cupti;
 	c->max_ranges = max_ranges;
+	c->batch = max_ranges < MAX_BATCH ? max_ranges : MAX_BATCH;
 	rc = metric_set_make(cupti, d, NULL, metrics, n, &c->set, err);
 	if (!rc && c->set.passes != 1)
 		rc = nx_fail(
@@ -174,7 +177,7 @@ static int start(struct nx_counters *c, struct nx_err *err)
 	p.pCounterDataImage = c->image;
 	p.range = CUPTI_UserRange;
 	p.replayMode = CUPTI_UserReplay;
-	p.maxRangesPerPass = (size_t)c->max_ranges;
+	p.maxRangesPerPass = (size_t)c->batch;
 	p.numNestingLevels = 1;
 	p.minNestingLevel = 1;
 	p.passIndex = 0;
@@ -185,45 +188,6 @@ static int start(struct nx_counters *c, struct nx_err *err)
 	CUPTI(RangeProfilerStart(&s));
 	c->started = true;
 	return 0;
-}
-
-int cu_range_begin(void *dev, struct nx_counters *c, const char *name, struct nx_err *err)
-{
-	const struct cupti *cupti = c->cupti;
-	char number[16];
-	if (c->open)
-		return nx_fail(err, NX_EINVAL, "cuda: the range \"%s\" is open; end it first",
-		               c->ranges[c->n_ranges].name);
-	if (c->n_ranges == c->max_ranges)
-		return nx_fail(err, NX_ENOSPC,
-		               "cuda: all %d ranges are used; open counters for more",
-		               c->max_ranges);
-	CU(cudaDeviceSynchronize());
-	int rc = c->started ? 0 : start(c, err);
-	if (rc)
-		return rc;
-	snprintf(number, sizeof(number), "%d", c->n_ranges);
-	CUPTI_PARAMS(CUpti_RangeProfiler_PushRange, p);
-	p.pRangeProfilerObject = c->profiler;
-	p.pRangeName = number;
-	CUPTI(RangeProfilerPushRange(&p));
-	snprintf(c->ranges[c->n_ranges].name, NX_RANGE_NAME, "%s", name);
-	c->open = true;
-	return 0;
-}
-
-int cu_range_end(void *dev, struct nx_counters *c, struct nx_err *err)
-{
-	const struct cupti *cupti = c->cupti;
-	if (!c->open)
-		return nx_fail(err, NX_EINVAL, "cuda: no range is open");
-	cudaError_t e = cudaDeviceSynchronize();
-	CUPTI_PARAMS(CUpti_RangeProfiler_PopRange, p);
-	p.pRangeProfilerObject = c->profiler;
-	c->open = false; /* also after an error: it is then a range without values */
-	c->n_ranges++;
-	CUPTI(RangeProfilerPopRange(&p));
-	return e == cudaSuccess ? 0 : cu_fail(err, e, "the work of a range");
 }
 
 static int stop(struct nx_counters *c, struct nx_err *err)
@@ -281,6 +245,47 @@ static int finish_batch(struct nx_counters *c, struct nx_err *err)
 		rc = evaluate(c, i, err);
 	c->n_read = c->n_ranges;
 	return rc;
+}
+
+int cu_range_begin(void *dev, struct nx_counters *c, const char *name, struct nx_err *err)
+{
+	const struct cupti *cupti = c->cupti;
+	char number[16];
+	if (c->open)
+		return nx_fail(err, NX_EINVAL, "cuda: the range \"%s\" is open; end it first",
+		               c->ranges[c->n_ranges].name);
+	if (c->n_ranges == c->max_ranges)
+		return nx_fail(err, NX_ENOSPC,
+		               "cuda: all %d ranges are used; open counters for more",
+		               c->max_ranges);
+	CU(cudaDeviceSynchronize());
+	int rc = c->started && c->n_ranges - c->n_read == c->batch ? finish_batch(c, err) : 0;
+	if (!rc && !c->started)
+		rc = start(c, err);
+	if (rc)
+		return rc;
+	snprintf(number, sizeof(number), "%d", c->n_ranges);
+	CUPTI_PARAMS(CUpti_RangeProfiler_PushRange, p);
+	p.pRangeProfilerObject = c->profiler;
+	p.pRangeName = number;
+	CUPTI(RangeProfilerPushRange(&p));
+	snprintf(c->ranges[c->n_ranges].name, NX_RANGE_NAME, "%s", name);
+	c->open = true;
+	return 0;
+}
+
+int cu_range_end(void *dev, struct nx_counters *c, struct nx_err *err)
+{
+	const struct cupti *cupti = c->cupti;
+	if (!c->open)
+		return nx_fail(err, NX_EINVAL, "cuda: no range is open");
+	cudaError_t e = cudaDeviceSynchronize();
+	CUPTI_PARAMS(CUpti_RangeProfiler_PopRange, p);
+	p.pRangeProfilerObject = c->profiler;
+	c->open = false; /* also after an error: it is then a range without values */
+	c->n_ranges++;
+	CUPTI(RangeProfilerPopRange(&p));
+	return e == cudaSuccess ? 0 : cu_fail(err, e, "the work of a range");
 }
 
 int cu_counters_read(void *dev, struct nx_counters *c, const struct nx_range **out, int32_t *n,

@@ -16,6 +16,7 @@ void metric_set_free(const struct cupti *cupti, struct metric_set *m)
 	p.pHostObject = m->host;
 	if (m->host)
 		cupti->ProfilerHostDeinitialize(&p);
+	free(m->available);
 	free(m->config);
 	*m = {};
 }
@@ -53,13 +54,12 @@ static int unknown_chip(const struct cupti *cupti, const char *chip, struct nx_e
 static int open_host(const struct cupti *cupti, struct cuda_dev *dev, struct metric_set *m,
                      struct nx_err *err)
 {
-	uint8_t *image = dev ? availability(cupti) : NULL;
+	m->available = dev ? availability(cupti) : NULL;
 	CUPTI_PARAMS(CUpti_Profiler_Host_Initialize, p);
 	p.profilerType = CUPTI_PROFILER_TYPE_RANGE_PROFILER;
 	p.pChipName = m->chip;
-	p.pCounterAvailabilityImage = image;
+	p.pCounterAvailabilityImage = m->available;
 	CUptiResult rc = cupti->ProfilerHostInitialize(&p);
-	free(image);
 	if (rc == CUPTI_ERROR_INVALID_CHIP_NAME)
 		return unknown_chip(cupti, m->chip, err);
 	if (rc != CUPTI_SUCCESS)

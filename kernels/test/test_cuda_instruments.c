@@ -161,6 +161,23 @@ START_TEST(ranges_stay_in_order_over_several_reads)
 }
 END_TEST
 
+START_TEST(there_may_be_more_ranges_than_an_image_holds)
+{
+	static const char *const metrics[] = {BF16_OPS};
+	struct nx_counters *c = open_counters(metrics, 1, 2000);
+	for (int i = 0; i < 1100; i++) {
+		begin(c, "x");
+		work(work_multiply_warps(132, i % 7));
+		end(c);
+	}
+	const struct nx_range *r = read_ranges(c, 1100);
+	for (int i = 0; i < 1100; i++)
+		ck_assert_msg(r[i].values[0] == 132.0 * 4 * (i % 7) * 8192, "range %d: %g", i,
+		              r[i].values[0]);
+	t.ops->counters_close(t.dev, c);
+}
+END_TEST
+
 START_TEST(what_cannot_be_counted_at_once_is_refused)
 {
 	static const char *const many[] = {"sm__throughput.avg.pct_of_peak_sustained_elapsed"};
@@ -364,6 +381,7 @@ int main(void)
 	tcase_add_test(tc, bytes_and_flops_are_counted_as_they_are);
 	tcase_add_test(tc, graphs_are_counted_whole);
 	tcase_add_test(tc, ranges_stay_in_order_over_several_reads);
+	tcase_add_test(tc, there_may_be_more_ranges_than_an_image_holds);
 	tcase_add_test(tc, what_cannot_be_counted_at_once_is_refused);
 	tcase_add_test(tc, opening_again_leaves_nothing_behind);
 	suite_add_tcase(s, tc);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_cuda_instruments.c: counters, traces and telemetry against work of known size. Needs the right to read counters.
+ * test_cuda_instruments.c: counters, traces and telemetry against work of known size. What counts is left out where the
+ * process may not read counters.
  */
 #include <check.h>
 #include <dlfcn.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -364,6 +366,19 @@ static const char *set_up(void)
 	return rc ? why : NULL;
 }
 
+/* False, with a line: a library or a permission is missing. */
+static bool may_count(void)
+{
+	static const char *const metrics[] = {READS};
+	struct nx_counters *c = NULL;
+	int rc = t.ops->counters_open(t.dev, metrics, 1, 1, &c, &t.err);
+	if (rc == NX_EENV)
+		printf("counters skipped: %s\n", t.err.msg);
+	else if (!rc)
+		t.ops->counters_close(t.dev, c);
+	return rc != NX_EENV;
+}
+
 int main(void)
 {
 	const char *why = set_up();
@@ -378,17 +393,19 @@ int main(void)
 	tcase_add_test(tc, telemetry_is_plausible);
 	tcase_add_test(tc, a_trace_names_what_ran_in_order);
 	tcase_add_test(tc, what_a_trace_has_no_room_for_is_counted);
-	tcase_add_test(tc, bytes_and_flops_are_counted_as_they_are);
-	tcase_add_test(tc, graphs_are_counted_whole);
-	tcase_add_test(tc, ranges_stay_in_order_over_several_reads);
-	tcase_add_test(tc, there_may_be_more_ranges_than_an_image_holds);
-	tcase_add_test(tc, what_cannot_be_counted_at_once_is_refused);
-	tcase_add_test(tc, opening_again_leaves_nothing_behind);
+	if (may_count()) {
+		tcase_add_test(tc, bytes_and_flops_are_counted_as_they_are);
+		tcase_add_test(tc, graphs_are_counted_whole);
+		tcase_add_test(tc, ranges_stay_in_order_over_several_reads);
+		tcase_add_test(tc, there_may_be_more_ranges_than_an_image_holds);
+		tcase_add_test(tc, what_cannot_be_counted_at_once_is_refused);
+		tcase_add_test(tc, opening_again_leaves_nothing_behind);
+	}
 	suite_add_tcase(s, tc);
 	SRunner *r = srunner_create(s);
 	/* A context does not live through fork(). */
 	srunner_set_fork_status(r, CK_NOFORK);
-	srunner_run_all(r, CK_VERBOSE);
+	srunner_run_all(r, CK_NORMAL);
 	int failed = srunner_ntests_failed(r);
 	srunner_free(r);
 	t.device->close(t.dev);

@@ -9,8 +9,8 @@
  *
  * Perturbation. A process that has opened counters may time up to 6 % slower until it ends, also after they are
  * closed: counters belong into a process that is not timed. Traces cost 1 % where kernels last 30 us, 9 % where they
- * last 2 us, and nothing once they have ended. Telemetry takes a few ms of the host (reading the energy does), and none
- * of the device: it may be read between timed runs, or by a thread of its own.
+ * last 2 us, and nothing once they have ended. Telemetry takes a few ms of the host, nearly all of it for the energy:
+ * it may be read between timed runs, or by a thread of its own.
  *
  * Threads: the thread that drives the device, but telemetry(), which any one other thread may call.
  */

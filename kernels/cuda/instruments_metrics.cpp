@@ -76,8 +76,35 @@ static bool is_metric(const struct cupti *cupti, const struct metric_set *m, con
 	return cupti->ProfilerHostGetMetricProperties(&p) == CUPTI_SUCCESS;
 }
 
-static int add_metrics(const struct cupti *cupti, struct metric_set *m, const char *const *metrics,
-                       int32_t n, struct nx_err *err)
+/* After an error for all of them: a metric without its rollup has properties, but cannot be counted, and a device may
+ * lack what its chip has. Says which it is, by trying them alone. */
+static int blame(const struct cupti *cupti, struct cuda_dev *dev, const struct metric_set *m,
+                 const char *const *metrics, int32_t n, CUptiResult rc, struct nx_err *err)
+{
+	for (int32_t i = 0; i < n; i++) {
+		struct metric_set one = {};
+		one.chip = m->chip;
+		CUptiResult alone = CUPTI_SUCCESS;
+		if (!open_host(cupti, dev, &one, NULL)) {
+			CUPTI_PARAMS(CUpti_Profiler_Host_ConfigAddMetrics, p);
+			p.pHostObject = one.host;
+			p.ppMetricNames = (const char **)metrics + i;
+			p.numMetrics = 1;
+			alone = cupti->ProfilerHostConfigAddMetrics(&p);
+		}
+		metric_set_free(cupti, &one);
+		if (alone == CUPTI_ERROR_INVALID_PARAMETER)
+			return metric_unknown(cupti, m->host, m->chip, metrics[i], err);
+		if (alone != CUPTI_SUCCESS)
+			return nx_fail(err, NX_ENOTSUP,
+			               "cuda: this device does not count \"%s\", though %s has it",
+			               metrics[i], m->chip);
+	}
+	return cupti_fail(err, rc, "cuptiProfilerHostConfigAddMetrics");
+}
+
+static int add_metrics(const struct cupti *cupti, struct cuda_dev *dev, struct metric_set *m,
+                       const char *const *metrics, int32_t n, struct nx_err *err)
 {
 	for (int32_t i = 0; i < n; i++)
 		if (strlen(metrics[i]) >= NX_METRIC_NAME || !is_metric(cupti, m, metrics[i]))
@@ -95,21 +122,7 @@ static int add_metrics(const struct cupti *cupti, struct metric_set *m, const ch
 			"cuda: %s cannot count these %d metrics over one range, in any number of passes; "
 			"split them (those of PCIe and NVLink want a set of their own)",
 			m->chip, n);
-	/* A metric without its rollup has properties, but cannot be counted: find which it is. */
-	p.numMetrics = 1;
-	for (int32_t i = 0; i < n && rc == CUPTI_ERROR_INVALID_PARAMETER; i++) {
-		struct metric_set one = {};
-		one.chip = m->chip;
-		if (open_host(cupti, NULL, &one, NULL))
-			break;
-		p.pHostObject = one.host;
-		p.ppMetricNames = (const char **)metrics + i;
-		CUptiResult alone = cupti->ProfilerHostConfigAddMetrics(&p);
-		metric_set_free(cupti, &one);
-		if (alone == CUPTI_ERROR_INVALID_PARAMETER)
-			return metric_unknown(cupti, m->host, m->chip, metrics[i], err);
-	}
-	return cupti_fail(err, rc, "cuptiProfilerHostConfigAddMetrics");
+	return blame(cupti, dev, m, metrics, n, rc, err);
 }
 
 static int make_config(const struct cupti *cupti, struct metric_set *m, struct nx_err *err)
@@ -161,7 +174,7 @@ int metric_set_make(const struct cupti *cupti, struct cuda_dev *dev, const char 
 	if (!rc)
 		rc = open_host(cupti, chip ? NULL : dev, out, err);
 	if (!rc)
-		rc = add_metrics(cupti, out, metrics, n, err);
+		rc = add_metrics(cupti, chip ? NULL : dev, out, metrics, n, err);
 	if (!rc)
 		rc = make_config(cupti, out, err);
 	if (rc)

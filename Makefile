@@ -113,7 +113,7 @@ NVCC_FLAGS = -std=c++17 -O3 -lineinfo -gencode=arch=compute_$(CUDA_ARCH),code=sm
 HEADERS := $(wildcard harness/*/*.h harness/include/nexus/*.h kernels/*/*.h kernels/include/*/*.h)
 FORMATTED := $(HEADERS) $(HARNESS_SRC) $(CPU_SRC) $(TEST_SRC) $(TEST_HELP_SRC) $(TEST_PLUGIN_SRC) \
 	$(LATE_SRC) $(FUZZ_SRC) $(KERNEL_TEST_HELP_SRC) $(GPU_TEST_SRC) $(CUDA_SRC) $(wildcard harness/test/backends/*.h \
-	harness/test/fuzz/*.h kernels/cuda/*.cuh kernels/bench/*.c techniques/*/*.c techniques/*/*.h)
+	harness/test/fuzz/*.h kernels/cuda/*.cuh kernels/test/*.cu kernels/bench/*.c techniques/*/*.c techniques/*/*.h)
 
 OBJ := $(BUILD)/obj
 LIBRARY := $(BUILD)/libnexus.a
@@ -214,6 +214,11 @@ $(foreach t,$(TEST_SRC) $(GPU_TEST_SRC),$(eval $(call test,$(t),$(if \
 	$(filter kernels/%,$(t)),$(KERNEL_TEST_LIBRARY),$(if \
 	$(filter %/test_fuzz_corpus.c,$(t)),$(call objects,$(FUZZ_SRC))) $(TEST_LIBRARY)))))
 
+# Work of known size on the GPU, which the test of the instruments opens.
+$(BUILD)/tests/test_cuda_instruments: $(if $(CUDA_FITS),$(BUILD)/tests/cuda_work.so)
+$(BUILD)/tests/cuda_work.so: $(OBJ)/kernels/test/cuda_work.cu.o
+	$(call say,LD,$@)mkdir -p $(@D) && $(NVCC) -shared -cudart static -Xlinker=-z,defs,--exclude-libs,ALL -o $@ $^
+
 $(BUILD)/carried/nexus: $(OBJ)/harness/cli/main.o $(LIBRARY)
 	$(link) $(CARRIED_LDLIBS) -Wl,-rpath,'$$ORIGIN/../lib'
 # As `make fuzz` asks for them, with clang: see harness/test/fuzz/fuzz.sh.
@@ -228,7 +233,7 @@ $(BENCHES): $(BUILD)/bench/%: $(OBJ)/kernels/bench/%.o $(LIBRARY)
 
 -include $(patsubst %.c,$(OBJ)/%.d,$(HARNESS_SRC) $(CPU_SRC) $(TEST_SRC) $(TEST_HELP_SRC) \
 	$(TEST_PLUGIN_SRC) $(LATE_SRC) $(FUZZ_SRC) $(KERNEL_TEST_HELP_SRC) $(GPU_TEST_SRC) $(BENCH_SRC) $(wildcard techniques/*/*.c)) \
-	$(patsubst %,$(OBJ)/%.d,$(CUDA_SRC))
+	$(patsubst %,$(OBJ)/%.d,$(CUDA_SRC) kernels/test/cuda_work.cu)
 
 # --- What people call
 setup: $(BUILD)/config.mk ## Find the libraries; as root, install what is missing

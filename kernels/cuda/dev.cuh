@@ -38,11 +38,13 @@ struct cuda_dev {
 	                        waited for, so that C functions may touch it: for tests, slow */
 	bool poison;         /* NEXUS_POISON=1: new memory is filled with 0xff (NaN) */
 	bool capturing;      /* between graph_begin and graph_end */
-	struct nx_counted counted;
+	struct nx_counted counted, before_capture;
 	struct cublas_lt *lt; /* NULL: not opened, or not there */
 	void *partials;       /* linear.cu: scratch of split products, fixed size, made by open */
 	size_t partials_bytes;
-	int32_t *errors; /* device, [1]: first error that a kernel found (draft_rows, ...), 0 = none; see backend.cu */
+	int32_t *errors; /* pinned host memory: first error that a kernel found (draft_rows, ...), [0] 0 = none; see
+	                    error.cuh */
+	unsigned long long *moved, moved_before; /* device: bytes that kv_compact moved; as of counted_reset() */
 };
 
 static inline cudaStream_t cu_stream(const struct cuda_dev *d, struct nx_stream *s)

@@ -130,7 +130,8 @@ PLUGINS := $(TECHNIQUES:%=$(BUILD)/techniques/%.so)
 TEST_PLUGINS := $(TEST_PLUGIN_SRC:harness/test/plugins/%.c=$(BUILD)/test-plugins/%.so)
 TEST_BACKENDS := $(if $(LATE_SRC),$(BUILD)/test-backends/late.so)
 GPU_BENCH := $(if $(GPU_BENCH_SRC),$(BUILD)/bench/bench_gpu)
-GPU_PEERS = $(if $(wildcard $(CUDA_HOME)/include/cublasLt.h),$(GPU_PEER_SRC:kernels/bench/%.cu=$(BUILD)/bench/%.so))
+GPU_PEERS = $(patsubst kernels/bench/%.cu,$(BUILD)/bench/%.so,$(if $(wildcard $(CUDA_HOME)/include/cublasLt.h),\
+	$(GPU_PEER_SRC),$(filter-out %cublaslt.cu,$(GPU_PEER_SRC))))
 BENCHES := $(BENCH_SRC:kernels/bench/%.c=$(BUILD)/bench/%)
 tests_of = $(patsubst %.c,$(BUILD)/tests/%,$(notdir $(1)))
 TESTS := $(call tests_of,$(TEST_SRC))
@@ -236,7 +237,7 @@ $(GPU_BENCH): $(GPU_BENCH_SRC:%=$(OBJ)/%.o)
 	$(call say,LD,$@)mkdir -p $(@D) && $(NVCC) -cudart static -o $@ $^ -ldl
 $(GPU_PEERS): $(BUILD)/bench/%.so: $(OBJ)/kernels/bench/%.cu.o
 	$(call say,LD,$@)mkdir -p $(@D) && $(NVCC) -shared -cudart static -Xlinker=-z,defs,--exclude-libs,ALL \
-		-Xlinker=-rpath,$(CUDA_HOME)/lib64 -o $@ $^ -lcublasLt -ldl
+		-Xlinker=-rpath,$(CUDA_HOME)/lib64 -o $@ $^ $(if $(filter %cublaslt.so,$@),-lcublasLt) -ldl
 
 -include $(patsubst %.c,$(OBJ)/%.d,$(HARNESS_SRC) $(CPU_SRC) $(TEST_SRC) $(TEST_HELP_SRC) \
 	$(TEST_PLUGIN_SRC) $(LATE_SRC) $(FUZZ_SRC) $(KERNEL_TEST_HELP_SRC) $(GPU_TEST_SRC) $(BENCH_SRC) $(wildcard techniques/*/*.c)) \

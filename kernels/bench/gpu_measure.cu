@@ -17,12 +17,13 @@ void print_head(void)
 	       "rate", "", "floor", "", "of limit", "x", "note");
 }
 
+/* The first name has what opens the object before it, the others a comma. */
 static void json_text(FILE *f, const char *name, const std::string &text)
 {
-	fprintf(f, "\"%s\": \"", name);
+	fprintf(f, "%s\": \"", name);
 	for (char c : text)
 		fprintf(f, c == '"' || c == '\\' ? "\\%c" : "%c", c);
-	fputs("\", ", f);
+	fputc('"', f);
 }
 
 struct figures {
@@ -35,12 +36,14 @@ static void print_row(struct bench *b, const char *part, const std::string &row,
 {
 	printf("%-9s %-34s %-15s ", part, row.c_str(), by.c_str());
 	if (f) {
-		char x[16] = "", of[16] = "-";
+		char us[16] = "", x[16] = "", of[16] = "-";
+		if (f->us > 0)
+			snprintf(us, sizeof(us), "%.2f", f->us);
 		if (f->x > 0)
 			snprintf(x, sizeof(x), "%.2f", f->x);
 		if (f->limit > 0)
 			snprintf(of, sizeof(of), "%.1f%%", 100 * f->rate / f->limit);
-		printf("%10.2f %8.1f %-7s %10.1f %-5s %8s %5s  %s\n", f->us,
+		printf("%10s %8.1f %-7s %10.1f %-5s %8s %5s  %s\n", us,
 		       f->rate * (bytes ? 1e-9 : 1e-12), bytes ? "GB/s" : "TFLOP/s",
 		       f->floor * (bytes ? 1e-6 : 1e-9), bytes ? "MB" : "GFLOP", of, x,
 		       note.c_str());
@@ -51,17 +54,16 @@ static void print_row(struct bench *b, const char *part, const std::string &row,
 	fflush(stdout);
 	if (!b->json)
 		return;
-	fputc('{', b->json);
-	json_text(b->json, "part", part);
-	json_text(b->json, "row", row);
-	json_text(b->json, "by", by);
+	json_text(b->json, "{\"part", part);
+	json_text(b->json, ", \"row", row);
+	json_text(b->json, ", \"by", by);
+	json_text(b->json, ", \"note", note);
 	if (f)
 		fprintf(b->json,
-		        "\"us\": %.4f, \"rate\": %.6g, \"floor\": %.6g, \"limit\": %.6g, "
-		        "\"x\": %.4f, \"unit\": \"%s\", ",
+		        ", \"us\": %.4f, \"rate\": %.6g, \"floor\": %.6g, \"limit\": %.6g, "
+		        "\"x\": %.4f, \"unit\": \"%s\"",
 		        f->us, f->rate, f->floor, f->limit, f->x, bytes ? "bytes" : "flops");
-	json_text(b->json, "note", note);
-	fputs("\"abi\": 1}\n", b->json);
+	fputs("}\n", b->json);
 	fflush(b->json);
 }
 

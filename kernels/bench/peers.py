@@ -14,6 +14,7 @@ import math
 import statistics
 import sys
 import time
+import warnings
 
 import torch
 import torch.nn.functional as F
@@ -59,7 +60,7 @@ class Table:
             mine = self.ours.get((part, name))
             r.update(us=us, rate=rate, unit=unit, floor=floor, of_limit=of)
             text = f"{floor / (1e6 if nbytes else 1e9):10.1f} {'MB' if nbytes else 'GFLOP':5}"
-            print(f"{part:9} {name:34} {by:15} {us or 0:10.2f} {rate / scale:8.1f} {unit:7} {text} "
+            print(f"{part:9} {name:34} {by:15} {f'{us:.2f}' if us else '':>10} {rate / scale:8.1f} {unit:7} {text} "
                   f"{100 * of:7.1f}% {f'{us / mine:5.2f}' if mine else '':5}  {note}", flush=True)
         if self.json:
             self.json.write(json.dumps(r) + "\n")
@@ -124,7 +125,7 @@ def limits(t, a):
     y = torch.empty_like(x)
     torch.cuda.synchronize()
     rate = x.nbytes / (graphed([lambda: x.sum()], a.turns) * 1e-6)
-    copy = 2 * x.nbytes / (graphed([lambda: y.copy_(x)], a.turns) * 1e-6)
+    copy = 2 * x.nbytes / (graphed([lambda: torch.mul(x, 1.0, out=y)], a.turns) * 1e-6)
     del x, y
     p, q = (torch.randn(8192, 8192, device="cuda", dtype=BF16) for _ in range(2))
     flops = 2 * 8192**3 / (graphed([lambda: p @ q.t()], a.turns) * 1e-6)
@@ -132,7 +133,7 @@ def limits(t, a):
     t.read, t.flops = t.read or max(rate, copy), t.flops or flops
     t.head()
     t.row("limit", "read", "torch sum", rate=rate, nbytes=4 << 30)
-    t.row("limit", "copy", "torch copy", rate=copy, nbytes=8 << 30)
+    t.row("limit", "copy", "torch mul", rate=copy, nbytes=8 << 30)
     t.row("limit", "product", "torch cublas", rate=flops, flops=2 * 8192**3)
 
 
@@ -295,6 +296,7 @@ def main():
         print("peers: torch sees no GPU", file=sys.stderr)
         return 3
     torch.set_grad_enabled(False)
+    warnings.filterwarnings("ignore")  # why a backend was not chosen is in its row
     t = Table(a)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, "
           f"medians of {a.turns}")

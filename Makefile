@@ -107,7 +107,7 @@ TECHNIQUES := $(sort $(foreach c,$(wildcard techniques/*/*.c),$(word 2,$(subst /
 # The CUDA backend: CUDA C++ and one wrapper in C++, where an nvcc was found that knows the target.
 CUDA_SRC := $(wildcard kernels/cuda/*.cu kernels/cuda/*.cpp)
 # bench_gpu, and the peers in the tree: one shared object each, where what they want is there.
-GPU_BENCH_SRC := $(wildcard kernels/bench/bench_gpu.cu kernels/bench/gpu_*.cu)
+GPU_BENCH_SRC := $(wildcard kernels/bench/bench_gpu*.cu)
 GPU_PEER_SRC := $(wildcard kernels/bench/peer_*.cu)
 CUDA_ARCH ?= 90a
 CUDA_HOME = $(patsubst %/bin/nvcc,%,$(NVCC))

@@ -52,7 +52,7 @@ struct contender {
 	bool result_f32; /* else bf16 */
 };
 
-/* gpu_measure.cu: measures and prints; us of one call of the first contender, 0 where it has none. */
+/* bench_gpu_measure.cu: measures and prints; us of one call of the first contender, 0 where it has none. */
 double measure(struct bench *b, const struct work *w, const std::vector<contender> &who);
 void print_head(void);
 void print_limit(struct bench *b, const char *name, const char *by, double rate, double bytes);
@@ -66,7 +66,7 @@ std::vector<peer_call> peers_init(struct bench *b, const struct work *w,
                                   const struct nx_peer_shape *s, std::vector<contender> *who);
 void peers_done(std::vector<peer_call> *calls);
 
-/* gpu_data.cu. Failures of the runtime end the program: what is lost then is a bench. */
+/* bench_gpu_data.cu. Failures of the runtime end the program: what is lost then is a bench. */
 void cuda_must(cudaError_t e, const char *what);
 #define MUST(call) cuda_must((call), #call)
 double read_rate(struct bench *b);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gpu_data.cu: random data on the device, random matrices, and reads and copies to set other rates against.
+ * bench_gpu_data.cu: random data on the device, random matrices, and reads and copies to set other rates against.
  */
 #include <math.h>
 #include <stdlib.h>

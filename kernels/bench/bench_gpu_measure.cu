@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gpu_measure.cu: contenders in turns, and the table.
+ * bench_gpu_measure.cu: contenders in turns, and the table.
  */
 #include <algorithm>
 #include <math.h>

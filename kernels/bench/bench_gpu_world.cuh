@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gpu_world.cuh: sequences on the device as the engine lays them out: rows of a step, a paged KV store, lengths.
+ * bench_gpu_world.cuh: sequences on the device as the engine lays them out: rows of a step, a paged KV store, lengths.
  */
-#ifndef NX_GPU_WORLD_CUH
-#define NX_GPU_WORLD_CUH
+#ifndef NX_BENCH_GPU_WORLD_CUH
+#define NX_BENCH_GPU_WORLD_CUH
 
 #include <memory>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gpu_sample.cu: drawing tokens.
+ * bench_gpu_sample.cu: drawing tokens.
  */
 #include "bench/bench_gpu.cuh"
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gpu_layers.cu: a model of llama-7b's shape as the engine runs it, in one graph: decoding after a prompt of 512.
+ * bench_gpu_layers.cu: a model of llama-7b's shape as the engine runs it, in one graph: decoding after a prompt of 512.
  */
 #include <math.h>
 
-#include "bench/gpu_world.cuh"
+#include "bench/bench_gpu_world.cuh"
 
 enum { D = 4096, FF = 11008, HEADS = 32, LAYERS = 32, VOCAB = 32000, PROMPT = 512 };
 enum { QKV, O, GATE_UP, DOWN, N_MATRICES };

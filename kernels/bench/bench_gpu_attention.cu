@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gpu_attention.cu: attention over the paged store: decoding, verifying, prompts.
+ * bench_gpu_attention.cu: attention over the paged store: decoding, verifying, prompts.
  */
 #include <algorithm>
 #include <math.h>
 
-#include "bench/gpu_world.cuh"
+#include "bench/bench_gpu_world.cuh"
 
 /* Work of one call, by bytes (decode, verify) or by products (prompts, causal). */
 static void floors(const struct world *w, bool prompt, struct work *out)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gpu_world.cu: see gpu_world.cuh.
+ * bench_gpu_world.cu: see bench_gpu_world.cuh.
  */
 #include <math.h>
 
-#include "bench/gpu_world.cuh"
+#include "bench/bench_gpu_world.cuh"
 
 enum { KV_CHUNK = 256 }; /* the engine's default */
 

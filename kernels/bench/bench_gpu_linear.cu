@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gpu_linear.cu: products with few rows, bound by memory, and with many, bound by the tensor cores.
+ * bench_gpu_linear.cu: products with few rows, bound by memory, and with many, bound by the tensor cores.
  */
 #include "bench/bench_gpu.cuh"
 

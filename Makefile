@@ -117,7 +117,7 @@ NVCC_FLAGS = -std=c++17 -O3 -lineinfo -gencode=arch=compute_$(CUDA_ARCH),code=sm
 HEADERS := $(wildcard harness/*/*.h harness/include/nexus/*.h kernels/*/*.h kernels/include/*/*.h)
 FORMATTED := $(HEADERS) $(HARNESS_SRC) $(CPU_SRC) $(TEST_SRC) $(TEST_HELP_SRC) $(TEST_PLUGIN_SRC) \
 	$(LATE_SRC) $(FUZZ_SRC) $(KERNEL_TEST_HELP_SRC) $(GPU_TEST_SRC) $(CUDA_SRC) $(wildcard harness/test/backends/*.h \
-	harness/test/fuzz/*.h kernels/cuda/*.cuh kernels/bench/*.c kernels/bench/*.cu kernels/bench/*.cuh techniques/*/*.c techniques/*/*.h)
+	harness/test/fuzz/*.h kernels/cuda/*.cuh kernels/bench/*.c techniques/*/*.c techniques/*/*.h)
 
 OBJ := $(BUILD)/obj
 LIBRARY := $(BUILD)/libnexus.a
@@ -129,6 +129,7 @@ CUDA_OBJECTS = $(CUDA_SRC:%=$(OBJ)/%.o)
 PLUGINS := $(TECHNIQUES:%=$(BUILD)/techniques/%.so)
 TEST_PLUGINS := $(TEST_PLUGIN_SRC:harness/test/plugins/%.c=$(BUILD)/test-plugins/%.so)
 TEST_BACKENDS := $(if $(LATE_SRC),$(BUILD)/test-backends/late.so)
+FORMATTED += $(wildcard kernels/bench/*.cu kernels/bench/*.cuh)
 GPU_BENCH := $(if $(GPU_BENCH_SRC),$(BUILD)/bench/bench_gpu)
 GPU_PEERS = $(patsubst kernels/bench/%.cu,$(BUILD)/bench/%.so,$(if $(wildcard $(CUDA_HOME)/include/cublasLt.h),\
 	$(GPU_PEER_SRC),$(filter-out %cublaslt.cu,$(GPU_PEER_SRC))))
@@ -233,6 +234,7 @@ fuzzers: $(FUZZERS) $(PLUGINS)
 $(BENCHES): $(BUILD)/bench/%: $(OBJ)/kernels/bench/%.o $(LIBRARY)
 	$(link) $(LDLIBS)
 
+-include $(patsubst %,$(OBJ)/%.d,$(GPU_BENCH_SRC) $(GPU_PEER_SRC))
 $(GPU_BENCH): $(GPU_BENCH_SRC:%=$(OBJ)/%.o)
 	$(call say,LD,$@)mkdir -p $(@D) && $(NVCC) -cudart static -o $@ $^ -ldl
 $(GPU_PEERS): $(BUILD)/bench/%.so: $(OBJ)/kernels/bench/%.cu.o
@@ -241,7 +243,7 @@ $(GPU_PEERS): $(BUILD)/bench/%.so: $(OBJ)/kernels/bench/%.cu.o
 
 -include $(patsubst %.c,$(OBJ)/%.d,$(HARNESS_SRC) $(CPU_SRC) $(TEST_SRC) $(TEST_HELP_SRC) \
 	$(TEST_PLUGIN_SRC) $(LATE_SRC) $(FUZZ_SRC) $(KERNEL_TEST_HELP_SRC) $(GPU_TEST_SRC) $(BENCH_SRC) $(wildcard techniques/*/*.c)) \
-	$(patsubst %,$(OBJ)/%.d,$(CUDA_SRC) $(GPU_BENCH_SRC) $(GPU_PEER_SRC))
+	$(patsubst %,$(OBJ)/%.d,$(CUDA_SRC))
 
 # --- What people call
 setup: $(BUILD)/config.mk ## Find the libraries; as root, install what is missing

@@ -32,6 +32,7 @@ static void dev_close(void *dev)
 	linear_close(d);
 	if (d->errors)
 		cudaFree(d->errors);
+	cudaFree(d->sample_scratch);
 	if (d->stream)
 		cudaStreamDestroy(d->stream);
 	free(d);

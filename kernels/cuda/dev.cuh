@@ -42,6 +42,7 @@ struct cuda_dev {
 	struct cublas_lt *lt; /* NULL: not opened, or not there */
 	void *partials;       /* linear.cu: scratch of split products, fixed size, made by open */
 	size_t partials_bytes;
+	void *sample_scratch; /* sample.cu, fixed size, made by open */
 	int32_t *errors; /* device, [1]: first error that a kernel found (draft_rows, ...), 0 = none; see backend.cu */
 };
 

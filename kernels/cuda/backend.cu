@@ -56,6 +56,7 @@ static void dev_close(void *dev)
 		cudaFreeHost(d->errors);
 	if (d->moved)
 		cudaFree(d->moved);
+	cudaFree(d->sample_scratch);
 	if (d->stream)
 		cudaStreamDestroy(d->stream);
 	free(d);
@@ -142,7 +143,8 @@ static void dev_info(void *dev, struct nx_device_info *out)
 	out->llc_bytes = d->l2_bytes;
 	out->n_units = d->n_sms;
 	out->act_dtype = d->act;
-	out->caps = NX_DEV_ASYNC | NX_DEV_GRAPHS | (d->host_memory ? NX_DEV_HOST_MEMORY : 0u);
+	/* C functions that enqueue() runs cannot be captured. */
+	out->caps = NX_DEV_ASYNC | (d->host_memory ? NX_DEV_HOST_MEMORY : NX_DEV_GRAPHS);
 }
 
 /* Bytes that kv_compact has moved so far: how many rows it moves is known on the device alone. */
@@ -230,6 +232,11 @@ static void add_counted(struct nx_counted *to, const struct nx_counted *n, uint6
 	to->kv_bytes += sign * n->kv_bytes;
 	to->act_bytes += sign * n->act_bytes;
 	to->flops += sign * n->flops;
+}
+
+static void counted_more(void *dev, const struct nx_counted *more)
+{
+	add_counted(&((struct cuda_dev *)dev)->counted, more, 1);
 }
 
 static int graph_begin(void *dev, struct nx_stream *s, struct nx_err *err)
@@ -354,6 +361,7 @@ static struct nx_device_ops make_ops(void)
 	o.kv_copy = cu_kv_copy;
 	o.kv_swap = cu_kv_swap;
 	o.kv_compact = cu_kv_compact;
+	o.counted_add = counted_more;
 	o.instruments = &cu_instruments;
 	return o;
 }

@@ -256,10 +256,9 @@ static int memory_rates(struct cuda_dev *d, uint8_t *set, double seconds,
 static int random_keys(void *ctx, int64_t row0, int64_t n, uint64_t *key, float *scale,
                        struct nx_err *err)
 {
-	for (int64_t i = 0; i < n; i++) {
+	for (int64_t i = 0; i < n; i++)
 		key[i] = (uint64_t)(row0 + i + 1) * 0x9e3779b97f4a7c15u;
-		scale[i] = 0x1p-31f * 0.02f;
-	}
+	*scale = 0x1p-31f * 0.02f;
 	return 0;
 }
 

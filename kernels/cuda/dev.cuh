@@ -45,6 +45,7 @@ struct cuda_dev {
 	int32_t *errors; /* pinned host memory: first error that a kernel found (draft_rows, ...), [0] 0 = none; see
 	                    error.cuh */
 	unsigned long long *moved, moved_before; /* device: bytes that kv_compact moved; as of counted_reset() */
+	void *sample_scratch; /* sample.cu, fixed size, made by open */
 };
 
 static inline cudaStream_t cu_stream(const struct cuda_dev *d, struct nx_stream *s)

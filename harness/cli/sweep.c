@@ -153,8 +153,11 @@ static int await(struct sweep *s, const struct nx_cell *c, int32_t round, bool a
 		int rc = code ? nx_fail(err, code < 0 ? code : NX_EBUG, "%s",
 		                        text ? text : "the worker failed")
 		              : 0;
+		/* A worker that lived to say so has lost its device: the next cell gets another. */
+		bool spent = !code && json_integer_value(json_object_get(msg, "status")) ==
+		                              NX_STATUS_CRASHED;
 		json_decref(msg);
-		if (rc)
+		if (rc || spent)
 			nx_child_stop(child);
 		return rc;
 	}

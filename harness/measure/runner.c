@@ -70,6 +70,7 @@ int nx_status_of(int code)
 	switch (code) {
 	case 0: return NX_STATUS_OK;
 	case NX_ENOMEM: return NX_STATUS_OUT_OF_MEMORY;
+	case NX_EFAULT: return NX_STATUS_CRASHED; /* the worker is of no use any more */
 	case NX_ESKIP:
 	case NX_ENOSPC: /* of the KV pool: the cell cannot fit */
 	case NX_ENOTSUP:

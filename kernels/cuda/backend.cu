@@ -8,11 +8,30 @@
 
 #include "cuda/error.cuh"
 
+/* After these nothing of the process's context can be used again. */
+static bool is_fault(cudaError_t e)
+{
+	switch (e) {
+	case cudaErrorIllegalAddress:
+	case cudaErrorIllegalInstruction:
+	case cudaErrorMisalignedAddress:
+	case cudaErrorInvalidAddressSpace:
+	case cudaErrorInvalidPc:
+	case cudaErrorHardwareStackError:
+	case cudaErrorLaunchFailure:
+	case cudaErrorLaunchTimeout:
+	case cudaErrorAssert:
+	case cudaErrorECCUncorrectable: return true;
+	default: return false;
+	}
+}
+
 int cu_fail(struct nx_err *err, cudaError_t e, const char *what)
 {
 	(void)cudaGetLastError(); /* what is not sticky is told once */
-	return nx_fail(err, e == cudaErrorMemoryAllocation ? NX_ENOMEM : NX_EENV,
-	               "cuda: %s: %s (%s)", what, cudaGetErrorString(e), cudaGetErrorName(e));
+	int code = e == cudaErrorMemoryAllocation ? NX_ENOMEM : is_fault(e) ? NX_EFAULT : NX_EENV;
+	return nx_fail(err, code, "cuda: %s: %s (%s)", what, cudaGetErrorString(e),
+	               cudaGetErrorName(e));
 }
 
 /* What kernels reported, once. */

@@ -12,7 +12,8 @@
  *   Capture.  Grids depend on host-known bounds alone; no allocation, no synchronisation in an operation.
  *   Numbers.  Activations are dev->act (bf16 or f32), accumulation is f32. Invariant mode (dev->cfg.invariant):
  *             a row's bits depend on its own sequence alone, whatever else is in the batch, and never on M.
- *   Errors.   CU(call) in functions that have `err`: NX_ENOMEM where memory lacks, else NX_EENV, with a sentence.
+ *   Errors.   CU(call) in functions that have `err`: NX_ENOMEM where memory lacks, NX_EFAULT where the context is lost
+ *             (an illegal address, ...), else NX_EENV, with a sentence.
  *   Floats.   No -use_fast_math; __expf and friends where a comment says why that is enough.
  */
 #ifndef NX_CUDA_DEV_CUH

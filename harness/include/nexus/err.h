@@ -31,7 +31,8 @@ extern "C" {
 	X(NX_EENV, -8, "the environment lacks something")                                          \
 	X(NX_ECONFLICT, -9, "conflicting choices")                                                 \
 	X(NX_ESKIP, -10, "skipped with a reason")                                                  \
-	X(NX_EBUG, -11, "a broken invariant")
+	X(NX_EBUG, -11, "a broken invariant")                                                      \
+	X(NX_EFAULT, -12, "the device failed, and what this process has on it is lost")
 
 enum nx_code {
 #define X(name, value, text) name = value,

@@ -36,8 +36,7 @@ static inline uint64_t hand_next(uint64_t *x)
 /* What they enqueue is C: for the CPU, and for the late device, which runs it there. */
 static inline int hand_probe(struct nx_probe *p, struct nx_err *err)
 {
-	if (strcmp(p->device_kind, "late") == 0 ||
-	    (strcmp(p->device_kind, "cpu") == 0 && p->device_caps & NX_DEV_HOST_MEMORY))
+	if (strcmp(p->device_kind, "late") == 0 || (p->device_caps & NX_DEV_HOST_MEMORY))
 		return 0;
 	return nx_fail(err, NX_ESKIP, "there are no kernels for the device '%s'", p->device_kind);
 }

@@ -134,7 +134,10 @@ bool nx_profile_kernels(const struct nx_cell_row *c, size_t most, struct nx_tabl
 			k->calls > 0 ? nx_number_text(1e-3 * (double)k->total_ns / (double)k->calls,
 		                                      3, b, sizeof(b))
 				     : "");
-		nx_table_cell(t, "%.1f %%", 100 * k->share);
+		if (isfinite(k->share))
+			nx_table_cell(t, "%.1f %%", 100 * k->share);
+		else
+			nx_table_cell(t, "unknown");
 	}
 	if (rest > 0) {
 		nx_table_cell(t, "%zu others", p->n_kernels - most);

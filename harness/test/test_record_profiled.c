@@ -172,6 +172,8 @@ START_TEST(too_many_metrics_are_refused)
 {
 	hid_t file, g = open_cell(&file);
 	struct nx_metric_row rows[NX_GROUP_MAX] = {0};
+	for (int i = 0; i < NX_GROUP_MAX; i++)
+		snprintf(rows[i].name, sizeof(rows[i].name), "m%d", i);
 	ck_assert_int_eq(nx_h5_append(g, "metrics", nx_schema_table(NX_TABLE_METRIC), rows,
 	                              NX_GROUP_MAX, &err),
 	                 0);

@@ -9,6 +9,7 @@
 #   WERROR=1, DEVELOPER=1        warnings are errors, as `make test` has it
 #   PREFIX= DESTDIR=             for `make install`
 #   PART=                        some parts of `make truth`
+#   PEER= GPU_BENCH_ARGS=        for `make bench-gpu`
 #   TARGET= SECONDS= JOBS=       for `make fuzz`
 #   EXTRA_CFLAGS= EXTRA_LDFLAGS= your own flags, added last
 
@@ -105,6 +106,9 @@ FUZZ_HELP_SRC := $(filter-out harness/test/fuzz/fuzz_%,$(FUZZ_SRC))
 TECHNIQUES := $(sort $(foreach c,$(wildcard techniques/*/*.c),$(word 2,$(subst /, ,$(c)))))
 # The CUDA backend: CUDA C++ and one wrapper in C++, where an nvcc was found that knows the target.
 CUDA_SRC := $(wildcard kernels/cuda/*.cu kernels/cuda/*.cpp)
+# bench_gpu, and the peers in the tree: one shared object each, where what they want is there.
+GPU_BENCH_SRC := $(wildcard kernels/bench/bench_gpu*.cu)
+GPU_PEER_SRC := $(wildcard kernels/bench/peer_*.cu)
 CUDA_ARCH ?= 90a
 CUDA_HOME = $(patsubst %/bin/nvcc,%,$(NVCC))
 NVCC_FLAGS = -std=c++17 -O3 -lineinfo -gencode=arch=compute_$(CUDA_ARCH),code=sm_$(CUDA_ARCH) $(PUBLIC) -Ikernels \
@@ -113,7 +117,7 @@ NVCC_FLAGS = -std=c++17 -O3 -lineinfo -gencode=arch=compute_$(CUDA_ARCH),code=sm
 HEADERS := $(wildcard harness/*/*.h harness/include/nexus/*.h kernels/*/*.h kernels/include/*/*.h)
 FORMATTED := $(HEADERS) $(HARNESS_SRC) $(CPU_SRC) $(TEST_SRC) $(TEST_HELP_SRC) $(TEST_PLUGIN_SRC) \
 	$(LATE_SRC) $(FUZZ_SRC) $(KERNEL_TEST_HELP_SRC) $(GPU_TEST_SRC) $(CUDA_SRC) $(wildcard harness/test/backends/*.h \
-	harness/test/fuzz/*.h kernels/cuda/*.cuh kernels/bench/*.c techniques/*/*.c techniques/*/*.h)
+	harness/test/fuzz/*.h kernels/cuda/*.cuh kernels/test/*.cu kernels/bench/*.c techniques/*/*.c techniques/*/*.h)
 
 OBJ := $(BUILD)/obj
 LIBRARY := $(BUILD)/libnexus.a
@@ -125,6 +129,10 @@ CUDA_OBJECTS = $(CUDA_SRC:%=$(OBJ)/%.o)
 PLUGINS := $(TECHNIQUES:%=$(BUILD)/techniques/%.so)
 TEST_PLUGINS := $(TEST_PLUGIN_SRC:harness/test/plugins/%.c=$(BUILD)/test-plugins/%.so)
 TEST_BACKENDS := $(if $(LATE_SRC),$(BUILD)/test-backends/late.so)
+FORMATTED += $(wildcard kernels/bench/*.cu kernels/bench/*.cuh)
+GPU_BENCH := $(if $(GPU_BENCH_SRC),$(BUILD)/bench/bench_gpu)
+GPU_PEERS = $(patsubst kernels/bench/%.cu,$(BUILD)/bench/%.so,$(if $(wildcard $(CUDA_HOME)/include/cublasLt.h),\
+	$(GPU_PEER_SRC),$(filter-out %cublaslt.cu,$(GPU_PEER_SRC))))
 BENCHES := $(BENCH_SRC:kernels/bench/%.c=$(BUILD)/bench/%)
 tests_of = $(patsubst %.c,$(BUILD)/tests/%,$(notdir $(1)))
 TESTS := $(call tests_of,$(TEST_SRC))
@@ -136,7 +144,7 @@ $(error two test files have one name: $(sort $(TEST_SRC)))
 endif
 
 # --- Rules
-.PHONY: all setup test test-long test-gpu bench bench-peer demo truth cuda models install bundle fuzz fuzz-bundle format \
+.PHONY: all setup test test-long test-gpu bench bench-gpu bench-peer demo truth cuda models install bundle fuzz fuzz-bundle format \
 	check-format check-deps check-headers clean help tests features FORCE
 
 all: features $(LIBRARY) $(PROGRAM) $(BACKENDS) $(if $(CUDA_FITS),$(CUDA_BACKEND)) $(PLUGINS) ## Build the program, the CPU backend and the techniques (default)
@@ -214,6 +222,11 @@ $(foreach t,$(TEST_SRC) $(GPU_TEST_SRC),$(eval $(call test,$(t),$(if \
 	$(filter kernels/%,$(t)),$(KERNEL_TEST_LIBRARY),$(if \
 	$(filter %/test_fuzz_corpus.c,$(t)),$(call objects,$(FUZZ_SRC))) $(TEST_LIBRARY)))))
 
+# Work of known size on the GPU, which the test of the instruments opens.
+$(BUILD)/tests/test_cuda_instruments: $(if $(CUDA_FITS),$(BUILD)/tests/cuda_work.so)
+$(BUILD)/tests/cuda_work.so: $(OBJ)/kernels/test/cuda_work.cu.o
+	$(call say,LD,$@)mkdir -p $(@D) && $(NVCC) -shared -cudart static -Xlinker=-z,defs,--exclude-libs,ALL -o $@ $^
+
 $(BUILD)/carried/nexus: $(OBJ)/harness/cli/main.o $(LIBRARY)
 	$(link) $(CARRIED_LDLIBS) -Wl,-rpath,'$$ORIGIN/../lib'
 # As `make fuzz` asks for them, with clang: see harness/test/fuzz/fuzz.sh.
@@ -226,9 +239,16 @@ fuzzers: $(FUZZERS) $(PLUGINS)
 $(BENCHES): $(BUILD)/bench/%: $(OBJ)/kernels/bench/%.o $(LIBRARY)
 	$(link) $(LDLIBS)
 
+-include $(patsubst %,$(OBJ)/%.d,$(GPU_BENCH_SRC) $(GPU_PEER_SRC))
+$(GPU_BENCH): $(GPU_BENCH_SRC:%=$(OBJ)/%.o)
+	$(call say,LD,$@)mkdir -p $(@D) && $(NVCC) -cudart static -o $@ $^ -ldl
+$(GPU_PEERS): $(BUILD)/bench/%.so: $(OBJ)/kernels/bench/%.cu.o
+	$(call say,LD,$@)mkdir -p $(@D) && $(NVCC) -shared -cudart static -Xlinker=-z,defs,--exclude-libs,ALL \
+		-Xlinker=-rpath,$(CUDA_HOME)/lib64 -o $@ $^ $(if $(filter %cublaslt.so,$@),-lcublasLt) -ldl
+
 -include $(patsubst %.c,$(OBJ)/%.d,$(HARNESS_SRC) $(CPU_SRC) $(TEST_SRC) $(TEST_HELP_SRC) \
 	$(TEST_PLUGIN_SRC) $(LATE_SRC) $(FUZZ_SRC) $(KERNEL_TEST_HELP_SRC) $(GPU_TEST_SRC) $(BENCH_SRC) $(wildcard techniques/*/*.c)) \
-	$(patsubst %,$(OBJ)/%.d,$(CUDA_SRC))
+	$(patsubst %,$(OBJ)/%.d,$(CUDA_SRC) kernels/test/cuda_work.cu)
 
 # --- What people call
 setup: $(BUILD)/config.mk ## Find the libraries; as root, install what is missing
@@ -275,6 +295,16 @@ PYTHON ?= python3
 bench-peer: all ## Time SmolLM2 beside llama.cpp; PYTHON= one that has llama-cpp-python and numpy
 	@$(PYTHON) kernels/bench/peer_llama.py --nexus $(BUILD)/nexus \
 		--model experiments/models/smollm2-135m-instruct-q4_1.gguf $(PEER_ARGS)
+
+# peers.py takes our limits and rows from gpu.json; without torch it is left out, and said so.
+bench-gpu: ## On a machine with a GPU: kernels against its limits and peers; PEER="a.so", PYTHON= with torch
+	@$(if $(CUDA_FITS),$(MAKE) $(CUDA_BACKEND) $(GPU_BENCH) $(GPU_PEERS),echo "bench-gpu: $(CUDA_WHY)" >&2; exit 3)
+	@NEXUS_BUILD=$(abspath $(BUILD)) $(GPU_BENCH) $(addprefix --peer ,$(GPU_PEERS) $(PEER)) \
+		--json $(BUILD)/bench/gpu.json $(GPU_BENCH_ARGS)
+	@if $(PYTHON) -c 'import torch' 2>/dev/null; then \
+		$(PYTHON) kernels/bench/peers.py --beside $(BUILD)/bench/gpu.json \
+			$(filter-out --invariant,$(GPU_BENCH_ARGS)); \
+	else echo 'bench-gpu: $(PYTHON) has no torch: peers.py is left out (PYTHON=)' >&2; fi
 
 cuda: ## The CUDA backend alone; `make` builds it too where a fitting nvcc is found
 	@$(if $(CUDA_FITS),$(MAKE) $(CUDA_BACKEND),echo "cuda: $(CUDA_WHY)" >&2; exit 3)

@@ -251,7 +251,12 @@ static void count_attention(struct nx_engine *e, const struct nx_step *st)
 	}
 	const struct nx_counted more = {
 		.kv_bytes = read * 2 * (uint64_t)e->store.kv[0].row_bytes * (uint64_t)s->n_layers,
-		.flops = 4 * pairs * (uint64_t)(s->n_heads * s->head_dim) * (uint64_t)s->n_layers};
+		.flops = 4 * pairs * (uint64_t)(s->n_heads * s->head_dim) * (uint64_t)s->n_layers,
+		/* Scores that are materialised are written, read and written by the softmax, and read again. */
+		.act_bytes =
+			e->attn_kernel == NX_ATTN_MATERIALISED && !e->codec
+				? 4 * pairs * (uint64_t)(s->n_heads * s->n_layers) * sizeof(float)
+				: 0};
 	e->dev->ops->counted_add(e->dev->dev, &more);
 }
 

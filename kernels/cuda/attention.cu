@@ -19,4 +19,3 @@ int attention_open(struct cuda_dev *d, struct nx_err *err)
 {
 	return 0;
 }
-

@@ -19,4 +19,3 @@ int attention_prefill(struct cuda_dev *d, cudaStream_t s, const struct nx_attent
 {
 	return nx_fail(err, NX_ENOTSUP, "cuda: not there yet");
 }
-

@@ -6,20 +6,42 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cuda/dev.cuh"
+#include "cuda/error.cuh"
 
 int cu_fail(struct nx_err *err, cudaError_t e, const char *what)
 {
 	(void)cudaGetLastError(); /* what is not sticky is told once */
-	return nx_fail(err, e == cudaErrorMemoryAllocation ? NX_ENOMEM : NX_EENV, "cuda: %s: %s (%s)",
-	               what, cudaGetErrorString(e), cudaGetErrorName(e));
+	return nx_fail(err, e == cudaErrorMemoryAllocation ? NX_ENOMEM : NX_EENV,
+	               "cuda: %s: %s (%s)", what, cudaGetErrorString(e), cudaGetErrorName(e));
+}
+
+/* What kernels reported, once. */
+static int reported(struct cuda_dev *d, struct nx_err *err)
+{
+	static const char *const text[] = {"",
+#define X(name, sentence) sentence,
+	                                   CU_ERRORS(X)
+#undef X
+	};
+	volatile int32_t *e = d->errors;
+	int32_t code = e[0];
+	if (!code)
+		return 0;
+	int32_t a = e[1], b = e[2], c = e[3];
+	e[0] = 0;
+	if (code < 0 || code >= CU_ERROR_COUNT)
+		return nx_fail(err, NX_EBUG, "cuda: a kernel reports error %d", code);
+	char what[256];
+	snprintf(what, sizeof(what), text[code], a, b, c);
+	return nx_fail(err, NX_EBUG, "cuda: %s", what);
 }
 
 int cu_done(struct cuda_dev *d, cudaStream_t s, struct nx_err *err)
 {
-	if (d->host_memory && !d->capturing)
-		CU(cudaStreamSynchronize(s));
-	return 0;
+	if (!d->host_memory || d->capturing)
+		return 0;
+	CU(cudaStreamSynchronize(s));
+	return reported(d, err);
 }
 
 /* ---- life cycle */
@@ -31,7 +53,10 @@ static void dev_close(void *dev)
 		return;
 	linear_close(d);
 	if (d->errors)
-		cudaFree(d->errors);
+		cudaFreeHost(d->errors);
+	if (d->moved)
+		cudaFree(d->moved);
+	cudaFree(d->sample_scratch);
 	if (d->stream)
 		cudaStreamDestroy(d->stream);
 	free(d);
@@ -57,17 +82,22 @@ static int open_device(struct cuda_dev *d, struct nx_err *err)
 	d->index = d->cfg.index;
 	CU(cudaGetDeviceProperties(&p, d->index));
 	if (p.major != 9)
-		return nx_fail(err, NX_ENOTSUP,
-		               "cuda:%d is a %s of compute capability %d.%d; this backend was built for 9.0",
-		               d->index, p.name, p.major, p.minor);
+		return nx_fail(
+			err, NX_ENOTSUP,
+			"cuda:%d is a %s of compute capability %d.%d; this backend was built for 9.0",
+			d->index, p.name, p.major, p.minor);
 	CU(cudaSetDevice(d->index));
 	CU(cudaFree(NULL));
 	d->n_sms = p.multiProcessorCount;
 	d->max_smem = (int)p.sharedMemPerBlockOptin;
 	d->l2_bytes = (size_t)p.l2CacheSize;
 	CU(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
-	CU(cudaMalloc((void **)&d->errors, sizeof(*d->errors)));
-	CU(cudaMemset(d->errors, 0, sizeof(*d->errors)));
+	CU(cudaHostAlloc((void **)&d->errors, CU_ERROR_WORDS * sizeof(*d->errors),
+	                 cudaHostAllocMapped | cudaHostAllocPortable));
+	memset(d->errors, 0, CU_ERROR_WORDS * sizeof(*d->errors));
+	CU(cudaMalloc((void **)&d->moved, sizeof(*d->moved)));
+	CU(cudaMemset(d->moved, 0, sizeof(*d->moved)));
+	CU(cudaDeviceSynchronize()); /* the memset's stream is not ours */
 	int rc = linear_open(d, err);
 	if (!rc)
 		rc = attention_open(d, err);
@@ -102,7 +132,7 @@ static void dev_info(void *dev, struct nx_device_info *out)
 	size_t free_bytes = 0, total = 0;
 	memset(out, 0, sizeof(*out));
 	if (cudaGetDeviceProperties(&p, d->index) == cudaSuccess) {
-		snprintf(out->name, sizeof(out->name), "%s", p.name);
+		snprintf(out->name, sizeof(out->name), "%.127s", p.name);
 		snprintf(out->isa, sizeof(out->isa), "sm_%d%d", p.major, p.minor);
 	}
 	snprintf(out->blas, sizeof(out->blas), "%s", linear_library(d));
@@ -113,20 +143,31 @@ static void dev_info(void *dev, struct nx_device_info *out)
 	out->llc_bytes = d->l2_bytes;
 	out->n_units = d->n_sms;
 	out->act_dtype = d->act;
-	out->caps = NX_DEV_ASYNC | NX_DEV_GRAPHS | (d->host_memory ? NX_DEV_HOST_MEMORY : 0u);
+	/* C functions that enqueue() runs cannot be captured. */
+	out->caps = NX_DEV_ASYNC | (d->host_memory ? NX_DEV_HOST_MEMORY : NX_DEV_GRAPHS);
+}
+
+/* Bytes that kv_compact has moved so far: how many rows it moves is known on the device alone. */
+static unsigned long long moved(const struct cuda_dev *d)
+{
+	return *(volatile unsigned long long *)(void *)(d->errors + CU_ERROR_MOVED);
 }
 
 static void dev_counted(void *dev, struct nx_counted *out)
 {
-	*out = ((struct cuda_dev *)dev)->counted;
+	const struct cuda_dev *d = (const struct cuda_dev *)dev;
+	*out = d->counted;
+	out->kv_bytes += moved(d) - d->moved_before;
 }
 
 static void dev_counted_reset(void *dev)
 {
-	memset(&((struct cuda_dev *)dev)->counted, 0, sizeof(struct nx_counted));
+	struct cuda_dev *d = (struct cuda_dev *)dev;
+	memset(&d->counted, 0, sizeof(d->counted));
+	d->moved_before = moved(d);
 }
 
-/* ---- streams, events, graphs: opaque pointers of the table are CUDA's handles */
+/* ---- streams, events, graphs: streams and events of the table are CUDA's handles */
 
 static int stream_create(void *dev, struct nx_stream **out, struct nx_err *err)
 {
@@ -146,8 +187,9 @@ static void stream_destroy(void *dev, struct nx_stream *s)
 
 static int stream_sync(void *dev, struct nx_stream *s, struct nx_err *err)
 {
-	CU(cudaStreamSynchronize(cu_stream((struct cuda_dev *)dev, s)));
-	return 0;
+	struct cuda_dev *d = (struct cuda_dev *)dev;
+	CU(cudaStreamSynchronize(cu_stream(d, s)));
+	return reported(d, err);
 }
 
 static int event_create(void *dev, struct nx_event **out, struct nx_err *err)
@@ -174,9 +216,27 @@ static int event_record(void *dev, struct nx_stream *s, struct nx_event *e, stru
 
 static int event_wait(void *dev, struct nx_event *e, struct nx_err *err)
 {
-	(void)dev;
 	CU(cudaEventSynchronize((cudaEvent_t)e));
-	return 0;
+	return reported((struct cuda_dev *)dev, err);
+}
+
+/* A graph's work is done when it is launched, not when it is captured: it is counted then. */
+struct graph {
+	cudaGraphExec_t exec;
+	struct nx_counted work;
+};
+
+static void add_counted(struct nx_counted *to, const struct nx_counted *n, uint64_t sign)
+{
+	to->weight_bytes += sign * n->weight_bytes;
+	to->kv_bytes += sign * n->kv_bytes;
+	to->act_bytes += sign * n->act_bytes;
+	to->flops += sign * n->flops;
+}
+
+static void counted_more(void *dev, const struct nx_counted *more)
+{
+	add_counted(&((struct cuda_dev *)dev)->counted, more, 1);
 }
 
 static int graph_begin(void *dev, struct nx_stream *s, struct nx_err *err)
@@ -184,36 +244,50 @@ static int graph_begin(void *dev, struct nx_stream *s, struct nx_err *err)
 	struct cuda_dev *d = (struct cuda_dev *)dev;
 	CU(cudaStreamBeginCapture(cu_stream(d, s), cudaStreamCaptureModeThreadLocal));
 	d->capturing = true;
+	d->before_capture = d->counted;
 	return 0;
 }
 
 static int graph_end(void *dev, struct nx_stream *s, struct nx_graph **out, struct nx_err *err)
 {
 	struct cuda_dev *d = (struct cuda_dev *)dev;
-	cudaGraph_t g = NULL;
-	cudaGraphExec_t x = NULL;
+	cudaGraph_t captured = NULL;
+	struct nx_counted work = d->counted;
+	add_counted(&work, &d->before_capture, (uint64_t)-1);
+	d->counted = d->before_capture;
 	d->capturing = false;
-	CU(cudaStreamEndCapture(cu_stream(d, s), &g));
-	cudaError_t e = cudaGraphInstantiate(&x, g, 0);
-	cudaGraphDestroy(g);
-	if (e != cudaSuccess)
+	CU(cudaStreamEndCapture(cu_stream(d, s), &captured));
+	struct graph *g = (struct graph *)calloc(1, sizeof(*g));
+	cudaError_t e = g ? cudaGraphInstantiate(&g->exec, captured, 0) : cudaSuccess;
+	cudaGraphDestroy(captured);
+	if (!g)
+		return nx_fail(err, NX_ENOMEM, "no memory for a graph");
+	if (e != cudaSuccess) {
+		free(g);
 		return cu_fail(err, e, "cudaGraphInstantiate");
-	*out = (struct nx_graph *)x;
+	}
+	g->work = work;
+	*out = (struct nx_graph *)g;
 	return 0;
 }
 
-static int graph_launch(void *dev, struct nx_stream *s, struct nx_graph *g, struct nx_err *err)
+static int graph_launch(void *dev, struct nx_stream *s, struct nx_graph *graph, struct nx_err *err)
 {
 	struct cuda_dev *d = (struct cuda_dev *)dev;
-	CU(cudaGraphLaunch((cudaGraphExec_t)g, cu_stream(d, s)));
+	const struct graph *g = (const struct graph *)graph;
+	CU(cudaGraphLaunch(g->exec, cu_stream(d, s)));
+	add_counted(&d->counted, &g->work, 1);
 	return cu_done(d, cu_stream(d, s), err);
 }
 
-static void graph_destroy(void *dev, struct nx_graph *g)
+static void graph_destroy(void *dev, struct nx_graph *graph)
 {
+	struct graph *g = (struct graph *)graph;
 	(void)dev;
-	if (g)
-		cudaGraphExecDestroy((cudaGraphExec_t)g);
+	if (!g)
+		return;
+	cudaGraphExecDestroy(g->exec);
+	free(g);
 }
 
 /* A launcher is called at once. In host-memory mode fn is a C function as on the CPU: it runs in its turn. */
@@ -287,6 +361,7 @@ static struct nx_device_ops make_ops(void)
 	o.kv_copy = cu_kv_copy;
 	o.kv_swap = cu_kv_swap;
 	o.kv_compact = cu_kv_compact;
+	o.counted_add = counted_more;
 	o.instruments = &cu_instruments;
 	return o;
 }

@@ -30,19 +30,24 @@ struct cublas_lt; /* linear_lt.cu: the library, opened when it is first wanted *
 
 struct cuda_dev {
 	struct nx_device_config cfg;
-	enum nx_dtype act; /* of activations: cfg.dtype */
+	enum nx_dtype act;          /* of activations: cfg.dtype */
 	int index, n_sms, max_smem; /* max_smem: bytes of shared memory that a block may ask for */
 	size_t l2_bytes;
 	cudaStream_t stream; /* the device's own: NULL in the table means this one */
-	bool host_memory;    /* NEXUS_CUDA_HOST_MEMORY=1: "device" memory is pinned host memory and every operation is
+	bool host_memory; /* NEXUS_CUDA_HOST_MEMORY=1: "device" memory is pinned host memory and every operation is
 	                        waited for, so that C functions may touch it: for tests, slow */
-	bool poison;         /* NEXUS_POISON=1: new memory is filled with 0xff (NaN) */
-	bool capturing;      /* between graph_begin and graph_end */
-	struct nx_counted counted;
+	bool poison;    /* NEXUS_POISON=1: new memory is filled with 0xff (NaN) */
+	bool capturing; /* between graph_begin and graph_end */
+	struct nx_counted counted, before_capture;
 	struct cublas_lt *lt; /* NULL: not opened, or not there */
 	void *partials;       /* linear.cu: scratch of split products, fixed size, made by open */
 	size_t partials_bytes;
-	int32_t *errors; /* device, [1]: first error that a kernel found (draft_rows, ...), 0 = none; see backend.cu */
+	int32_t *
+		errors; /* pinned host memory: first error that a kernel found (draft_rows, ...), [0] 0 = none; see
+	                    error.cuh */
+	unsigned long long *moved,
+		moved_before; /* device: bytes that kv_compact moved; as of counted_reset() */
+	void *sample_scratch; /* sample.cu, fixed size, made by open */
 };
 
 static inline cudaStream_t cu_stream(const struct cuda_dev *d, struct nx_stream *s)
@@ -68,8 +73,9 @@ int cu_done(struct cuda_dev *d, cudaStream_t s, struct nx_err *err);
 
 /* Launches kernel<<<grid, block, smem, s>>>(args...). smem above 48 KB wants cudaFuncSetAttribute, once, at open. */
 template <typename... Params, typename... Args>
-static inline int cu_launch(struct nx_err *err, const char *name, bool pdl, void (*kernel)(Params...),
-                            dim3 grid, dim3 block, size_t smem, cudaStream_t s, Args... args)
+static inline int cu_launch(struct nx_err *err, const char *name, bool pdl,
+                            void (*kernel)(Params...), dim3 grid, dim3 block, size_t smem,
+                            cudaStream_t s, Args... args)
 {
 	cudaLaunchConfig_t c = {};
 	cudaLaunchAttribute a[1];
@@ -101,10 +107,19 @@ static __device__ __forceinline__ void pdl_trigger(void)
 #endif
 }
 
-static __device__ __forceinline__ float to_f32(float x) { return x; }
-static __device__ __forceinline__ float to_f32(__nv_bfloat16 x) { return __bfloat162float(x); }
+static __device__ __forceinline__ float to_f32(float x)
+{
+	return x;
+}
+static __device__ __forceinline__ float to_f32(__nv_bfloat16 x)
+{
+	return __bfloat162float(x);
+}
 template <typename T> static __device__ __forceinline__ T from_f32(float x);
-template <> __device__ __forceinline__ float from_f32<float>(float x) { return x; }
+template <> __device__ __forceinline__ float from_f32<float>(float x)
+{
+	return x;
+}
 template <> __device__ __forceinline__ __nv_bfloat16 from_f32<__nv_bfloat16>(float x)
 {
 	return __float2bfloat16_rn(x);

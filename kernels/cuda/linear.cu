@@ -8,4 +8,3 @@ int cu_linear(void *dev, struct nx_stream *s, const struct nx_linear *a, struct 
 {
 	return nx_fail(err, NX_ENOTSUP, "cuda: not there yet");
 }
-

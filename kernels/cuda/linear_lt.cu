@@ -11,11 +11,9 @@ int linear_open(struct cuda_dev *d, struct nx_err *err)
 
 void linear_close(struct cuda_dev *d)
 {
-	
 }
 
 const char *linear_library(const struct cuda_dev *d)
 {
 	return "";
 }
-

@@ -1,16 +1,329 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * sample.cu: draws and verdicts.
+ * sample.cu: draws and verdicts. A cluster of blocks holds a row of logits (sample_mass.cuh), so a choice is one kernel
+ * without a scratch. The choice at a node of a draft depends on no other node, so with few sequences all nodes are
+ * decided on at once, each by a cluster, and the last of a sequence walks down its tree; with many, a cluster a
+ * sequence goes from node to node and leaves out what is not reached.
  */
-#include "cuda/dev.cuh"
+#include "cuda/sample_verify.cuh"
+
+#define MAX_NODES 1024 /* that are decided on at once */
+#define MAX_ROWS 2048  /* drafted rows of a sequence */
+
+/* What is known of a node. */
+struct choice {
+	double log_all;
+	float max;
+	int32_t token, child;
+};
+
+struct sample_scratch {
+	struct choice choice[MAX_NODES];
+	int32_t done[MAX_NODES]; /* clusters of a sequence that have ended; 0 between launches */
+};
+
+/* struct nx_sample by value. */
+struct task {
+	const float *logits;
+	int32_t vocab, chunks; /* of a block */
+	int32_t nodes;         /* clusters a sequence; 1: goes from node to node */
+	int32_t room;          /* drafted rows at most, and one */
+	const struct nx_emit *emit;
+	const struct nx_sampler *samplers;
+	const int32_t *len;
+	struct nx_draft draft;
+	struct nx_verdict verdict;
+	float *logprob;
+	const int32_t *force;
+	const struct nx_override *override;
+	struct sample_scratch *scratch;
+};
+
+/* What every node of a sequence shares. */
+struct sequence {
+	struct nx_emit e;
+	struct nx_sampler s;
+	int64_t out;
+	bool given;
+	int32_t leaf;
+};
+
+static __device__ __forceinline__ void look_ahead(const struct task &t, const struct rows &d,
+                                                  struct sequence &q)
+{
+	struct nx_override o = t.override[q.e.seq];
+	q.given = o.kind != NX_OVERRIDE_OWN;
+	if (q.given)
+		q.leaf = given_leaf(d, o);
+}
+
+/* Force and override, at a node where the sampler has chosen. By a warp. */
+static __device__ __forceinline__ void follow(const struct task &t, const struct rows &d,
+                                              const struct sequence &q, int32_t node, int32_t depth,
+                                              int32_t *token, int32_t *child)
+{
+	if (q.given) {
+		*child = step_towards(d, node, q.leaf);
+		if (*child != NO_CHILD)
+			*token = d.token[*child];
+	} else if (t.force && t.force[q.out + depth] >= 0) {
+		*child = child_with(d, node, t.force[q.out + depth]);
+	}
+}
+
+static __device__ __forceinline__ const float *logits_of(const struct task &t,
+                                                         const struct sequence &q, int32_t node)
+{
+	return t.logits + (int64_t)(q.e.logit_row + 1 + node) * t.vocab;
+}
+
+static __device__ __forceinline__ float logprob_of(const struct task &t, const struct sequence &q,
+                                                   int32_t node, int32_t token, float max,
+                                                   double log_all)
+{
+	return (float)((double)logits_of(t, q, node)[token] - (double)max - log_all);
+}
+
+/* From node to node. */
+static __device__ __forceinline__ void walk(const struct task &t, struct row &r,
+                                            const struct rows &d, const struct sequence &q,
+                                            int32_t position)
+{
+	int32_t node = NX_DRAFT_ROOT, child;
+	bool first = r.rank == 0 && threadIdx.x == 0;
+	for (int32_t depth = 0;; depth++, node = child) {
+		units all = 0;
+		r.logits = logits_of(t, q, node);
+		int32_t token = choose(r, d, t.draft, q.s, node, position + depth,
+		                       t.logprob != NULL, &all, &child);
+		follow(t, d, q, node, depth, &token, &child);
+		if (first) {
+			t.verdict.token[q.out + depth] = token;
+			if (t.logprob)
+				t.logprob[q.out + depth] = logprob_of(t, q, node, token, r.max,
+				                                      log((double)all * UNIT));
+			if (child == NO_CHILD)
+				t.verdict.n_accepted[q.e.seq] = depth;
+			else
+				t.verdict.path[q.out + depth] = child;
+		}
+		if (child == NO_CHILD)
+			break;
+	}
+}
+
+/* Down the tree when all its nodes have been decided on; by one block. */
+static __device__ __forceinline__ void walk_choices(const struct task &t, struct block &b,
+                                                    const struct rows &d, const struct sequence &q,
+                                                    const struct choice *choice)
+{
+	struct choice *c = (struct choice *)(void *)b.bins;
+	int32_t *at = d.gone, depth = 0, node = NX_DRAFT_ROOT, child;
+	static_assert(sizeof(b.bins) / sizeof(*c) >= 512, "room for a sequence's choices");
+	for (int32_t i = (int32_t)threadIdx.x; i <= d.n; i += THREADS) {
+		c[i].log_all = __ldcg(&choice[i].log_all);
+		c[i].max = __ldcg(&choice[i].max);
+		c[i].token = __ldcg(&choice[i].token);
+		c[i].child = __ldcg(&choice[i].child);
+	}
+	__syncthreads();
+	if (warp_of() > 0)
+		return;
+	for (;; depth++, node = child) {
+		int32_t token = c[1 + node].token;
+		child = c[1 + node].child;
+		follow(t, d, q, node, depth, &token, &child);
+		__syncwarp();
+		if (lane_of() == 0) {
+			at[depth] = node;
+			c[1 + node].token = token;
+			t.verdict.token[q.out + depth] = token;
+			if (child != NO_CHILD)
+				t.verdict.path[q.out + depth] = child;
+		}
+		if (child == NO_CHILD)
+			break;
+	}
+	if (lane_of() == 0)
+		t.verdict.n_accepted[q.e.seq] = depth;
+	__syncwarp();
+	for (int32_t i = (int32_t)lane_of(); t.logprob && i <= depth; i += 32) {
+		const struct choice *n = &c[1 + at[i]];
+		t.logprob[q.out + i] = logprob_of(t, q, at[i], n->token, n->max, n->log_all);
+	}
+}
+
+/* One node; the last of a sequence's clusters walks. */
+static __device__ __forceinline__ void decide(const struct task &t, struct row &r,
+                                              const struct rows &d, const struct sequence &q,
+                                              int32_t position, int32_t emit, int32_t node)
+{
+	struct choice *choice = t.scratch->choice + emit * t.nodes;
+	int32_t depth = node < 0 ? 0 : node < d.n ? depth_of(d, node) : 0, child, token;
+	if (node < 0 || depth) {
+		units all = 0;
+		r.logits = logits_of(t, q, node);
+		token = choose(r, d, t.draft, q.s, node, position + depth, t.logprob != NULL, &all,
+		               &child);
+		if (r.rank == 0 && threadIdx.x == 0)
+			choice[1 + node] = (struct choice){all ? log((double)all * UNIT) : 0, r.max,
+			                                   token, child};
+	}
+	if (r.rank > 0)
+		return;
+	if (threadIdx.x == 0) {
+		__threadfence();
+		r.b->last = atomicAdd(&t.scratch->done[emit], 1) == t.nodes - 1;
+		if (r.b->last)
+			t.scratch->done[emit] = 0;
+		__threadfence();
+	}
+	__syncthreads();
+	if (r.b->last)
+		walk_choices(t, *r.b, d, q, choice);
+}
+
+__global__ void __launch_bounds__(THREADS, 2) sample_kernel(const __grid_constant__ struct task t)
+{
+	__shared__ struct block b;
+	extern __shared__ float4 memory[];
+	cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
+	cluster.barrier_arrive();
+	pdl_trigger();
+	struct row r = {};
+	struct sequence q = {};
+	r.b = &b;
+	r.x = (float *)(void *)memory;
+	r.vocab = t.vocab;
+	r.chunks = t.chunks;
+	r.rank = (int32_t)cluster.block_rank();
+	r.ranks = (int32_t)cluster.num_blocks();
+	r.first = r.rank * t.chunks * CHUNK;
+	struct rows d = rows_at((int32_t *)(void *)(r.x + t.chunks * CHUNK), t.room);
+	int32_t id = (int32_t)blockIdx.x / r.ranks, emit = id / t.nodes;
+	cluster.barrier_wait(); /* all blocks of the cluster are there and may be written to */
+	pdl_wait();
+	q.e = t.emit[emit];
+	q.s = t.samplers[q.e.seq];
+	q.out = (int64_t)q.e.seq * t.verdict.stride;
+	d.n = min(q.e.n_draft, t.room - 1);
+	if (d.n > 0)
+		load_rows(d, t.draft, q.e.seq, t.vocab);
+	__syncthreads();
+	q.leaf = NX_DRAFT_ROOT;
+	if (t.override)
+		look_ahead(t, d, q);
+	int32_t position = t.len[q.e.src_seq] + q.e.pos_off;
+	if (t.nodes == 1)
+		walk(t, r, d, q, position);
+	else
+		decide(t, r, d, q, position, emit, id % t.nodes - 1);
+}
+
+/* ---- the host */
+
+static size_t memory_of(int32_t chunks, int32_t room)
+{
+	return (size_t)chunks * CHUNK * sizeof(float) +
+	       (size_t)room * ROWS_ARRAYS * sizeof(int32_t);
+}
+
+/* Blocks of a cluster: many for few rows, as few as hold a slice for many. 0: none holds it. */
+static int32_t cluster_of(const struct cuda_dev *d, int32_t vocab, int32_t clusters, int32_t room)
+{
+	int32_t chunks = (vocab + CHUNK - 1) / CHUNK, n = clusters * 16 <= d->n_sms ? 16 : 8;
+	size_t most = (size_t)d->max_smem - sizeof(struct block) - 1024;
+	while (n > 1 && chunks <= n / 2 * (clusters * n > 2 * d->n_sms ? 32 : 4))
+		n /= 2;
+	while (n < 16 &&
+	       (memory_of((chunks + n - 1) / n, room) > most || (chunks + n - 1) / n > MAX_CHUNKS))
+		n *= 2;
+	chunks = (chunks + n - 1) / n;
+	return chunks > MAX_CHUNKS || memory_of(chunks, room) > most ? 0 : n;
+}
+
+static int launch(struct cuda_dev *d, cudaStream_t s, const struct task *t, int32_t clusters,
+                  int32_t blocks, struct nx_err *err)
+{
+	cudaLaunchConfig_t c = {};
+	cudaLaunchAttribute a[2];
+	a[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+	a[0].val.programmaticStreamSerializationAllowed = 1;
+	a[1].id = cudaLaunchAttributeClusterDimension;
+	a[1].val.clusterDim.x = (unsigned)blocks;
+	a[1].val.clusterDim.y = 1;
+	a[1].val.clusterDim.z = 1;
+	c.gridDim = dim3((unsigned)(clusters * blocks));
+	c.blockDim = dim3(THREADS);
+	c.dynamicSmemBytes = memory_of(t->chunks, t->room);
+	c.stream = s;
+	c.attrs = a;
+	c.numAttrs = 2;
+	CU(cudaLaunchKernelEx(&c, sample_kernel, *t));
+	return 0;
+}
+
+static int check(const struct nx_sample *a, struct nx_err *err)
+{
+	if (a->vocab < 1)
+		return nx_fail(err, NX_EINVAL, "a vocabulary of %d tokens cannot be sampled",
+		               a->vocab);
+	if (a->verdict->stride < 1)
+		return nx_fail(err, NX_EBUG, "the verdict has room for %d tokens",
+		               a->verdict->stride);
+	if (a->draft && a->draft->stride > MAX_ROWS)
+		return nx_fail(err, NX_ENOTSUP,
+		               "cuda: %d drafted rows of a sequence cannot be verified; at most %d",
+		               a->draft->stride, MAX_ROWS);
+	return 0;
+}
 
 int cu_sample(void *dev, struct nx_stream *s, const struct nx_sample *a, struct nx_err *err)
 {
-	return nx_fail(err, NX_ENOTSUP, "cuda: not there yet");
+	struct cuda_dev *d = (struct cuda_dev *)dev;
+	struct task t = {};
+	if (a->n_emit < 1)
+		return 0;
+	int rc = check(a, err);
+	if (rc)
+		return rc;
+	t.logits = a->logits;
+	t.vocab = a->vocab;
+	t.room = 1;
+	t.emit = a->emit;
+	t.samplers = a->samplers;
+	t.len = a->state->len;
+	if (a->draft) {
+		t.draft = *a->draft;
+		t.room += a->draft->stride < a->verdict->stride - 1 ? a->draft->stride
+		                                                    : a->verdict->stride - 1;
+	}
+	t.verdict = *a->verdict;
+	t.logprob = a->logprob;
+	t.force = a->force;
+	t.override = a->override;
+	t.scratch = (struct sample_scratch *)d->sample_scratch;
+	t.nodes = t.room <= 512 && (int64_t)a->n_emit * t.room <= d->n_sms ? t.room : 1;
+	int32_t clusters = a->n_emit * t.nodes, blocks = cluster_of(d, a->vocab, clusters, t.room);
+	if (!blocks)
+		return nx_fail(err, NX_ENOTSUP, "cuda: a vocabulary of %d tokens is too large",
+		               a->vocab);
+	t.chunks = ((a->vocab + CHUNK - 1) / CHUNK + blocks - 1) / blocks;
+	rc = launch(d, cu_stream(d, s), &t, clusters, blocks, err);
+	if (rc)
+		return rc;
+	d->counted.act_bytes += (uint64_t)a->n_emit * (uint64_t)a->vocab * sizeof(float);
+	return cu_done(d, cu_stream(d, s), err);
 }
 
 int sample_open(struct cuda_dev *d, struct nx_err *err)
 {
+	int most = d->max_smem - (int)sizeof(struct block) - 1024;
+	CU(cudaFuncSetAttribute((const void *)sample_kernel,
+	                        cudaFuncAttributeMaxDynamicSharedMemorySize, most));
+	CU(cudaFuncSetAttribute((const void *)sample_kernel,
+	                        cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
+	CU(cudaMalloc(&d->sample_scratch, sizeof(struct sample_scratch)));
+	CU(cudaMemset(d->sample_scratch, 0, sizeof(struct sample_scratch)));
 	return 0;
 }
-

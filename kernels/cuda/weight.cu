@@ -12,7 +12,6 @@ int cu_weight_create(void *dev, const struct nx_weight_desc *d, struct nx_weight
 
 void cu_weight_destroy(void *dev, struct nx_weight *w)
 {
-	
 }
 
 uint64_t cu_weight_bytes(const struct nx_weight *w)
@@ -37,4 +36,3 @@ int cu_embed(void *dev, struct nx_stream *s, const struct nx_rows *rows,
 {
 	return nx_fail(err, NX_ENOTSUP, "cuda: not there yet");
 }
-

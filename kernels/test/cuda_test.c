@@ -116,8 +116,8 @@ void both_compare(const struct both *b, const struct both_act *a, double rel, do
 	int64_t at = -1;
 	for (int64_t i = 0; i < a->n; i++) {
 		double x = both_get(b, a, i), y = a->cpu[i], d = fabs(x - y);
-		ck_assert_msg(isfinite(x), "%s: element %lld is %g, want %g", what, (long long)i, x,
-		              y);
+		if (!isfinite(x)) /* an assertion an element would take longer than the work */
+			ck_abort_msg("%s: element %lld is %g, want %g", what, (long long)i, x, y);
 		diff += d * d;
 		norm += y * y;
 		if (d > worst) {

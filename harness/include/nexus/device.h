@@ -49,8 +49,8 @@ struct nx_instrument_ops;
 /* Fills dst [n, cols] f32, row-major, with rows [row0, row0 + n) of the matrix. */
 typedef int (*nx_row_source)(void *ctx, int64_t row0, int64_t n, float *dst, struct nx_err *err);
 
-/* Random matrices: key and scale of rows [row0, row0 + n), from which any device makes the elements that the row
- * source would give, bit for bit: nexus_kernels/rng.h, nx_random_element(). */
+/* Random matrices: key [n] of rows [row0, row0 + n), and the one *scale of them all, from which any device makes the
+ * elements that the row source would give, bit for bit: nexus_kernels/rng.h, nx_random_element(). */
 typedef int (*nx_row_keys)(void *ctx, int64_t row0, int64_t n, uint64_t *key, float *scale,
                            struct nx_err *err);
 

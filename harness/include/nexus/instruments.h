@@ -5,9 +5,12 @@
  * (NX_ENOTSUP: this device never can; NX_EENV: a permission or a library is missing, and what to change), and the
  * run goes on without.
  *
- * Perturbation. A process that has opened counters times up to 6 % slower until it ends, also after they are closed:
- * counters belong into a process that is not timed. Traces of kernels cost a few per cent while they run.
- * Telemetry is cheap (a few us) and may be read between timed runs, or by a thread of its own.
+ * One at a time. A process holds one open set of counters, or runs one trace: what comes second is NX_ECONFLICT.
+ *
+ * Perturbation. A process that has opened counters may time up to 6 % slower until it ends, also after they are
+ * closed: counters belong into a process that is not timed. Traces cost 1 % where kernels last 30 us, 9 % where they
+ * last 2 us, and nothing once they have ended. Telemetry takes a few ms of the host, nearly all of it for the energy:
+ * it may be read between timed runs, or by a thread of its own.
  *
  * Threads: the thread that drives the device, but telemetry(), which any one other thread may call.
  */
@@ -24,7 +27,9 @@ extern "C" {
 #define NX_RANGE_NAME 32
 #define NX_TRACE_NAME 128
 
-/* Counters of one range: everything the device did between range_begin and range_end. */
+/* Counters of one range: everything the device did between range_begin and range_end, in any stream, graph launches
+ * included. Work of other processes disturbs them. Bytes, operations and ratios are good; a second in a range is not
+ * one without counters, so times are taken in another process. */
 struct nx_range {
 	char name[NX_RANGE_NAME];
 	double *values; /* [n_metrics] of counters_open, in its order; NaN = not measured. Owned by the counters */
@@ -42,10 +47,10 @@ struct nx_trace_record {
 /* What is not known is NaN, or -1 in an integer. */
 struct nx_telemetry {
 	double sm_clock_hz, mem_clock_hz, power_w, temperature_c;
-	double energy_j;        /* since the driver was loaded: take differences */
-	int64_t mem_used_bytes; /* of the whole device, by whomever */
-	int64_t throttle; /* bits of enum nx_throttle: why clocks are below what was asked for */
-	int32_t n_other_processes; /* that compute on the device, beside this one */
+	double energy_j;           /* since the driver was loaded: take differences */
+	int64_t mem_used_bytes;    /* of the whole device, by whomever */
+	int64_t throttle;          /* bits of enum nx_throttle: why clocks are not higher */
+	int32_t n_other_processes; /* that have the device open, beside this one */
 	double utilisation;        /* fraction of the last sample period with a kernel running */
 };
 
@@ -70,16 +75,18 @@ struct nx_instrument_ops {
 	uint32_t size; /* sizeof(struct nx_instrument_ops) */
 
 	/* Passes that the metrics need together on this device, or on the chip of that name where dev is NULL, which
-	 * needs no device at all. An unknown metric is NX_EINVAL with the nearest known name. 1 = can be
-	 * measured without running the work again, which is all that counters_open takes. */
+	 * needs no device at all. An unknown metric is NX_EINVAL with the nearest known name; metrics that no number of
+	 * passes can count together are NX_ENOTSUP. 1 = can be measured without running the work again, which is all
+	 * that counters_open takes. */
 	int (*metrics_check)(void *dev, const char *chip, const char *const *metrics, int32_t n,
 	                     int32_t *passes, struct nx_err *err);
 	int (*counters_open)(void *dev, const char *const *metrics, int32_t n, int32_t max_ranges,
 	                     struct nx_counters **out, struct nx_err *err);
-	/* A range must not be open when the next begins; both wait for the device. */
+	/* A range must not be open when the next begins; both wait for the device. Several may have one name. More than
+	 * max_ranges are NX_ENOSPC. */
 	int (*range_begin)(void *dev, struct nx_counters *c, const char *name, struct nx_err *err);
 	int (*range_end)(void *dev, struct nx_counters *c, struct nx_err *err);
-	/* All ranges so far, in order; borrowed until the next call on c. */
+	/* All ranges so far, in order; borrowed until the next call on c. More may follow, and be read with them. */
 	int (*counters_read)(void *dev, struct nx_counters *c, const struct nx_range **out,
 	                     int32_t *n, struct nx_err *err);
 	void (*counters_close)(void *dev, struct nx_counters *c);

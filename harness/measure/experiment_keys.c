@@ -85,7 +85,13 @@ static int load_counters(struct nx_loading *l, struct nx_err *err)
 		nx_group_default(g);
 		return 0;
 	}
-	const char *path = nx_resolve(l, text, nx_file_is_regular);
+	/* FILE or FILE:GROUP */
+	const char *colon = strrchr(text, ':'), *path = nx_resolve(l, text, nx_file_is_regular);
+	if (!path && colon && colon != text) {
+		path = nx_arena_strndup(l->arena, text, (size_t)(colon - text));
+		path = path ? nx_resolve(l, path, nx_file_is_regular) : NULL;
+		path = path ? nx_arena_printf(l->arena, "%s%s", path, colon) : NULL;
+	}
 	if (!path)
 		return nx_yaml_fail(
 			v, err, NX_EINVAL,

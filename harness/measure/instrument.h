@@ -19,6 +19,7 @@
 #include "nexus/instruments.h"
 
 #define NX_GROUP_MAX 24
+#define NX_FORMULAS_MAX 12
 #define NX_RANGES_A_PHASE 8
 #define NX_RANGES_MAX (NX_RANGES_A_PHASE * NX_PHASE_COUNT)
 #define NX_TRACE_STEPS 16
@@ -42,21 +43,32 @@ const char *nx_figure_name(int figure);
 
 struct nx_group_metric {
 	char name[NX_METRIC_NAME];
+	char as[32]; /* its name in formulas; "" = none */
 	char unit[16];
 	int32_t figure; /* enum nx_figure */
 	double times;
 	char text[96];
 };
 
+/* Worked out of the counters of a range, by their names in the group; `steps` is 1, `seconds` the timed step's. */
+struct nx_group_formula {
+	char name[64], unit[16], formula[128], text[192];
+};
+
 struct nx_metric_group {
 	char name[64];
 	struct nx_group_metric m[NX_GROUP_MAX];
 	int32_t n;
+	struct nx_group_formula f[NX_FORMULAS_MAX];
+	int32_t n_formulas;
 };
+/* values: of g->m; a counter that is not there is NaN. Fails at what is no formula, with its place. */
+int nx_formula(const struct nx_metric_group *g, const char *formula, const double *values,
+               double seconds, double *out, struct nx_err *err);
 
 /* The group that is built in: memory traffic, arithmetic of the tensor cores and of the others, time, occupancy. */
 void nx_group_default(struct nx_metric_group *g);
-/* A data file, see experiments/README.md. */
+/* A data file, see experiments/README.md; "FILE:GROUP" where it has several (default, or the first). */
 int nx_group_load(struct nx_metric_group *g, const char *path, struct nx_err *err);
 
 struct nx_ranged {
@@ -64,6 +76,7 @@ struct nx_ranged {
 	int32_t rows, n_emit;
 	uint64_t step_ns; /* with the range around it */
 	double values[NX_GROUP_MAX];
+	double worked_out[NX_FORMULAS_MAX];
 };
 
 struct nx_kernel_use {

@@ -200,6 +200,8 @@ static int choose_metrics(struct pass *p, const char **names, struct nx_err *err
 	size_t at = 0, size = sizeof(p->out->no_counters);
 	*g = (struct nx_metric_group){.n = 0};
 	memcpy(g->name, want->name, sizeof(g->name));
+	memcpy(g->f, want->f, sizeof(g->f));
+	g->n_formulas = want->n_formulas;
 	int32_t together = 0;
 	for (int32_t i = 0; i < want->n; i++)
 		names[i] = want->m[i].name;
@@ -214,7 +216,7 @@ static int choose_metrics(struct pass *p, const char **names, struct nx_err *err
 		names[g->n] = want->m[i].name;
 		int rc = p->ops->metrics_check(p->dev, NULL, names, g->n + 1, &passes, &why);
 		if (!rc && passes == 1) {
-			g->m[g->n] = want->m[i];
+			g->m[g->n] = want->m[i]; /* formulas of one that is left out are NaN */
 			names[g->n] = g->m[g->n].name;
 			g->n++;
 			continue;
@@ -240,9 +242,16 @@ static int read_ranges(struct pass *p, struct nx_err *err)
 		return rc;
 	if ((size_t)n < out->n_ranges)
 		out->n_ranges = (size_t)n;
-	for (size_t i = 0; i < out->n_ranges; i++)
+	for (size_t i = 0; i < out->n_ranges; i++) {
+		struct nx_ranged *to = &out->ranges[i];
+		double seconds = (double)timed_ns(p->job, (size_t)to->step) * 1e-9;
 		for (int32_t k = 0; k < out->group.n; k++)
-			out->ranges[i].values[k] = r[i].values[k];
+			to->values[k] = r[i].values[k];
+		for (int32_t k = 0; k < out->group.n_formulas; k++)
+			if (nx_formula(&out->group, out->group.f[k].formula, to->values, seconds,
+			               &to->worked_out[k], NULL))
+				to->worked_out[k] = NAN; /* its counter was left out */
+	}
 	return 0;
 }
 

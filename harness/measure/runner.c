@@ -290,11 +290,12 @@ static void judge_device(struct nx_trial *t)
 			t->device.temperature_c);
 		end_with(t, NX_STATUS_THROTTLED, text);
 	} else if (t->device.other_processes > 0) {
-		snprintf(text, sizeof(text),
-		         "%.0f other process%s on the device during the trial; stop %s and resume",
-		         t->device.other_processes,
-		         t->device.other_processes == 1 ? " computed" : "es computed",
-		         t->device.other_processes == 1 ? "it" : "them");
+		snprintf(
+			text, sizeof(text),
+			"%.0f other process%s the device open during the trial; stop %s and resume",
+			t->device.other_processes,
+			t->device.other_processes == 1 ? " had" : "es had",
+			t->device.other_processes == 1 ? "it" : "them");
 		end_with(t, NX_STATUS_THROTTLED, text);
 	}
 }

@@ -2,8 +2,8 @@
  *
  * telemetry.c: what the device says of itself while a trial runs. See instrument.h.
  *
- * A reading takes a few us on a thread of its own, NX_READ_EVERY_NS apart, so a trial has it for some 1e-4 of one
- * core. Reasons of throttling that come and go between two readings are not seen.
+ * A reading takes up to a few ms on a thread of its own, NX_READ_EVERY_NS apart: some 1 % of one core. Reasons of
+ * throttling that come and go between two readings are not seen.
  */
 #include <math.h>
 #include <pthread.h>
@@ -13,7 +13,7 @@
 
 #include "measure/instrument.h"
 
-#define NX_READ_EVERY_NS 50000000ll
+#define NX_READ_EVERY_NS 250000000ll
 
 struct nx_telemetry_watch {
 	const struct nx_device *dev;

@@ -208,6 +208,12 @@ static void instruments(const struct nx_profile *p, enum nx_table_format format,
 	out->failed |= lines.failed;
 	nx_text_release(&lines);
 	nx_table_init(&t);
+	if (nx_profile_worked_out(p->cell, &t)) {
+		nx_table_write(&t, format, out);
+		nx_text_put(out, "\n");
+	}
+	nx_table_release(&t);
+	nx_table_init(&t);
 	if (nx_profile_kernels(p->cell, 12, &t)) {
 		nx_table_write(&t, format, out);
 		nx_text_put(out, "\n");

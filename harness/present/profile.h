@@ -54,6 +54,8 @@ int nx_profile_write(const struct nx_run *run, const struct nx_profile_options *
 void nx_profile_remarks(const struct nx_cell_row *c, struct nx_text *out);
 /* The kernels of the traced steps, those with most time; false when there are none. */
 bool nx_profile_kernels(const struct nx_cell_row *c, size_t most, struct nx_table *t);
+/* Means over the ranges of each phase of what was worked out of the counters; false when there is none. */
+bool nx_profile_worked_out(const struct nx_cell_row *c, struct nx_table *t);
 /* Share of decode steps in which the device idled, as traced; NaN = not traced. */
 double nx_profile_idle(const struct nx_cell_row *c);
 void nx_profile_csv(const struct nx_run *run, struct nx_text *out);

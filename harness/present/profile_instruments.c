@@ -85,7 +85,7 @@ static void put_device(const struct nx_cell_row *c, struct nx_text *out)
 		sep = ", ";
 	}
 	if (d->other_processes > 0)
-		nx_text_printf(out, "%sup to %.0f other process%s computed on it", sep,
+		nx_text_printf(out, "%sup to %.0f other process%s had it open", sep,
 		               d->other_processes, d->other_processes == 1 ? "" : "es");
 	if (*sep == ',' || d->other_processes > 0)
 		nx_text_put(out, ".\n");
@@ -134,13 +134,57 @@ bool nx_profile_kernels(const struct nx_cell_row *c, size_t most, struct nx_tabl
 			k->calls > 0 ? nx_number_text(1e-3 * (double)k->total_ns / (double)k->calls,
 		                                      3, b, sizeof(b))
 				     : "");
-		nx_table_cell(t, "%.1f %%", 100 * k->share);
+		if (isfinite(k->share))
+			nx_table_cell(t, "%.1f %%", 100 * k->share);
+		else
+			nx_table_cell(t, "unknown");
 	}
 	if (rest > 0) {
 		nx_table_cell(t, "%zu others", p->n_kernels - most);
 		nx_table_cell(t, "%s", "");
 		nx_table_cell(t, "%s", "");
 		nx_table_cell(t, "%.1f %%", 100 * rest);
+	}
+	return true;
+}
+
+static double mean_of(const struct nx_profiled *p, int phase, int32_t formula)
+{
+	double sum = 0, n = 0;
+	for (size_t i = 0; i < p->n_ranges; i++)
+		if (p->ranges[i].phase == phase && isfinite(p->ranges[i].worked_out[formula])) {
+			sum += p->ranges[i].worked_out[formula];
+			n++;
+		}
+	return n > 0 ? sum / n : NAN;
+}
+
+bool nx_profile_worked_out(const struct nx_cell_row *c, struct nx_table *t)
+{
+	const struct nx_profiled *p = c->profiled;
+	bool has[NX_PHASE_COUNT] = {false};
+	if (!p || !p->n_ranges || !p->group.n_formulas)
+		return false;
+	for (size_t i = 0; i < p->n_ranges; i++)
+		has[p->ranges[i].phase] = true;
+	nx_table_column(t, "of a step", NX_LEFT);
+	nx_table_column(t, "unit", NX_LEFT);
+	for (int k = 0; k < NX_PHASE_COUNT; k++)
+		if (has[k])
+			nx_table_column(t, nx_phase_name(k), NX_RIGHT);
+	nx_table_column(t, "what", NX_LEFT);
+	for (int32_t f = 0; f < p->group.n_formulas; f++) {
+		nx_table_cell(t, "%s", p->group.f[f].name);
+		nx_table_cell(t, "%s", p->group.f[f].unit);
+		for (int k = 0; k < NX_PHASE_COUNT; k++) {
+			char buf[48];
+			double v = mean_of(p, k, f);
+			if (has[k])
+				nx_table_cell(t, "%s",
+				              isfinite(v) ? nx_number_text(v, 4, buf, sizeof(buf))
+				                          : "unknown");
+		}
+		nx_table_cell(t, "%s", p->group.f[f].text);
 	}
 	return true;
 }

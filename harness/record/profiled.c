@@ -13,18 +13,27 @@ static const char *const kinds[] = {"kernel", "copy", "set"};
 
 static int write_metrics(hid_t g, const struct nx_profiled *p, struct nx_err *err)
 {
-	struct nx_metric_row rows[NX_GROUP_MAX];
+	struct nx_metric_row rows[NX_GROUP_MAX + NX_FORMULAS_MAX];
+	size_t n = 0;
 	memset(rows, 0, sizeof(rows));
-	for (int32_t i = 0; i < p->group.n; i++) {
+	for (int32_t i = 0; i < p->group.n; i++, n++) {
 		const struct nx_group_metric *m = &p->group.m[i];
-		nx_copy_text(rows[i].name, sizeof(rows[i].name), m->name);
-		nx_copy_text(rows[i].unit, sizeof(rows[i].unit), m->unit);
-		nx_copy_text(rows[i].text, sizeof(rows[i].text), m->text);
-		nx_copy_text(rows[i].figure, sizeof(rows[i].figure), nx_figure_name(m->figure));
-		rows[i].times = m->times;
+		nx_copy_text(rows[n].name, sizeof(rows[n].name), m->name);
+		nx_copy_text(rows[n].as, sizeof(rows[n].as), m->as);
+		nx_copy_text(rows[n].unit, sizeof(rows[n].unit), m->unit);
+		nx_copy_text(rows[n].text, sizeof(rows[n].text), m->text);
+		nx_copy_text(rows[n].figure, sizeof(rows[n].figure), nx_figure_name(m->figure));
+		rows[n].times = m->times;
 	}
-	return nx_h5_append(g, "metrics", nx_schema_table(NX_TABLE_METRIC), rows,
-	                    (size_t)p->group.n, err);
+	for (int32_t i = 0; i < p->group.n_formulas; i++, n++) {
+		const struct nx_group_formula *f = &p->group.f[i];
+		nx_copy_text(rows[n].name, sizeof(rows[n].name), f->name);
+		nx_copy_text(rows[n].unit, sizeof(rows[n].unit), f->unit);
+		nx_copy_text(rows[n].text, sizeof(rows[n].text), f->text);
+		nx_copy_text(rows[n].formula, sizeof(rows[n].formula), f->formula);
+		rows[n].times = 1;
+	}
+	return nx_h5_append(g, "metrics", nx_schema_table(NX_TABLE_METRIC), rows, n, err);
 }
 
 static int write_kernels(hid_t g, const struct nx_profiled *p, struct nx_err *err)
@@ -90,6 +99,27 @@ int nx_profiled_write(hid_t g, const struct nx_profiled *p, struct nx_err *err)
 
 /* ---- reading ---------------------------------------------------------------------------------- */
 
+static void read_counter(const struct nx_metric_row *row, struct nx_group_metric *m)
+{
+	int32_t f = NX_FIGURE_COUNT - 1;
+	while (f > 0 && strcmp(row->figure, nx_figure_name(f)) != 0)
+		f--;
+	nx_copy_text(m->name, sizeof(m->name), row->name);
+	nx_copy_text(m->as, sizeof(m->as), row->as);
+	nx_copy_text(m->unit, sizeof(m->unit), row->unit);
+	nx_copy_text(m->text, sizeof(m->text), row->text);
+	m->figure = f;
+	m->times = row->times;
+}
+
+static void read_formula(const struct nx_metric_row *row, struct nx_group_formula *f)
+{
+	nx_copy_text(f->name, sizeof(f->name), row->name);
+	nx_copy_text(f->unit, sizeof(f->unit), row->unit);
+	nx_copy_text(f->text, sizeof(f->text), row->text);
+	nx_copy_text(f->formula, sizeof(f->formula), row->formula);
+}
+
 static int read_metrics(hid_t g, struct nx_profiled *p, struct nx_err *err)
 {
 	void *data;
@@ -98,27 +128,25 @@ static int read_metrics(hid_t g, struct nx_profiled *p, struct nx_err *err)
 	if (rc)
 		return rc;
 	const struct nx_metric_row *rows = data;
-	if (n > NX_GROUP_MAX)
-		rc = nx_fail(err, NX_EFORMAT, "metrics has %zu rows, %d are the most", n,
-		             NX_GROUP_MAX);
 	for (size_t i = 0; i < n && !rc; i++) {
-		struct nx_group_metric *m = &p->group.m[i];
-		int32_t f = NX_FIGURE_COUNT - 1;
-		while (f > 0 && strcmp(rows[i].figure, nx_figure_name(f)) != 0)
-			f--;
+		bool worked_out = rows[i].formula[0] != '\0';
 		/* The name is a column's: an empty one, or one twice, would be no table. */
-		if (!rows[i].name[0])
+		if (worked_out ? p->group.n_formulas == NX_FORMULAS_MAX
+		               : p->group.n == NX_GROUP_MAX)
+			rc = nx_fail(
+				err, NX_EFORMAT,
+				"metrics has %zu rows; %d counters and %d formulas are the most", n,
+				NX_GROUP_MAX, NX_FORMULAS_MAX);
+		else if (!rows[i].name[0])
 			rc = nx_fail(err, NX_EFORMAT, "metrics: row %zu has no name", i);
-		memcpy(m->name, rows[i].name, sizeof(m->name));
-		memcpy(m->unit, rows[i].unit, sizeof(m->unit));
-		memcpy(m->text, rows[i].text, sizeof(m->text));
-		m->figure = f;
-		m->times = rows[i].times;
-		p->group.n = (int32_t)i + 1;
 		for (size_t k = 0; k < i && !rc; k++)
-			if (!strcmp(p->group.m[k].name, m->name))
+			if (!strcmp(rows[k].name, rows[i].name))
 				rc = nx_fail(err, NX_EFORMAT,
 				             "metrics has a name twice, in row %zu", i);
+		if (!rc && worked_out)
+			read_formula(&rows[i], &p->group.f[p->group.n_formulas++]);
+		else if (!rc)
+			read_counter(&rows[i], &p->group.m[p->group.n++]);
 	}
 	free(data);
 	return rc;

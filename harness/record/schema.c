@@ -161,6 +161,16 @@ struct nx_h5_table nx_range_table(const struct nx_metric_group *g, struct nx_h5_
 			.offset = offsetof(struct nx_ranged, values) + (size_t)i * sizeof(double),
 			.bytes = sizeof(double),
 		};
+	for (int32_t i = 0; i < g->n_formulas; i++)
+		columns[n++] = (struct nx_h5_column){
+			.name = g->f[i].name,
+			.unit = g->f[i].unit,
+			.text = g->f[i].text,
+			.kind = NX_COL_F64,
+			.offset =
+				offsetof(struct nx_ranged, worked_out) + (size_t)i * sizeof(double),
+			.bytes = sizeof(double),
+		};
 	return (struct nx_h5_table){"one row a range: a step under counters",
 	                            sizeof(struct nx_ranged), columns, n};
 }

@@ -49,7 +49,7 @@ struct nx_instrument_row {
 	double idle;
 };
 struct nx_metric_row {
-	char name[NX_METRIC_NAME], unit[16], figure[16], text[96];
+	char name[NX_METRIC_NAME], as[32], unit[16], figure[16], formula[128], text[192];
 	double times;
 };
 struct nx_kernel_row {
@@ -235,7 +235,9 @@ struct nx_summary_row {
 	X(F64, idle, "idle", "fraction", "of the window in which nothing ran; NaN = no trace")
 
 #define NX_METRIC_COLUMNS(X)                                                                       \
-	X(TEXT, name, "name", "text", "the device's name of it; a column of ranges")               \
+	X(TEXT, name, "name", "text", "the device's name of it, or ours; a column of ranges")      \
+	X(TEXT, as, "as", "text", "name in formulas")                                              \
+	X(TEXT, formula, "formula", "text", "empty: a counter; else how it is worked out")         \
 	X(TEXT, unit, "unit", "text", "its unit")                                                  \
 	X(TEXT, figure, "figure", "text", "what it adds to: bytes, flops, time_ns, or nothing")    \
 	X(F64, times, "times", "ratio", "factor with which it adds")                               \
@@ -372,7 +374,7 @@ enum nx_table_id {
 const struct nx_h5_table *nx_schema_table(enum nx_table_id id);
 
 /* The table of ranges of a group, whose names it borrows; columns has room for NX_RANGE_TABLE_MAX. */
-#define NX_RANGE_TABLE_MAX (8 + NX_GROUP_MAX)
+#define NX_RANGE_TABLE_MAX (8 + NX_GROUP_MAX + NX_FORMULAS_MAX)
 struct nx_h5_table nx_range_table(const struct nx_metric_group *g, struct nx_h5_column *columns);
 
 /* A cell's tables of its instruments, in a profile shard and in a cell's group. */

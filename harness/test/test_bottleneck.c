@@ -253,6 +253,32 @@ START_TEST(wasted_rows_are_named_first)
 }
 END_TEST
 
+START_TEST(far_from_the_count_is_flagged)
+{
+	f.source = "cupti";
+	f.moved_bytes = 1.2 * 8.3e9;
+	f.moved_flops = 8e9;
+	nx_bottleneck_find(&f, &b);
+	ck_assert(!b.far_bytes && !b.far_flops);
+	f.moved_bytes = 0.5 * 8.3e9;
+	expect(NX_BOUND_BANDWIDTH, "0.5 times the counted bytes were moved (cupti)");
+	ck_assert(b.far_bytes && !b.far_flops);
+	/* Twice the operations are done (padding), and that is what the units are busy with. */
+	f.moved_bytes = 8.3e9;
+	f.moved_flops = 16e9;
+	expect(NX_BOUND_BANDWIDTH, "counters saw 2 times the counted operations");
+	ck_assert_double_eq_tol(b.compute, 0.16, 1e-9);
+	ck_assert_double_eq_tol(b.intensity, 16 / 8.3, 1e-9);
+	/* Counters of the tensor cores alone miss what other units did: the need stands. */
+	f.moved_flops = 1e9;
+	expect(NX_BOUND_BANDWIDTH, "so the rest ran in other units");
+	ck_assert_double_eq_tol(b.compute, 0.08, 1e-9);
+	f.moved_flops = NAN;
+	nx_bottleneck_find(&f, &b);
+	ck_assert(!b.far_flops && isnan(b.flops_over_counted));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("bottleneck");
@@ -274,6 +300,7 @@ int main(void)
 	tcase_add_test(t, measured_bytes_stand_before_counted_ones);
 	tcase_add_test(t, what_the_stack_has_is_not_advised);
 	tcase_add_test(t, wasted_rows_are_named_first);
+	tcase_add_test(t, far_from_the_count_is_flagged);
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

@@ -262,8 +262,7 @@ START_TEST(what_disturbs_a_device_marks_the_trial)
 	ck_assert_ptr_nonnull(strstr(run->cells[0].cause, "temperature; 55 C"));
 	ck_assert_ptr_nonnull(strstr(run->cells[0].cause, "every trial was disturbed"));
 	run_with("shared", "--set counters=off --force");
-	ck_assert_ptr_nonnull(
-		strstr(run->cells[0].cause, "1 other process computed on the device"));
+	ck_assert_ptr_nonnull(strstr(run->cells[0].cause, "1 other process had the device open"));
 }
 END_TEST
 
@@ -279,6 +278,12 @@ START_TEST(bad_groups_are_refused_before_anything_runs)
 		{"metrics:\n  - {name: a, unit: b, times: x}\n", "bad.yaml:2:"},
 		{"metrics:\n  - {name: a, unit: b}\n  - {name: a, unit: b}\n", "a second time"},
 		{"metrics:\n  - {name: a, unit: seventeen letters}\n", "at most 15"},
+		{"chip: x\ngroups: {a: {counters: {}}}\n", "found no counters"},
+		{"groups: {a: {counters: {c: d, e: d}}}\n", "a second time"},
+		{"groups: {a: {counters: {c: d}, metrics: {m: {unit: '1', formula: c + x}}}}\n",
+	         "wrong at \"x\""},
+		{"groups: {a: {counters: {c: d}, metrics: {step: {unit: '1', formula: c}}}}\n",
+	         "which a column of the ranges has"},
 	};
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		cli_write(&c, "bad.yaml", bad[i].text);
@@ -293,7 +298,68 @@ START_TEST(bad_groups_are_refused_before_anything_runs)
 }
 END_TEST
 
+START_TEST(groups_have_formulas)
+{
+	cli_write(&c, "chip.yaml",
+	          "chip: LATE\ngroups:\n  other:\n    counters: {t: fake.time}\n  default:\n"
+	          "    text: all\n    counters:\n      b: fake.bytes\n      two: two.hard\n"
+	          "      ops: fake.flops\n    metrics:\n"
+	          "      intensity: {unit: FLOP/B, formula: 2 * ops / (b + b), text: of a step}\n"
+	          "      lost: {unit: '1', formula: two / steps}\n"
+	          "      rate: {unit: B/s, formula: -(1 - 2) * b / seconds}\n");
+	run_with("on", "--set counters=chip.yaml");
+	const struct nx_profiled *p = run->cells[1].profiled;
+	ck_assert_str_eq(p->group.name, "default");
+	ck_assert(p->group.n == 2 && p->group.n_formulas == 3 && p->n_ranges > 0);
+	for (size_t i = 0; i < p->n_ranges; i++) {
+		const struct nx_ranged *r = &p->ranges[i];
+		ck_assert_double_eq_tol(r->worked_out[0], r->values[1] / r->values[0], 1e-9);
+		ck_assert(isnan(r->worked_out[1]) && r->worked_out[2] > 0);
+	}
+	run_with("on", "--force --set counters=chip.yaml:other");
+	ck_assert_str_eq(run->cells[0].profiled->group.m[0].name, "fake.time");
+	nexus("on", "run t.yaml --set counters=chip.yaml:othre -o x.h5");
+	ck_assert_msg(c.status == 2 &&
+	                      strstr(c.err, "found no group othre; legal: other, default") != NULL,
+	              "%s", c.err);
+	nexus("on",
+	      "profile -m tiny.gguf --prompts prompts.jsonl --seq-len 16 --threads 1 --dtype f32 "
+	      "--device cuda:0 --base plain --steps 20 --counters chip.yaml -o q.h5");
+	ck_assert_msg(strstr(c.out, "intensity") && strstr(c.out, "of a step"), "%s", c.out);
+}
+END_TEST
+
 /* ---- without a device */
+
+START_TEST(formulas_are_worked_out)
+{
+	static const struct {
+		const char *text;
+		double v; /* NaN = no formula */
+	} cases[] = {
+		{"1 + 2 * 3", 7}, {"(1+2)*3", 9},
+		{"8 / 2 / 2", 2}, {"a - b - 1", 6},
+		{"-a + 20", 10},  {"1e3", 1000},
+		{"seconds", 0.5}, {"steps + steps", 2},
+		{"a_b", 7},       {"", NAN},
+		{"1 +", NAN},     {"(1", NAN},
+		{"1)", NAN},      {"c", NAN},
+		{"a b", NAN},     {"1 ** 2", NAN},
+		{"a_", NAN},      {"(((((((((((((((((((((((((((((((((((((1)))))))", NAN},
+	};
+	struct nx_metric_group g = {.n = 3};
+	const double values[] = {10, 3, 7};
+	snprintf(g.m[0].as, sizeof(g.m[0].as), "a");
+	snprintf(g.m[1].as, sizeof(g.m[1].as), "b");
+	snprintf(g.m[2].as, sizeof(g.m[2].as), "a_b");
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		double v = -1;
+		int rc = nx_formula(&g, cases[i].text, values, 0.5, &v, &err);
+		ck_assert_msg(isnan(cases[i].v) ? rc == NX_EINVAL : !rc && v == cases[i].v,
+		              "%s: %d, %g: %s", cases[i].text, rc, v, err.msg);
+	}
+}
+END_TEST
 
 START_TEST(overlaps_are_busy_once)
 {
@@ -350,6 +416,8 @@ int main(void)
 	tcase_add_test(t, what_disturbs_a_device_marks_the_trial);
 	tcase_add_test(t, bad_groups_are_refused_before_anything_runs);
 	suite_add_tcase(s, t);
+	tcase_add_test(t, groups_have_formulas);
+	tcase_add_test(p, formulas_are_worked_out);
 	tcase_add_test(p, overlaps_are_busy_once);
 	tcase_add_test(p, steps_that_overlap_have_their_time_once);
 	tcase_add_test(p, throttles_have_words);

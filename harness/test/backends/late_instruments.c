@@ -94,7 +94,7 @@ static int counters_open(void *dev, const char *const *metrics, int32_t n, int32
 	c->ranges = late_must(calloc((size_t)max_ranges, sizeof(*c->ranges)));
 	c->values = late_must(calloc((size_t)n * (size_t)max_ranges, sizeof(double)));
 	for (int32_t i = 0; i < n; i++)
-		strncpy(c->names[i], metrics[i], NX_METRIC_NAME - 1);
+		snprintf(c->names[i], NX_METRIC_NAME, "%s", metrics[i]);
 	*out = c;
 	return 0;
 }
@@ -109,7 +109,7 @@ static int range_begin(void *dev, struct nx_counters *c, const char *name, struc
 		late_abort("range %s begins in another, beyond the last, or with too long a name",
 		           name);
 	c->open = true;
-	strcpy(c->ranges[c->n_ranges].name, name);
+	snprintf(c->ranges[c->n_ranges].name, NX_RANGE_NAME, "%s", name);
 	late_inner->counted(d->inner, &c->before);
 	return 0;
 }
@@ -169,11 +169,11 @@ static int trace_end(void *dev, struct nx_trace_record **out, size_t *n, size_t 
 	*n = *lost = 0;
 	for (uint64_t i = 0; i < KERNELS; i++) {
 		r[*n] = (struct nx_trace_record){.begin_ns = 100 * i, .end_ns = 100 * i + 60};
-		strcpy(r[(*n)++].name, "gemm");
+		snprintf(r[(*n)++].name, NX_TRACE_NAME, "gemm");
 		if (i % 5)
 			continue;
 		r[*n] = (struct nx_trace_record){.begin_ns = 100 * i + 60, .end_ns = 100 * i + 80};
-		strcpy(r[(*n)++].name, "norm");
+		snprintf(r[(*n)++].name, NX_TRACE_NAME, "norm");
 	}
 	return 0;
 }

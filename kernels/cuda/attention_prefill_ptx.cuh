@@ -70,11 +70,20 @@ DEV void named_arrive(int id, int threads)
 /* ---- copies */
 
 /* A box of the tensor, at (column, row) in elements, to shared memory. */
-DEV void tma_load(uint32_t to, const CUtensorMap *map, int32_t column, int32_t row, uint32_t bar)
+DEV void tma_load_2d(uint32_t to, const CUtensorMap *map, int32_t column, int32_t row, uint32_t bar)
 {
 	asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
 	             "[%0], [%1, {%2, %3}], [%4];" ::"r"(to),
 	             "l"(map), "r"(column), "r"(row), "r"(bar)
+	             : "memory");
+}
+
+/* The same, of a tensor of four dimensions whose last two begin at 0. */
+DEV void tma_load(uint32_t to, const CUtensorMap *map, int32_t column, int32_t row, uint32_t bar)
+{
+	asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
+	             "[%0], [%1, {%2, %3, %4, %4}], [%5];" ::"r"(to),
+	             "l"(map), "r"(column), "r"(row), "r"(0), "r"(bar)
 	             : "memory");
 }
 
@@ -127,13 +136,13 @@ template <int N> DEV void pin(float (&x)[N])
 		asm volatile("" : "+f"(x[i])::"memory");
 }
 
-/* Descriptor of an operand in shared memory in rows of 128 bytes whose 16-byte pieces are swizzled by the row's
- * number mod 8. Groups of eight rows lie 1024 bytes apart. `lead`: bytes between runs of 64 columns where the
- * columns are not the depth. */
-DEV uint64_t mma_operand(uint32_t at, uint32_t lead)
+/* Descriptor of an operand in shared memory: eight rows of 128 bytes whose 16-byte pieces are swizzled by the
+ * row's number mod 8, then, `next` bytes on, the next eight. `lead`: bytes between runs of 64 columns where the columns
+ * are not the depth. Adding n moves it by 16 n bytes. */
+DEV uint64_t mma_operand(uint32_t at, uint32_t lead, uint32_t next)
 {
 	return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)(lead >> 4) << 16 |
-	       (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+	       (uint64_t)(next >> 4) << 32 | (uint64_t)1 << 62;
 }
 
 #define MMA_8(d, i)                                                                                \

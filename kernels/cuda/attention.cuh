@@ -37,6 +37,8 @@ struct attn_args {
 	float *part;       /* [.., dim] */
 	float2 *part_head; /* (max, sum) */
 	float *scores;     /* materialised: [row, head, max_keys] */
+	uint32_t *
+		arrivals; /* counters, all zero, or NULL: partials are merged by a kernel of their own */
 	bool split, invariant;
 };
 
@@ -67,19 +69,24 @@ struct attn_view {
 	const int32_t *anc;
 };
 
-static __device__ __forceinline__ struct attn_view attn_view(const struct attn_args &a, int32_t r)
+static __device__ __forceinline__ struct attn_view attn_view_of(const struct attn_args &a,
+                                                                int32_t r, int32_t seq)
 {
 	struct attn_view v;
-	int32_t kind = a.kind[r], slot_off = a.slot_off[r], n_anc = 0;
-	v.seq = a.seq[r];
-	v.anc = nullptr;
-	if (nx_row_in_scratch(kind)) {
-		n_anc = a.n_anc[r];
-		v.anc = a.anc + (int64_t)r * a.anc_stride;
-	}
-	v.n_table = min(nx_row_table_keys(kind, a.len[v.seq], slot_off, n_anc), a.max_keys);
+	/* All loads at once: one wait. */
+	int32_t kind = a.kind[r], slot_off = a.slot_off[r], n_anc = a.n_anc[r], len = a.len[seq];
+	if (!nx_row_in_scratch(kind))
+		n_anc = 0;
+	v.seq = seq;
+	v.anc = a.anc + (int64_t)r * a.anc_stride;
+	v.n_table = min(nx_row_table_keys(kind, len, slot_off, n_anc), a.max_keys);
 	v.keys = min(v.n_table + n_anc, a.max_keys);
 	return v;
+}
+
+static __device__ __forceinline__ struct attn_view attn_view(const struct attn_args &a, int32_t r)
+{
+	return attn_view_of(a, r, a.seq[r]);
 }
 
 /* Pool row of a slot; -1 where the table has no block. */

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * attention_scores.cu: the textbook form of attention: all scores are written, softmax runs over them, and a second
+ * product weighs the values. All in f32, for any type and head_dim.
+ */
+#include "cuda/attention_plain.cuh"
+
+#define SCORE_WARPS 4
+#define SCORE_KEYS 64 /* of a block */
+#define SOFTMAX_THREADS 256
+#define VALUE_WARPS 16
+
+/* The row, kv head and run of q heads of a block. */
+struct item {
+	int32_t row, kv_head, head, n;
+};
+
+static __device__ __forceinline__ struct item item_of(const struct attn_args &a, int32_t head_runs)
+{
+	int32_t at = (int32_t)blockIdx.x, h0 = at % head_runs * HEADS;
+	at /= head_runs;
+	struct item t = {at / a.n_kv_heads, at % a.n_kv_heads, 0, min(HEADS, a.group - h0)};
+	t.head = t.kv_head * a.group + h0;
+	return t;
+}
+
+static __device__ __forceinline__ float *scores_of(const struct attn_args &a, int64_t row,
+                                                   int32_t head)
+{
+	return a.scores + (row * a.n_heads + head) * a.max_keys;
+}
+
+template <typename KV, typename ACT, int NP>
+static __global__ void __launch_bounds__(SCORE_WARPS * 32)
+	scores_kernel(const __grid_constant__ struct attn_args a, int32_t head_runs)
+{
+	pdl_trigger();
+	pdl_wait();
+	int32_t warp = (int32_t)threadIdx.x / 32, lane = (int32_t)threadIdx.x % 32;
+	struct item t = item_of(a, head_runs);
+	struct attn_view w = attn_view(a, t.row);
+	int32_t begin = (int32_t)blockIdx.y * SCORE_KEYS, end = min(w.keys, begin + SCORE_KEYS);
+	if (begin >= end)
+		return;
+	float2 q[HEADS][NP];
+	load_q<ACT, NP>(a, t.row, t.head, t.n, lane, q);
+	for (int32_t i = begin + warp * KEYS; i < end; i += SCORE_WARPS * KEYS) {
+		const uint8_t *key[KEYS], *value[KEYS];
+		float s[KEYS][HEADS];
+		find_keys(a, w, i, end, (int64_t)t.kv_head * a.dim * (int64_t)sizeof(KV), key,
+		          value);
+		score_keys<KV, NP>(a, q, key, lane, s);
+#pragma unroll
+		for (int h = 0; h < HEADS; h++)
+#pragma unroll
+			for (int j = 0; j < KEYS; j++)
+				if (lane == j && h < t.n && i + j < end)
+					scores_of(a, t.row, t.head + h)[i + j] = s[j][h];
+	}
+}
+
+/* Of a block: all threads get it. Always the same order. */
+template <bool MAX> static __device__ float reduce(float x, float *area)
+{
+	for (int i = 16; i; i /= 2) {
+		float y = __shfl_xor_sync(~0u, x, i);
+		x = MAX ? fmaxf(x, y) : x + y;
+	}
+	__syncthreads();
+	if (threadIdx.x % 32 == 0)
+		area[threadIdx.x / 32] = x;
+	__syncthreads();
+	x = area[0];
+	for (int i = 1; i < SOFTMAX_THREADS / 32; i++)
+		x = MAX ? fmaxf(x, area[i]) : x + area[i];
+	return x;
+}
+
+static __global__ void __launch_bounds__(SOFTMAX_THREADS)
+	softmax_kernel(const __grid_constant__ struct attn_args a)
+{
+	__shared__ float area[SOFTMAX_THREADS / 32];
+	pdl_trigger();
+	pdl_wait();
+	int32_t row = (int32_t)(blockIdx.x / (unsigned)a.n_heads),
+		head = (int32_t)(blockIdx.x % (unsigned)a.n_heads);
+	struct attn_view w = attn_view(a, row);
+	float *s = scores_of(a, row, head), max = -INFINITY, sum = 0;
+	for (int32_t i = (int32_t)threadIdx.x; i < w.keys; i += SOFTMAX_THREADS)
+		max = fmaxf(max, s[i]);
+	max = reduce<true>(max, area);
+	if (max == -INFINITY)
+		max = 0;
+	for (int32_t i = (int32_t)threadIdx.x; i < w.keys; i += SOFTMAX_THREADS) {
+		float p = exp2f(s[i] - max);
+		s[i] = p;
+		sum += p;
+	}
+	sum = reduce<false>(sum, area);
+	for (int32_t i = (int32_t)threadIdx.x; i < w.keys; i += SOFTMAX_THREADS)
+		s[i] = attn_finish(s[i], sum);
+}
+
+template <typename KV, typename ACT, int NP>
+static __global__ void __launch_bounds__(VALUE_WARPS * 32)
+	values_kernel(const __grid_constant__ struct attn_args a, int32_t head_runs)
+{
+	__shared__ float2 area[VALUE_WARPS][NP][32];
+	pdl_trigger();
+	pdl_wait();
+	int32_t warp = (int32_t)threadIdx.x / 32, lane = (int32_t)threadIdx.x % 32;
+	struct item t = item_of(a, head_runs);
+	struct attn_view w = attn_view(a, t.row);
+	float2 out[HEADS][NP] = {};
+	for (int32_t i = warp * KEYS; i < w.keys; i += VALUE_WARPS * KEYS) {
+		const uint8_t *key[KEYS], *value[KEYS];
+		find_keys(a, w, i, w.keys, (int64_t)t.kv_head * a.dim * (int64_t)sizeof(KV), key,
+		          value);
+#pragma unroll
+		for (int j = 0; j < KEYS; j++) {
+			if (!value[j])
+				continue;
+			float p[HEADS];
+#pragma unroll
+			for (int h = 0; h < HEADS; h++)
+				p[h] = h < t.n ? scores_of(a, t.row, t.head + h)[i + j] : 0;
+#pragma unroll
+			for (int c = 0; c < NP; c++) {
+				if ((c * 32 + lane) * 2 >= a.dim)
+					continue;
+				float2 v = pair<KV>::get(value[j], c * 32 + lane);
+#pragma unroll
+				for (int h = 0; h < HEADS; h++) {
+					out[h][c].x = fmaf(p[h], v.x, out[h][c].x);
+					out[h][c].y = fmaf(p[h], v.y, out[h][c].y);
+				}
+			}
+		}
+	}
+#pragma unroll
+	for (int h = 0; h < HEADS; h++) {
+		__syncthreads();
+#pragma unroll
+		for (int c = 0; c < NP; c++)
+			area[warp][c][lane] = out[h][c];
+		__syncthreads();
+		if (warp >= NP || h >= t.n)
+			continue;
+		int32_t c = (warp * 32 + lane) * 2;
+		float2 sum = area[0][warp][lane];
+		for (int i = 1; i < VALUE_WARPS; i++) {
+			sum.x += area[i][warp][lane].x;
+			sum.y += area[i][warp][lane].y;
+		}
+		ACT *to = (ACT *)a.out + ((int64_t)t.row * a.n_heads + t.head + h) * a.dim + c;
+		if (c < a.dim) {
+			to[0] = from_f32<ACT>(sum.x);
+			to[1] = from_f32<ACT>(sum.y);
+		}
+	}
+}
+
+/* ---- host */
+
+template <typename KV, typename ACT, int NP>
+static int launch(cudaStream_t s, const struct attn_args *a, struct nx_err *err)
+{
+	int32_t head_runs = (a->group + HEADS - 1) / HEADS;
+	unsigned items = (unsigned)((int64_t)a->n_rows * a->n_kv_heads * head_runs);
+	dim3 grid(items, (unsigned)attn_div_up(a->max_keys, SCORE_KEYS));
+	int rc = cu_launch(err, "attention_scores", CU_PDL, scores_kernel<KV, ACT, NP>, grid,
+	                   dim3(SCORE_WARPS * 32), 0, s, *a, head_runs);
+	if (!rc)
+		rc = cu_launch(err, "attention_softmax", CU_PDL, softmax_kernel,
+		               dim3((unsigned)((int64_t)a->n_rows * a->n_heads)),
+		               dim3(SOFTMAX_THREADS), 0, s, *a);
+	return rc ? rc
+	          : cu_launch(err, "attention_values", CU_PDL, values_kernel<KV, ACT, NP>,
+	                      dim3(items), dim3(VALUE_WARPS * 32), 0, s, *a, head_runs);
+}
+
+template <typename KV, typename ACT>
+static int launch_dim(cudaStream_t s, const struct attn_args *a, struct nx_err *err)
+{
+	if (a->dim <= 64)
+		return launch<KV, ACT, 1>(s, a, err);
+	return a->dim <= 128 ? launch<KV, ACT, 2>(s, a, err) : launch<KV, ACT, 4>(s, a, err);
+}
+
+int attention_materialised(struct cuda_dev *d, cudaStream_t s, const struct attn_args *a,
+                           enum nx_kv_codec codec, struct nx_err *err)
+{
+	if (d->act == NX_BF16)
+		return codec == NX_KV_BF16 ? launch_dim<__nv_bfloat16, __nv_bfloat16>(s, a, err)
+		                           : launch_dim<float, __nv_bfloat16>(s, a, err);
+	return codec == NX_KV_BF16 ? launch_dim<__nv_bfloat16, float>(s, a, err)
+	                           : launch_dim<float, float>(s, a, err);
+}

@@ -4,11 +4,6 @@
  */
 #include "cuda/attention.cuh"
 
-static size_t element_bytes(enum nx_kv_codec codec)
-{
-	return codec == NX_KV_BF16 ? 2 : 4;
-}
-
 size_t cu_attention_workspace(void *dev, enum nx_attn_kernel kernel, int32_t kv_chunk,
                               int32_t n_heads, int32_t head_dim, int64_t rows, int64_t keys)
 {
@@ -81,21 +76,11 @@ static int check(const struct cuda_dev *d, const struct nx_attention *a, struct 
 	return 0;
 }
 
-/* The CPU counts keys that rows see; here lengths and segments are on the device, so this is the host's bound: each
- * segment reads as many rows, and each row sees as many keys, as the longest of the step may. */
+/* Keys are counted by who enqueues this and knows them: counted_add() of the table. */
 static void count(struct cuda_dev *d, const struct nx_attention *a)
 {
-	const struct nx_rows *rows = a->rows;
 	uint64_t q_width = (uint64_t)a->n_heads * (uint64_t)a->kv->head_dim;
-	uint64_t part = (uint64_t)a->kv->n_kv_heads * (uint64_t)a->kv->head_dim *
-	                element_bytes(a->kv->codec);
-	uint64_t pairs = (uint64_t)rows->n_rows * (uint64_t)rows->max_keys;
-	d->counted.kv_bytes += (uint64_t)rows->n_segments * (uint64_t)rows->max_keys * 2 * part;
-	d->counted.act_bytes += 2 * (uint64_t)rows->n_rows * q_width * nx_dtype_bytes(d->act);
-	/* Scores that are materialised are written, read and written by the softmax, and read again. */
-	if (a->kernel == NX_ATTN_MATERIALISED)
-		d->counted.act_bytes += 4 * pairs * (uint64_t)a->n_heads * sizeof(float);
-	d->counted.flops += 4 * pairs * q_width;
+	d->counted.act_bytes += 2 * (uint64_t)a->rows->n_rows * q_width * nx_dtype_bytes(d->act);
 }
 
 static struct attn_args make_args(const struct nx_attention *a)

@@ -51,7 +51,8 @@ Plots are drawn by gnuplot, which is not here: \`nexus plot\` wants it in the PA
 \`nexus report\` does without, and says so on its page.
 
 Techniques of your own belong in lib/nexus/techniques or in a folder that \$NEXUS_TECHNIQUE_PATH names; headers are
-in include/. lib/nexus/backends has the backends for devices.
+in include/. lib/nexus/backends has the backends for devices: cuda.so (where it was built) needs the driver alone; cuBLASLt
+(large products), CUPTI (counters) and NVML (telemetry) are opened where the machine has them, and done without elsewhere.
 
 Nexus is under the Apache License 2.0 (LICENSE). The libraries come from the distribution it was built on;
 their licences are in licences/:

@@ -38,6 +38,7 @@ copy_tree harness/cli/templates "$root/share/nexus/templates" '*.in'
 copy_tree experiments/models/nano "$root/share/nexus/experiments/models/nano" '*'
 copy_tree experiments/workloads "$root/share/nexus/experiments/workloads" '*.jsonl'
 copy_tree experiments/workloads "$root/share/nexus/experiments/workloads" '*.csv'
+copy_tree experiments/metrics "$root/share/nexus/experiments/metrics" '*.yaml'
 for file in experiments/*.yaml; do
 	install -D -m 644 "$file" "$root/share/nexus/$file"
 done

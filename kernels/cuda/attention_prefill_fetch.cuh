@@ -9,9 +9,9 @@
 #include "cuda/attention_prefill_ptx.cuh"
 #include "cuda/dev.cuh"
 
-#define TILE 128      /* rows of a tile of queries, and of a tile of keys */
-#define STAGES 2      /* tiles of keys, and of values, in flight */
-#define N_THREADS 384 /* a warpgroup that fetches and two that compute */
+#define TILE 128                 /* rows of a tile of queries, and of a tile of keys */
+#define STAGES (D == 64 ? 4 : 2) /* tiles of keys, and of values, in flight */
+#define N_THREADS 384            /* a warpgroup that fetches and two that compute */
 #define MAX_SEGMENTS 1024
 #define MIN_ROWS 32          /* a segment, on average: fewer do not fill a tile's rows */
 #define SHARED_KV (32 << 20) /* bytes of keys and values worked on together: they stay in L2 */

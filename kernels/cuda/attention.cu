@@ -8,12 +8,15 @@ size_t cu_attention_workspace(void *dev, enum nx_attn_kernel kernel, int32_t kv_
                               int32_t n_heads, int32_t head_dim, int64_t rows, int64_t keys)
 {
 	(void)dev;
+	int64_t split = rows < ATTN_SPLIT_ROWS ? rows : ATTN_SPLIT_ROWS;
+	/* The scores, and for few rows sums of weighted values by chunks. */
 	if (kernel == NX_ATTN_MATERIALISED)
-		return (size_t)rows * (size_t)n_heads * (size_t)keys * sizeof(float);
+		return (size_t)(rows * n_heads * keys +
+		                split * n_heads * attn_div_up(keys, ATTN_VALUE_KEYS) * head_dim) *
+		       sizeof(float);
 	if (kv_chunk < 1)
 		return 0;
 	/* One chunk needs no partials, but asking for them keeps the size monotone in keys. */
-	int64_t split = rows < ATTN_SPLIT_ROWS ? rows : ATTN_SPLIT_ROWS;
 	return (size_t)(split * n_heads * attn_div_up(keys, kv_chunk)) * (size_t)(head_dim + 2) *
 	       sizeof(float);
 }
@@ -131,7 +134,11 @@ int cu_attention(void *dev, struct nx_stream *stream, const struct nx_attention 
 	struct attn_args g = make_args(a);
 	count(d, a);
 	if (a->kernel == NX_ATTN_MATERIALISED) {
-		g.scores = (float *)a->workspace;
+		/* Partials first: they are read two floats at a time. */
+		int64_t rows = g.n_rows < ATTN_SPLIT_ROWS ? g.n_rows : ATTN_SPLIT_ROWS;
+		g.part = (float *)a->workspace;
+		g.scores = g.part +
+		           rows * g.n_heads * attn_div_up(g.max_keys, ATTN_VALUE_KEYS) * g.dim;
 		rc = attention_materialised(d, s, &g, a->kv->codec, err);
 		return rc ? rc : cu_done(d, s, err);
 	}

@@ -16,6 +16,8 @@
 #define ATTN_SPLIT_ROWS                                                                            \
 	64 /* calls of more rows are never split over chunks: bounds the workspace */
 
+#define ATTN_VALUE_KEYS 256 /* materialised: keys whose weighted values are summed together */
+
 struct attn_args {
 	/* rows */
 	int32_t n_rows, n_segments, max_keys, anc_stride;
@@ -53,7 +55,7 @@ int attention_plain(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, enu
 int attention_merge(struct cuda_dev *d, cudaStream_t s, const struct attn_args *a,
                     struct nx_err *err);
 /* attention_scores.cu */
-int attention_materialised(struct cuda_dev *d, cudaStream_t s, const struct attn_args *a,
+int attention_materialised(struct cuda_dev *d, cudaStream_t s, struct attn_args *a,
                            enum nx_kv_codec codec, struct nx_err *err);
 
 static inline int64_t attn_div_up(int64_t a, int64_t b)

@@ -13,9 +13,7 @@
  * Drafted rows. Steps that hold scratch rows differ from row to row: they are staged for each such row and then
  * change this row alone. So a drafted row adds what a plain row of the same keys would, in the same order.
  */
-#include "cuda/attention_merge.cuh"
-
-#include <mutex>
+#include "cuda/attention.cuh"
 
 #define STEP 16
 #define GROUPS 4
@@ -82,13 +80,11 @@ template <int D, int MT> struct shape {
 struct tile {
 	int32_t n_table[32], keys[32], limit[32];
 	const int32_t *anc[32];
-	bool last;
 };
 
 /* Where unit u lies. */
 struct place {
 	int32_t row0, n_rows, seq, kv_head, chunk, n_chunks;
-	int32_t unit0; /* of its tile and head */
 };
 
 static __device__ __forceinline__ int32_t seg_tiles(const struct nx_segment &s, int32_t rows)
@@ -104,58 +100,43 @@ static __device__ __forceinline__ int32_t seg_chunks(const struct attn_args &a,
 	return max(1, (min(s.max_keys, a.max_keys) + a.kv_chunk - 1) / a.kv_chunk);
 }
 
-/* A lane's segment of 32, its units, and those of the lanes up to it. */
-struct scan {
-	struct nx_segment s;
-	int32_t chunks, units, sum;
-};
-
-static __device__ __forceinline__ struct scan scan_segments(const struct attn_args &a,
-                                                            int32_t tile_rows, int32_t s0)
+/* Units before u, of all segments when u < 0; else fills *p, with all lanes of a warp. */
+static __device__ int32_t find_unit(const struct attn_args &a, int32_t tile_rows, int32_t u,
+                                    struct place *p)
 {
-	int32_t lane = (int32_t)threadIdx.x % 32;
-	struct scan c = {};
-	c.chunks = 1;
-	if (s0 + lane < a.n_segments) {
-		int4 raw = *(const int4 *)(a.segments + s0 + lane);
-		c.s = {raw.x, raw.y, raw.z, raw.w};
-		c.chunks = seg_chunks(a, c.s);
-		c.units = seg_tiles(c.s, tile_rows) * a.n_kv_heads * c.chunks;
-	}
-	c.sum = c.units;
-#pragma unroll
-	for (int i = 1; i < 32; i *= 2) {
-		int32_t x = __shfl_up_sync(~0u, c.sum, i);
-		c.sum += lane >= i ? x : 0;
-	}
-	return c;
-}
-
-/* Finds unit u, which there is, with all lanes of a warp. c: the first 32 segments, scanned. */
-static __device__ __forceinline__ void find_unit(const struct attn_args &a, int32_t tile_rows,
-                                                 int32_t u, struct scan c, struct place *p)
-{
-	int32_t before = 0;
-	for (int32_t s0 = 0;;) {
-		int32_t all = __shfl_sync(~0u, c.sum, 31);
-		if (u < before + all)
-			break;
+	int32_t lane = (int32_t)threadIdx.x % 32, before = 0;
+	for (int32_t s0 = 0; s0 < a.n_segments; s0 += 32) {
+		struct nx_segment s = {};
+		int32_t units = 0, chunks = 1;
+		if (s0 + lane < a.n_segments) {
+			int4 raw = *(const int4 *)(a.segments + s0 + lane);
+			s = {raw.x, raw.y, raw.z, raw.w};
+			chunks = seg_chunks(a, s);
+			units = seg_tiles(s, tile_rows) * a.n_kv_heads * chunks;
+		}
+		int32_t sum = units;
+		for (int i = 1; i < 32; i *= 2) {
+			int32_t x = __shfl_up_sync(~0u, sum, i);
+			sum += lane >= i ? x : 0;
+		}
+		int32_t all = __shfl_sync(~0u, sum, 31);
+		if (u >= 0 && u < before + all) {
+			int from = __ffs((int)__ballot_sync(~0u, u < before + sum)) - 1;
+			int32_t at = u - before - __shfl_sync(~0u, sum - units, from);
+			int32_t n_rows = __shfl_sync(~0u, s.n_rows, from);
+			p->n_chunks = __shfl_sync(~0u, chunks, from);
+			p->seq = __shfl_sync(~0u, s.seq, from);
+			p->chunk = at % p->n_chunks;
+			at /= p->n_chunks;
+			p->kv_head = at % a.n_kv_heads;
+			int32_t r = at / a.n_kv_heads * tile_rows;
+			p->row0 = __shfl_sync(~0u, s.row0, from) + r;
+			p->n_rows = min(tile_rows, n_rows - r);
+			return before;
+		}
 		before += all;
-		s0 += 32;
-		c = scan_segments(a, tile_rows, s0);
 	}
-	int from = __ffs((int)__ballot_sync(~0u, u < before + c.sum)) - 1;
-	int32_t at = u - before - __shfl_sync(~0u, c.sum - c.units, from);
-	int32_t n_rows = __shfl_sync(~0u, c.s.n_rows, from);
-	p->n_chunks = __shfl_sync(~0u, c.chunks, from);
-	p->seq = __shfl_sync(~0u, c.s.seq, from);
-	int32_t item = at / p->n_chunks;
-	p->chunk = at - item * p->n_chunks;
-	p->unit0 = u - p->chunk;
-	int32_t tile = item / a.n_kv_heads;
-	p->kv_head = item - tile * a.n_kv_heads;
-	p->row0 = __shfl_sync(~0u, c.s.row0, from) + tile * tile_rows;
-	p->n_rows = min(tile_rows, n_rows - tile * tile_rows);
+	return before;
 }
 
 /* The steps of one group over a range: all rows together (row < 0), then rows that see scratch rows, each by
@@ -221,13 +202,13 @@ static __device__ __forceinline__ void steps_next(const struct range &g, const s
 	steps_skip(g, w, s);
 }
 
-/* Where key `lane` of a step lies: a pool row, or ~(scratch row), or NOWHERE. */
+/* Where this lane's key (of lanes 0 to 15) lies in a step: a pool row, or ~(scratch row), or NOWHERE. */
 #define NOWHERE INT32_MIN
 static __device__ __forceinline__ int32_t locate(const struct attn_args &a, const struct range &g,
                                                  const struct tile *w, const struct steps &s,
                                                  int32_t seq, int32_t lane)
 {
-	if (!steps_left(g, s))
+	if (lane >= STEP || !steps_left(g, s))
 		return NOWHERE;
 	int32_t i = g.k0 + s.t * STEP + lane;
 	int32_t n_table = s.row < 0 ? g.shared_end : w->n_table[s.row];
@@ -240,42 +221,10 @@ static __device__ __forceinline__ int32_t locate(const struct attn_args &a, cons
 	return row < 0 ? NOWHERE : row;
 }
 
-/* Where the keys of the coming steps lie: found two steps at a time, two ahead, so that no copy waits for the
- * table. Lanes 0 to 15 have the first step of a pair, the others the second. */
-struct feed {
-	struct steps far;
-	int32_t where, ahead;
-	uint32_t valid, valid_ahead; /* steps that there are, a bit each */
-	uint32_t second;
-};
-
-static __device__ __forceinline__ void feed_fetch(const struct attn_args &a, const struct range &g,
-                                                  const struct tile *w, struct feed *f, int32_t seq,
-                                                  int32_t lane)
-{
-	struct steps one = f->far, two;
-	f->where = f->ahead;
-	f->valid = f->valid_ahead;
-	f->valid_ahead = 0;
-	if (steps_left(g, f->far)) {
-		f->valid_ahead = 1;
-		steps_next(g, w, &f->far);
-	}
-	two = f->far;
-	if (steps_left(g, f->far)) {
-		f->valid_ahead = 3;
-		steps_next(g, w, &f->far);
-	}
-	bool mine = lane < STEP;
-	struct steps of = {mine ? one.row : two.row, mine ? one.t : two.t, 0};
-	f->ahead = locate(a, g, w, of, seq, lane % STEP);
-}
-
 /* Starts the copies of a step into a stage: of the group's MT warps, each its share. */
 template <int D, int MT>
-static __device__ __forceinline__ void stage(const struct attn_args &a, uint32_t to, int32_t where,
-                                             uint32_t second, int64_t head_bytes, int32_t part,
-                                             int32_t lane)
+static __device__ __forceinline__ void stage(const struct attn_args &a, uint32_t to, int32_t place,
+                                             int64_t head_bytes, int32_t part, int32_t lane)
 {
 	typedef shape<D, MT> S;
 	const int rows_at_once = 32 / S::PIECES, share = STEP / MT;
@@ -283,7 +232,7 @@ static __device__ __forceinline__ void stage(const struct attn_args &a, uint32_t
 #pragma unroll
 	for (int i = 0; i < share; i += rows_at_once) {
 		int32_t row = part * share + i + lane / S::PIECES;
-		int32_t at = __shfl_sync(~0u, where, second * STEP + row);
+		int32_t at = __shfl_sync(~0u, place, row);
 		bool there = at != NOWHERE;
 		const uint8_t *k = a.base;
 		int64_t v_offset = a.v_offset;
@@ -322,7 +271,6 @@ static __device__ __forceinline__ void compute(const uint32_t (&q)[D / 16][4], s
 	const int row_bytes = D * 2;
 	float s[2][4] = {};
 	{
-		float odd[2][4] = {}; /* two chains of products: each waits half as long */
 		int32_t key = lane / 16 * 8 + lane % 8;
 		uint32_t row = at + (uint32_t)(key * row_bytes);
 #pragma unroll
@@ -330,13 +278,8 @@ static __device__ __forceinline__ void compute(const uint32_t (&q)[D / 16][4], s
 			uint32_t b[4];
 			load_matrices(
 				b, row + (uint32_t)(((kk * 2 + (lane / 8 & 1)) ^ (key & 7)) * 16));
-			mma(kk % 2 ? odd[0] : s[0], q[kk], b[0], b[1]);
-			mma(kk % 2 ? odd[1] : s[1], q[kk], b[2], b[3]);
-		}
-#pragma unroll
-		for (int e = 0; e < 4; e++) {
-			s[0][e] += odd[0][e];
-			s[1][e] += odd[1][e];
+			mma(s[0], q[kk], b[0], b[1]);
+			mma(s[1], q[kk], b[2], b[3]);
 		}
 	}
 	float top0 = o.max[0], top1 = o.max[1];
@@ -412,31 +355,34 @@ static __device__ __forceinline__ void stream(const struct attn_args &a, const s
 	int32_t lane = (int32_t)threadIdx.x % 32, part = (int32_t)threadIdx.x / 32 % MT;
 	int32_t limit0 = my_row[0] < g.n_rows ? w->limit[my_row[0]] : 0;
 	int32_t limit1 = my_row[1] < g.n_rows ? w->limit[my_row[1]] : 0;
-	struct steps at;
-	struct feed f = {};
-	steps_begin(g, w, &at);
-	f.far = at;
-	feed_fetch(a, g, w, &f, seq, lane);
-	feed_fetch(a, g, w, &f, seq, lane);
-	uint32_t load = ring, use = ring;
-	const uint32_t ring_end = ring + S::STAGES * S::STAGE;
-	auto load_next = [&] {
-		if (f.valid >> f.second & 1)
-			stage<D, MT>(a, load, f.where, f.second, head_bytes, part, lane);
-		asm volatile("cp.async.commit_group;" ::: "memory");
-		load = load + S::STAGE == ring_end ? ring : load + S::STAGE;
-		f.second ^= 1;
-		if (f.second == 0)
-			feed_fetch(a, g, w, &f, seq, lane);
-	};
+	struct steps in, at;
+	steps_begin(g, w, &in);
+	at = in;
+	int32_t where = locate(a, g, w, in, seq, lane);
+	int load = 0, use = 0;
 #pragma unroll 1
-	for (int i = 0; i < S::STAGES - 1; i++)
-		load_next();
+	for (int i = 0; i < S::STAGES - 1; i++) {
+		if (steps_left(g, in)) {
+			stage<D, MT>(a, ring + (uint32_t)(load * S::STAGE), where, head_bytes, part,
+			             lane);
+			steps_next(g, w, &in);
+			where = locate(a, g, w, in, seq, lane);
+		}
+		load++;
+		asm volatile("cp.async.commit_group;" ::: "memory");
+	}
 #pragma unroll 1
 	while (steps_left(g, at)) {
 		asm volatile("cp.async.wait_group %0;" ::"n"(S::STAGES - 2) : "memory");
 		group_sync<MT>(g.group);
-		load_next();
+		if (steps_left(g, in)) {
+			stage<D, MT>(a, ring + (uint32_t)(load * S::STAGE), where, head_bytes, part,
+			             lane);
+			steps_next(g, w, &in);
+			where = locate(a, g, w, in, seq, lane);
+		}
+		asm volatile("cp.async.commit_group;" ::: "memory");
+		load = load + 1 == S::STAGES ? 0 : load + 1;
 		int32_t k = g.k0 + at.t * STEP, end0 = limit0, end1 = limit1;
 		if (at.row >= 0) {
 			int32_t end = min(w->keys[at.row], g.k1);
@@ -575,41 +521,16 @@ static __device__ __forceinline__ void store_out(const struct attn_args &a, int6
 	}
 }
 
-/* The last CTA to have done a part of the tile and head merges all parts, in their order. */
-static __device__ __forceinline__ void arrive(const struct attn_args &a, const struct place &p,
-                                              int32_t run, bool *last)
-{
-	__syncthreads();
-	if (threadIdx.x == 0) {
-		uint32_t *counter = a.arrivals + p.row0 * a.n_kv_heads + p.kv_head;
-		uint32_t parts = (uint32_t)((p.unit0 + p.n_chunks - 1) / run - p.unit0 / run);
-		__threadfence();
-		*last = atomicAdd(counter, 1) == parts;
-		if (*last)
-			*counter = 0; /* for the next launch */
-		__threadfence();
-	}
-	__syncthreads();
-	if (!*last)
-		return;
-	int32_t warp = (int32_t)threadIdx.x / 32, n = p.n_rows * a.group;
-	for (int32_t i = warp; i < n; i += (int32_t)blockDim.x / 32)
-		attn_merge_row<bf16>(a,
-		                     (int64_t)(p.row0 + i / a.group) * a.n_heads +
-		                             p.kv_head * a.group + i % a.group,
-		                     p.n_chunks);
-}
-
 /* Chunks [p.chunk, p.chunk + n) of a tile and head. */
 template <int D, int MT>
 static __device__ __forceinline__ void do_run(const struct attn_args &a, const struct place &p,
-                                              int32_t n, int32_t run, struct tile *w, uint8_t *smem)
+                                              int32_t n, struct tile *w, uint8_t *smem)
 {
 	typedef shape<D, MT> S;
 	int32_t tid = (int32_t)threadIdx.x, lane = tid % 32, warp = tid / 32;
 	int32_t group = warp / MT, part = warp % MT;
 	if (tid < p.n_rows) {
-		struct attn_view v = attn_view_of(a, p.row0 + tid, p.seq);
+		struct attn_view v = attn_view(a, p.row0 + tid);
 		w->n_table[tid] = v.n_table;
 		w->keys[tid] = v.keys;
 		w->anc[tid] = v.anc;
@@ -673,18 +594,15 @@ static __device__ __forceinline__ void do_run(const struct attn_args &a, const s
 		chunk++;
 		begin = g.k1;
 	} while (begin < end);
-	if (whole) {
-		if (mine)
-			store_out<D>(a, out_at, total);
-		if (mine && a.split && tid % 8 == 0)
-			a.part_head[out_at * a.n_chunks] = ATTN_DONE;
+	if (!mine)
 		return;
-	}
-	if (mine && tid % 8 == 0) /* the rest of the run says nothing */
+	if (whole) {
+		store_out<D>(a, out_at, total);
+		if (a.split && tid % 8 == 0)
+			a.part_head[out_at * a.n_chunks] = ATTN_DONE;
+	} else if (tid % 8 == 0) /* the rest of the run says nothing */
 		for (; chunk < p.chunk + n; chunk++)
 			a.part_head[out_at * a.n_chunks + chunk] = make_float2(-INFINITY, 0);
-	if (a.arrivals)
-		arrive(a, p, run, &w->last);
 }
 
 template <int D, int MT>
@@ -695,19 +613,18 @@ static __global__ void __launch_bounds__(shape<D, MT>::THREADS, MT == 1 ? 2 : 1)
 	__shared__ struct tile w;
 	pdl_trigger();
 	pdl_wait();
-	struct scan first = scan_segments(a, tile_rows, 0);
-	int32_t all = __shfl_sync(~0u, first.sum, 31);
-	for (int32_t s0 = 32; s0 < a.n_segments; s0 += 32)
-		all += __shfl_sync(~0u, scan_segments(a, tile_rows, s0).sum, 31);
-	/* Runs of equal length; where they fit the tiles there is nothing to merge. */
-	int32_t run = a.split ? (all + (int32_t)gridDim.x - 1) / (int32_t)gridDim.x : 1;
-	int32_t u = (int32_t)blockIdx.x * run, end = min(u + run, all);
+	struct place p;
+	int32_t u = (int32_t)blockIdx.x, end = u + 1, all = find_unit(a, tile_rows, -1, &p);
+	if (a.split) {
+		u = (int32_t)((int64_t)all * blockIdx.x / gridDim.x);
+		end = (int32_t)((int64_t)all * (blockIdx.x + 1) / gridDim.x);
+	}
+	end = min(end, all);
 #pragma unroll 1
 	while (u < end) {
-		struct place p;
-		find_unit(a, tile_rows, u, first, &p);
+		find_unit(a, tile_rows, u, &p);
 		int32_t n = min(end - u, p.n_chunks - p.chunk);
-		do_run<D, MT>(a, p, n, run, &w, smem);
+		do_run<D, MT>(a, p, n, &w, smem);
 		u += n;
 		__syncthreads();
 	}
@@ -750,36 +667,6 @@ bool attention_decode_fits(const struct cuda_dev *d, const struct attn_args *a,
 	       a->scratch_v_offset % 16 == 0;
 }
 
-/* Counters of a stream: launches of one stream follow each other, and each leaves them zero. A graph's launches belong
- * to the stream that it was captured from. NULL: too many streams, or too many counters are wanted. */
-#define ARRIVAL_STREAMS 16
-#define ARRIVALS 2048
-static __device__ uint32_t arrivals[ARRIVAL_STREAMS][ARRIVALS];
-
-static uint32_t *arrivals_of(const struct cuda_dev *d, cudaStream_t s, int64_t n)
-{
-	static std::mutex lock;
-	static struct {
-		int index;
-		cudaStream_t s;
-	} known[ARRIVAL_STREAMS];
-	static int n_known;
-	void *at = NULL;
-	if (n > ARRIVALS || cudaGetSymbolAddress(&at, arrivals) != cudaSuccess)
-		return NULL;
-	std::lock_guard<std::mutex> hold(lock);
-	int i = 0;
-	while (i < n_known && (known[i].s != s || known[i].index != d->index))
-		i++;
-	if (i == ARRIVAL_STREAMS)
-		return NULL;
-	if (i == n_known) {
-		known[n_known].index = d->index;
-		known[n_known++].s = s;
-	}
-	return (uint32_t *)at + (size_t)i * ARRIVALS;
-}
-
 template <int D, int MT>
 static int launch(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, struct nx_err *err)
 {
@@ -792,14 +679,13 @@ static int launch(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, struc
 	units = tiles * a->n_kv_heads;
 	a->split = a->n_rows <= ATTN_SPLIT_ROWS && a->n_chunks > 1;
 	if (a->split) {
-		a->arrivals = arrivals_of(d, s, (int64_t)a->n_rows * a->n_kv_heads);
 		units *= a->n_chunks;
 		if (!a->invariant && units > slots)
 			units = slots;
 	}
 	int rc = cu_launch(err, "attention_decode", CU_PDL, decode_kernel<D, MT>,
 	                   dim3((unsigned)units), dim3(S::THREADS), S::SMEM, s, *a, tile_rows);
-	return rc || !a->split || a->arrivals ? rc : attention_merge(d, s, a, err);
+	return rc || !a->split ? rc : attention_merge(d, s, a, err);
 }
 
 int attention_decode(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, struct nx_err *err)

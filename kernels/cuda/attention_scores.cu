@@ -8,7 +8,8 @@
 #define SCORE_WARPS 4
 #define SCORE_KEYS 64 /* of a block */
 #define SOFTMAX_THREADS 256
-#define VALUE_WARPS 16
+#define VALUE_WARPS 8
+#define VALUE_KEYS ATTN_VALUE_KEYS
 
 /* The row, kv head and run of q heads of a block. */
 struct item {
@@ -101,63 +102,107 @@ static __global__ void __launch_bounds__(SOFTMAX_THREADS)
 		s[i] = attn_finish(s[i], sum);
 }
 
+/* Weighted values of a row, kv head and run of q heads, summed by chunks of VALUE_KEYS keys and those in order; with
+ * split, a chunk a block, and sum_kernel sums them: the same bits. */
 template <typename KV, typename ACT, int NP>
 static __global__ void __launch_bounds__(VALUE_WARPS * 32)
 	values_kernel(const __grid_constant__ struct attn_args a, int32_t head_runs)
 {
-	__shared__ float2 area[VALUE_WARPS][NP][32];
+	__shared__ float2 area[VALUE_WARPS][HEADS][NP][32];
 	pdl_trigger();
 	pdl_wait();
 	int32_t warp = (int32_t)threadIdx.x / 32, lane = (int32_t)threadIdx.x % 32;
 	struct item t = item_of(a, head_runs);
 	struct attn_view w = attn_view(a, t.row);
-	float2 out[HEADS][NP] = {};
-	for (int32_t i = warp * KEYS; i < w.keys; i += VALUE_WARPS * KEYS) {
-		const uint8_t *key[KEYS], *value[KEYS];
-		find_keys(a, w, i, w.keys, (int64_t)t.kv_head * a.dim * (int64_t)sizeof(KV), key,
-		          value);
+	int32_t chunk = (int32_t)blockIdx.y;
+	int32_t chunk_end = a.split ? chunk + 1 : (w.keys + VALUE_KEYS - 1) / VALUE_KEYS;
+	/* A warp sums up one head. */
+	float2 total[NP] = {};
+	for (; chunk < chunk_end; chunk++) {
+		int32_t begin = chunk * VALUE_KEYS, end = min(w.keys, begin + VALUE_KEYS);
+		if (begin >= end)
+			return; /* with split: nothing reads it */
+		float2 out[HEADS][NP] = {};
+		for (int32_t i = begin + warp * KEYS; i < end; i += VALUE_WARPS * KEYS) {
+			const uint8_t *key[KEYS], *value[KEYS];
+			find_keys(a, w, i, end, (int64_t)t.kv_head * a.dim * (int64_t)sizeof(KV),
+			          key, value);
 #pragma unroll
-		for (int j = 0; j < KEYS; j++) {
-			if (!value[j])
-				continue;
-			float p[HEADS];
-#pragma unroll
-			for (int h = 0; h < HEADS; h++)
-				p[h] = h < t.n ? scores_of(a, t.row, t.head + h)[i + j] : 0;
-#pragma unroll
-			for (int c = 0; c < NP; c++) {
-				if ((c * 32 + lane) * 2 >= a.dim)
+			for (int j = 0; j < KEYS; j++) {
+				if (!value[j])
 					continue;
-				float2 v = pair<KV>::get(value[j], c * 32 + lane);
+				float p[HEADS];
 #pragma unroll
-				for (int h = 0; h < HEADS; h++) {
-					out[h][c].x = fmaf(p[h], v.x, out[h][c].x);
-					out[h][c].y = fmaf(p[h], v.y, out[h][c].y);
+				for (int h = 0; h < HEADS; h++)
+					p[h] = h < t.n ? scores_of(a, t.row, t.head + h)[i + j] : 0;
+#pragma unroll
+				for (int c = 0; c < NP; c++) {
+					if ((c * 32 + lane) * 2 >= a.dim)
+						continue;
+					float2 v = pair<KV>::get(value[j], c * 32 + lane);
+#pragma unroll
+					for (int h = 0; h < HEADS; h++) {
+						out[h][c].x = fmaf(p[h], v.x, out[h][c].x);
+						out[h][c].y = fmaf(p[h], v.y, out[h][c].y);
+					}
 				}
 			}
 		}
+#pragma unroll
+		for (int h = 0; h < HEADS; h++)
+#pragma unroll
+			for (int c = 0; c < NP; c++)
+				area[warp][h][c][lane] = out[h][c];
+		__syncthreads();
+		if (warp < t.n) {
+#pragma unroll
+			for (int c = 0; c < NP; c++) {
+				float2 sum = area[0][warp][c][lane];
+				for (int i = 1; i < VALUE_WARPS; i++) {
+					sum.x += area[i][warp][c][lane].x;
+					sum.y += area[i][warp][c][lane].y;
+				}
+				total[c].x += sum.x;
+				total[c].y += sum.y;
+			}
+		}
+		__syncthreads();
 	}
+	if (warp >= t.n)
+		return;
+	int64_t at = (int64_t)t.row * a.n_heads + t.head + warp;
 #pragma unroll
-	for (int h = 0; h < HEADS; h++) {
-		__syncthreads();
-#pragma unroll
-		for (int c = 0; c < NP; c++)
-			area[warp][c][lane] = out[h][c];
-		__syncthreads();
-		if (warp >= NP || h >= t.n)
+	for (int c = 0; c < NP; c++) {
+		int32_t d = (c * 32 + lane) * 2;
+		if (d >= a.dim)
 			continue;
-		int32_t c = (warp * 32 + lane) * 2;
-		float2 sum = area[0][warp][lane];
-		for (int i = 1; i < VALUE_WARPS; i++) {
-			sum.x += area[i][warp][lane].x;
-			sum.y += area[i][warp][lane].y;
-		}
-		ACT *to = (ACT *)a.out + ((int64_t)t.row * a.n_heads + t.head + h) * a.dim + c;
-		if (c < a.dim) {
-			to[0] = from_f32<ACT>(sum.x);
-			to[1] = from_f32<ACT>(sum.y);
+		if (a.split) {
+			*(float2 *)(a.part + (at * a.n_chunks + blockIdx.y) * a.dim + d) = total[c];
+		} else {
+			ACT *to = (ACT *)a.out + at * a.dim + d;
+			to[0] = from_f32<ACT>(total[c].x);
+			to[1] = from_f32<ACT>(total[c].y);
 		}
 	}
+}
+
+template <typename ACT>
+static __global__ void __launch_bounds__(ATTN_MAX_DIM)
+	sum_kernel(const __grid_constant__ struct attn_args a)
+{
+	pdl_trigger();
+	pdl_wait();
+	int64_t at = blockIdx.x;
+	struct attn_view w = attn_view(a, (int32_t)(at / a.n_heads));
+	int32_t n = (w.keys + VALUE_KEYS - 1) / VALUE_KEYS, d = (int32_t)threadIdx.x;
+	const float *from = a.part + at * a.n_chunks * a.dim + d;
+	float sum = 0;
+	if (d >= a.dim)
+		return;
+#pragma unroll 8
+	for (int32_t i = 0; i < n; i++)
+		sum += from[(int64_t)i * a.dim];
+	((ACT *)a.out)[at * a.dim + d] = from_f32<ACT>(sum);
 }
 
 /* ---- host */
@@ -174,9 +219,15 @@ static int launch(cudaStream_t s, const struct attn_args *a, struct nx_err *err)
 		rc = cu_launch(err, "attention_softmax", CU_PDL, softmax_kernel,
 		               dim3((unsigned)((int64_t)a->n_rows * a->n_heads)),
 		               dim3(SOFTMAX_THREADS), 0, s, *a);
-	return rc ? rc
-	          : cu_launch(err, "attention_values", CU_PDL, values_kernel<KV, ACT, NP>,
-	                      dim3(items), dim3(VALUE_WARPS * 32), 0, s, *a, head_runs);
+	if (!rc)
+		rc = cu_launch(err, "attention_values", CU_PDL, values_kernel<KV, ACT, NP>,
+		               dim3(items, a->split ? (unsigned)a->n_chunks : 1u),
+		               dim3(VALUE_WARPS * 32), 0, s, *a, head_runs);
+	if (rc || !a->split)
+		return rc;
+	return cu_launch(err, "attention_sum", CU_PDL, sum_kernel<ACT>,
+	                 dim3((unsigned)((int64_t)a->n_rows * a->n_heads)),
+	                 dim3((unsigned)attn_div_up(a->dim, 32) * 32), 0, s, *a);
 }
 
 template <typename KV, typename ACT>
@@ -187,9 +238,11 @@ static int launch_dim(cudaStream_t s, const struct attn_args *a, struct nx_err *
 	return a->dim <= 128 ? launch<KV, ACT, 2>(s, a, err) : launch<KV, ACT, 4>(s, a, err);
 }
 
-int attention_materialised(struct cuda_dev *d, cudaStream_t s, const struct attn_args *a,
+int attention_materialised(struct cuda_dev *d, cudaStream_t s, struct attn_args *a,
                            enum nx_kv_codec codec, struct nx_err *err)
 {
+	a->n_chunks = (int32_t)attn_div_up(a->max_keys, VALUE_KEYS);
+	a->split = a->n_rows <= ATTN_SPLIT_ROWS && a->n_chunks > 1 && a->n_chunks < 65536;
 	if (d->act == NX_BF16)
 		return codec == NX_KV_BF16 ? launch_dim<__nv_bfloat16, __nv_bfloat16>(s, a, err)
 		                           : launch_dim<float, __nv_bfloat16>(s, a, err);

@@ -411,6 +411,9 @@ static __device__ __noinline__ struct row find(struct row r, enum measure m, dou
 	units rest = over - r.before;
 	int32_t at = -1;
 	__syncthreads(); /* for the chunks' masses */
+	*token = -1;
+	if (over >= r.total) /* no numbers, no mass: nobody would be heard */
+		return r;
 	for (int32_t c0 = 0; over >= r.before && c0 < b.chunks && at < 0; c0 += 32) {
 		int32_t c = c0 + (int32_t)lane_of();
 		units v = c < b.chunks ? b.chunk[c] : 0, sum = warp_scan(v);

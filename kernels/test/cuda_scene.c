@@ -58,7 +58,7 @@ static float logit(uint64_t salt, uint64_t i, uint32_t shape, int32_t vocab)
 	case 1: return 30 * x * x * x;
 	case 2: return rintf(5 * x) * 0.5f; /* many equals */
 	case 3: return -1.5f;               /* nothing else */
-	case 4: return scene_pick(salt + 1, i, 3) == 0 ? -INFINITY : 9 * x;
+	case 4: return scene_pick(salt + 1, i, 3) == 0 && i ? -INFINITY : 9 * x;
 	case 5: return 0.01f * x + 1000;
 	default: return (i == salt % (uint64_t)vocab ? 25.0f : 0) + 12 * x; /* as a model's */
 	}

@@ -3,6 +3,7 @@
  * test_cuda_sample.c: draws and verdicts of the GPU are those of the CPU's reference, token by token.
  */
 #include <check.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "cuda_scene.h"
@@ -93,6 +94,27 @@ START_TEST(company_changes_no_bit)
 }
 END_TEST
 
+/* Nothing is promised of rows that hold no number but that the call ends with a token. */
+START_TEST(rows_without_numbers_end)
+{
+	static const float value[] = {-INFINITY, NAN, INFINITY};
+	struct scene s;
+	scene_open(&s, 4096 * 20, 4096);
+	for (int k = 0; k < 3; k++) {
+		scene_make(&s, 9, 4096, 5, 3, 0, 1);
+		for (int64_t i = 0; i < 4096 * 20; i++)
+			s.logits[i] = value[k];
+		s.a.verdict = &s.gpu;
+		rig_ok(&s.b.gpu, s.b.gpu.ops->sample(s.b.gpu.dev, NULL, &s.a, &s.b.gpu.err));
+		for (int32_t i = 0; i < 5; i++) {
+			int32_t seq = s.emit[i].seq, token = s.gpu.token[(int64_t)seq * MAX_STRIDE];
+			ck_assert(token >= 0 && token < 4096);
+		}
+	}
+	both_close(&s.b);
+}
+END_TEST
+
 START_TEST(what_cannot_be_sampled_is_refused)
 {
 	struct scene s;
@@ -120,6 +142,7 @@ int main(void)
 	tcase_add_test(tc, large_vocabularies);
 	tcase_add_test(tc, many_rows);
 	tcase_add_test(tc, company_changes_no_bit);
+	tcase_add_test(tc, rows_without_numbers_end);
 	tcase_add_test(tc, what_cannot_be_sampled_is_refused);
 	suite_add_tcase(s, tc);
 	SRunner *r = srunner_create(s);

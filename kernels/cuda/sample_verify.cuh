@@ -182,10 +182,11 @@ static __device__ __forceinline__ units reject(struct row &r, const struct rows 
 	return r.total;
 }
 
-static __device__ __noinline__ int32_t try_children(struct row r, const struct rows d,
-                                                    const struct nx_draft &draft,
-                                                    const struct nx_sampler &s, int32_t node,
-                                                    int32_t position, int32_t *child)
+static __device__ __noinline__ struct row try_children(struct row r, const struct rows d,
+                                                       const struct nx_draft &draft,
+                                                       const struct nx_sampler &s, int32_t node,
+                                                       int32_t position, int32_t *choice,
+                                                       int32_t *child)
 {
 	units law = r.total, total = law;
 	bool dense = false;
@@ -219,7 +220,8 @@ static __device__ __noinline__ int32_t try_children(struct row r, const struct r
 			continue;
 		if (u * q_x < p) {
 			*child = i;
-			return token;
+			*choice = token;
+			return r;
 		}
 		if (!dense)
 			fill(r);
@@ -238,7 +240,8 @@ static __device__ __noinline__ int32_t try_children(struct row r, const struct r
 	double u = uniform(s, position, NX_RNG_RESIDUAL);
 	r = find(r, dense ? OF_MASSES : OF_MASS, per_logit(r.temperature),
 	         share_of(u, total, r.total), &token);
-	return token;
+	*choice = token;
+	return r;
 }
 
 /* ---- the choice */
@@ -260,7 +263,7 @@ static __device__ __forceinline__ int32_t choose(struct row &r, const struct row
 		r.temperature = s.temperature;
 		filter(r, s);
 		if (has_drawn_child(d, node)) {
-			token = try_children(r, d, draft, s, node, position, child);
+			r = try_children(r, d, draft, s, node, position, &token, child);
 			token = token >= 0 && token < b.vocab ? token : 0;
 			return token;
 		}

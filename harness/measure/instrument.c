@@ -89,15 +89,17 @@ static int by_time(const void *a, const void *b)
 	return strcmp(x->name, y->name);
 }
 
-/* Time in which at least one record ran; they are sorted by their begin. */
-static void busy(struct nx_profiled *p, const struct nx_trace_record *r, size_t n)
+/* Time in which at least one record ran; they are sorted by their begin. own [n]: the time of each from when all
+ * before it had ended, since a kernel that may start early spends the rest waiting for them. Sums to the busy time. */
+static void busy(struct nx_profiled *p, const struct nx_trace_record *r, size_t n, uint64_t *own)
 {
 	uint64_t until = n ? r[0].begin_ns : 0;
 	p->busy_ns = 0;
 	for (size_t i = 0; i < n; i++) {
 		uint64_t from = r[i].begin_ns > until ? r[i].begin_ns : until;
 		if (r[i].end_ns > from) {
-			p->busy_ns += r[i].end_ns - from;
+			own[i] = r[i].end_ns - from;
+			p->busy_ns += own[i];
 			until = r[i].end_ns;
 		}
 	}
@@ -110,14 +112,16 @@ int nx_profiled_add_trace(struct nx_profiled *p, const struct nx_trace_record *r
 {
 	const struct nx_trace_record **sorted = calloc(n + 1, sizeof(*sorted));
 	struct nx_kernel_use *uses = calloc(n + 1, sizeof(*uses));
+	uint64_t *own = calloc(n + 1, sizeof(*own));
 	size_t k = 0;
 	double total = 0;
-	if (!sorted || !uses) {
+	if (!sorted || !uses || !own) {
 		free(sorted);
 		free(uses);
+		free(own);
 		return nx_fail(err, NX_ENOMEM, "no memory for a trace of %zu records", n);
 	}
-	busy(p, records, n);
+	busy(p, records, n, own);
 	for (size_t i = 0; i < n; i++)
 		sorted[i] = &records[i];
 	qsort(sorted, n, sizeof(*sorted), by_name);
@@ -130,7 +134,7 @@ int nx_profiled_add_trace(struct nx_profiled *p, const struct nx_trace_record *r
 			uses[k].phase = p->trace_phase;
 			k++;
 		}
-		uint64_t ns = r->end_ns > r->begin_ns ? r->end_ns - r->begin_ns : 0;
+		uint64_t ns = own[r - records];
 		uses[k - 1].calls++;
 		uses[k - 1].total_ns += ns;
 		total += (double)ns;
@@ -139,6 +143,7 @@ int nx_profiled_add_trace(struct nx_profiled *p, const struct nx_trace_record *r
 		uses[i].share = total > 0 ? (double)uses[i].total_ns / total : 0;
 	qsort(uses, k, sizeof(*uses), by_time);
 	free(sorted);
+	free(own);
 	free(p->kernels);
 	p->kernels = uses;
 	p->n_kernels = k < NX_KERNELS_MAX ? k : NX_KERNELS_MAX;

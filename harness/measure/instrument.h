@@ -84,8 +84,9 @@ struct nx_kernel_use {
 	int32_t kind;  /* enum nx_trace_kind */
 	int32_t phase; /* of the window */
 	int64_t calls;
-	uint64_t total_ns;
-	double share; /* of all records' time */
+	uint64_t
+		total_ns; /* each call from when all before it had ended: starting early is no work */
+	double share;     /* of all records' time */
 };
 
 /* One phase: the same steps in the timed trial and under each instrument; 0 steps = none. */

@@ -256,7 +256,8 @@ struct nx_summary_row {
 	X(TEXT, kind, "kind", "text", "kernel, copy, set")                                         \
 	X(PHASE, r.phase, "phase", "enum", "of the traced steps")                                  \
 	X(I64, r.calls, "calls", "count", "how often it ran in the window")                        \
-	X(U64, r.total_ns, "total", "ns", "sum of its times")                                      \
+	X(U64, r.total_ns, "total", "ns",                                                          \
+	  "sum of its times, each from when all before it had ended")                              \
 	X(F64, r.share, "share", "fraction", "of the sum over all")
 
 #define NX_PERTURBED_COLUMNS(X)                                                                    \

@@ -4,7 +4,7 @@
  * limits of its card, and against peers (peer.h) in turns.
  *
  * Each row names its floor, the bytes that have to move or the products that have to be made, and what fraction of
- * the limit that is at the measured time: the best read (or copy) and the best product of this process. Medians over turns
+ * the limit that is at the measured time: the best read (or copy) and the best product (of peers, too) of this process. Medians over turns
  * of replayed graphs; random data; operands rotate through more memory than the caches hold. `x` is the median
  * over turns of peer's time / our time.
  */
@@ -145,9 +145,10 @@ static void limits(struct bench *b)
 	struct nx_err err = {};
 	if (b->ops->calibrate(b->dev, b->quick ? 1.0 : 3.0, &c, &err))
 		printf("no calibration: %s\n", err.msg);
-	double read = read_rate(b), copy = copy_rate(b);
+	const char *by = "";
+	double read = read_rate(b), copy = copy_rate(b), product = product_rate(b, &by);
 	b->read = std::max({c.read_bytes_per_s, c.copy_bytes_per_s, read, copy});
-	b->flops = std::max(c.bf16_flops_per_s, c.blas_flops_per_s);
+	b->flops = std::max({c.bf16_flops_per_s, c.blas_flops_per_s, product});
 	print_head();
 	if (c.read_bytes_per_s > 0)
 		print_limit(b, "read", "calibration", c.read_bytes_per_s, (double)c.mem_set_bytes);
@@ -162,6 +163,8 @@ static void limits(struct bench *b)
 		print_limit(b, "product", "own", c.bf16_flops_per_s, 0);
 	if (c.blas_flops_per_s > 0)
 		print_limit(b, "product", "library", c.blas_flops_per_s, 0);
+	if (product > 0)
+		print_limit(b, "product", by, product, 0);
 }
 
 int main(int argc, char **argv)

@@ -69,6 +69,8 @@ void peers_done(std::vector<peer_call> *calls);
 /* bench_gpu_data.cu. Failures of the runtime end the program: what is lost then is a bench. */
 void cuda_must(cudaError_t e, const char *what);
 #define MUST(call) cuda_must((call), #call)
+/* work over the shortest time of go(), which puts it on the stream. */
+double best_rate(struct bench *b, double work, const std::function<void(cudaStream_t)> &go);
 double read_rate(struct bench *b);
 double copy_rate(struct bench *b);
 
@@ -114,6 +116,9 @@ static inline std::string format(const char *f, ...)
 	va_end(ap);
 	return text;
 }
+
+/* bench_gpu_linear.cu: the best product of 8192^3 of the peers that make products, 0 without one. */
+double product_rate(struct bench *b, const char **by);
 
 /* The parts. */
 void bench_linear(struct bench *b);

@@ -194,7 +194,7 @@ static __global__ void __launch_bounds__(512) read_kernel(const uint4 *p, size_t
 		*out = x;
 }
 
-static double best_rate(struct bench *b, double bytes, const std::function<void(cudaStream_t)> &go)
+double best_rate(struct bench *b, double work, const std::function<void(cudaStream_t)> &go)
 {
 	cudaStream_t s = (cudaStream_t)b->stream;
 	cudaEvent_t e[2];
@@ -213,7 +213,7 @@ static double best_rate(struct bench *b, double bytes, const std::function<void(
 	}
 	MUST(cudaEventDestroy(e[0]));
 	MUST(cudaEventDestroy(e[1]));
-	return bytes / (best * 1e-3);
+	return work / (best * 1e-3);
 }
 
 double read_rate(struct bench *b)

@@ -131,3 +131,33 @@ void bench_products(struct bench *b)
 		unmake(b, &m);
 	}
 }
+
+double product_rate(struct bench *b, const char **by)
+{
+	enum { SIDE = 8192 };
+	size_t bytes = (size_t)SIDE * SIDE * 2;
+	double best = 0;
+	for (int i = 0; i < b->n_peers; i++) {
+		const struct nx_peer *p = b->peers[i];
+		struct nx_peer_shape s = {};
+		struct nx_err err;
+		void *self;
+		block w(bytes), x(bytes), y(bytes);
+		const void *operand = w.p;
+		s.work = NX_PEER_LINEAR;
+		s.n_operands = 1;
+		s.linear = {SIDE, SIDE, SIDE, NX_EPI_STORE, false, &operand, x.p, y.p};
+		plain_matrix(w.p, SIDE, SIDE, 3);
+		fill_bf16(x.p, bytes / 2, 7, 1.0f);
+		if (!(p->works & 1u << NX_PEER_LINEAR) || p->init(&self, &s, &err))
+			continue;
+		double rate = best_rate(b, 2.0 * SIDE * SIDE * SIDE, [&](cudaStream_t stream) {
+			if (p->run(self, 0, stream, &err))
+				fprintf(stderr, "bench_gpu: %s: %s\n", p->name, err.msg);
+		});
+		p->done(self);
+		*by = rate > best ? p->name : *by;
+		best = rate > best ? rate : best;
+	}
+	return best;
+}

@@ -180,7 +180,8 @@ static int bench(const struct bench_args *a, enum nx_table_format format)
 		             (long long)a->prompt_len, (long long)a->gen,
 		             nx_context_text(nx_model_shape(s.model), context, sizeof(context)));
 	if (!rc)
-		rc = nx_cli_stack_init(&cs, s.registry, a->session.device, a->techniques.v, a->techniques.n, &err);
+		rc = nx_cli_stack_init(&cs, s.registry, a->session.device, a->techniques.v,
+		                       a->techniques.n, &err);
 	if (!rc)
 		rc = s.dev.ops->calibrate(s.dev.dev, CALIBRATE_S, &p.cal, &err);
 	if (!rc) {

@@ -263,7 +263,8 @@ static int generate(const struct gen_args *a)
 	if (!rc)
 		rc = nx_session_init(&s, &a->session, &err);
 	if (!rc && !a->stack) {
-		rc = nx_cli_stack_init(&cs, s.registry, a->session.device, a->techniques.v, a->techniques.n, &err);
+		rc = nx_cli_stack_init(&cs, s.registry, a->session.device, a->techniques.v,
+		                       a->techniques.n, &err);
 		stack = cs.stack;
 	}
 	if (!rc) {

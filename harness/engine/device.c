@@ -51,7 +51,8 @@ int nx_device_open(struct nx_device *out, const char *name, const struct nx_devi
 	size_t n = colon ? (size_t)(colon - name) : strlen(name);
 	if (n == 0 || n >= sizeof(kind) ||
 	    strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") < n)
-		return nx_fail(err, NX_EINVAL, "device \"%s\" is no device name; legal: " NX_DEVICE_NAMES, name);
+		return nx_fail(err, NX_EINVAL,
+		               "device \"%s\" is no device name; legal: " NX_DEVICE_NAMES, name);
 	memcpy(kind, name, n);
 	kind[n] = '\0';
 	if (colon) {

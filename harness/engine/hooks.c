@@ -145,7 +145,8 @@ void nx_hooks_destroy(struct nx_engine *e)
 	for (int32_t i = e->n_hooks; i-- > 0;)
 		e->hooks[i].t->destroy(e->hooks[i].self);
 	e->n_hooks = 0;
-	e->sched = e->layout = e->attn = e->codec = e->prefix = e->drafter = e->packer = e->launcher = NULL;
+	e->sched = e->layout = e->attn = e->codec = e->prefix = e->drafter = e->packer =
+		e->launcher = NULL;
 }
 
 void nx_hooks_event(struct nx_engine *e, enum nx_event_kind kind, int32_t seq, int32_t arg)

@@ -349,8 +349,8 @@ int nx_model_row_keys(const struct nx_model *m, enum nx_weight_id id, int32_t la
 	if (!m->preset || is_norm(id))
 		return nx_fail(err, NX_ENOTSUP, "weight %d is not made from keys", (int)id);
 	for (int64_t r = 0; r < n; r++)
-		key[r] = nx_random_row_key(m->seed, (uint32_t)id, random_layer(id, layer),
-		                           row0 + r);
+		key[r] =
+			nx_random_row_key(m->seed, (uint32_t)id, random_layer(id, layer), row0 + r);
 	*scale = nx_random_scale(random_std(nx_weight_cols(&m->shape, id)));
 	return 0;
 }

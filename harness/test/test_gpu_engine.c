@@ -50,7 +50,8 @@ static void same(const struct fixture *f, int i, int32_t batch, int32_t samples,
 		.batch_size = batch, .invariant = true, .plan_ahead = ahead};
 	int32_t n = batch + 5;
 	char spec[512];
-	snprintf(spec, sizeof(spec), "%s%s%s", stacks[i].stack, graphs && *stacks[i].stack ? "," : "",
+	snprintf(spec, sizeof(spec), "%s%s%s", stacks[i].stack,
+	         graphs && *stacks[i].stack ? "," : "",
 	         graphs ? "cuda_graph:max_graphs=6:key_bucket=16" : "");
 	requests_make(&reqs, f, n, 1, 60, 1, 30, samples, temperature, 17 + (uint64_t)i);
 	requests_share(&reqs, 24);
@@ -63,8 +64,8 @@ static void same(const struct fixture *f, int i, int32_t batch, int32_t samples,
 	ck_assert_int_eq(got.n_finished, (int32_t)m);
 	for (size_t k = 0; k < m * 30; k++)
 		ck_assert_msg(want.tokens[k] == got.tokens[k],
-		              "%s (ahead %d): sequence %zu differs at token %zu: %d, alone %d", spec,
-		              ahead, k / 30, k % 30, got.tokens[k], want.tokens[k]);
+		              "%s (ahead %d): sequence %zu differs at token %zu: %d, alone %d",
+		              spec, ahead, k / 30, k % 30, got.tokens[k], want.tokens[k]);
 	if (logits)
 		ck_assert_msg(memcmp(want.logits, got.logits,
 		                     m * 30 * (size_t)want.vocab * sizeof(float)) == 0,
@@ -103,10 +104,12 @@ static void compare_with_cpu(const char *path, int32_t n, int32_t n_out)
 	requests_make(&reqs, &cpu, n, 8, 200, n_out, n_out, 1, 0, 5);
 	outcome_init(&want, &cpu, n, 1, n_out, true);
 	outcome_init(&got, &gpu, n, 1, n_out, true);
-	ck_assert_msg(run_stack(&cpu, "flash_attention", &reqs, &o, &want, &err) == 0, "%s", err.msg);
+	ck_assert_msg(run_stack(&cpu, "flash_attention", &reqs, &o, &want, &err) == 0, "%s",
+	              err.msg);
 	for (int32_t i = 0; i < n; i++)
 		reqs.reqs[i].force = want.tokens + (size_t)i * (size_t)n_out;
-	ck_assert_msg(run_stack(&gpu, "flash_attention,paged_attention", &reqs, &o, &got, &err) == 0,
+	ck_assert_msg(run_stack(&gpu, "flash_attention,paged_attention", &reqs, &o, &got, &err) ==
+	                      0,
 	              "%s", err.msg);
 	for (size_t k = 0; k < (size_t)n * (size_t)n_out; k++) {
 		const float *a = want.logits + k * (size_t)want.vocab,

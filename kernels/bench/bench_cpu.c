@@ -44,8 +44,8 @@ static void bench_linear(void *own, void *library, const struct nx_calibration *
 	printf("%-12s %4s %9s %8s %9s %8s %10s %6s\n", "n x k", "M", "us", "GB/s", "of read*",
 	       "GFLOP/s", "of own max", "x lib");
 	for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
-		struct nx_weight_desc desc = {shapes[s][0], shapes[s][1], NX_BF16,
-		                              noise_rows,   &desc,        false,      NULL};
+		struct nx_weight_desc desc = {shapes[s][0], shapes[s][1], NX_BF16, noise_rows,
+		                              &desc,        false,        NULL};
 		struct nx_weight *w[2] = {NULL, NULL};
 		struct nx_err err;
 		must(ops->weight_create(own, &desc, &w[0], &err), &err);

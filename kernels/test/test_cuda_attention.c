@@ -521,7 +521,8 @@ int main(void)
 	tcase_add_test(tc, broken_promises_are_refused);
 	tcase_add_loop_test(tc, a_row_has_the_same_bits_in_every_company, 0, N_BIT_PLANS);
 	tcase_add_loop_test(tc, a_tree_node_equals_its_plain_sequence, 0, N_BIT_PLANS);
-	tcase_add_loop_test(tc, any_shape_matches_the_reference, 0, n ? atoi(n) : 120);
+	tcase_add_loop_test(tc, any_shape_matches_the_reference, 0,
+	                    n ? (int)strtol(n, NULL, 10) : 120);
 	suite_add_tcase(s, tc);
 	SRunner *sr = srunner_create(s);
 	srunner_set_fork_status(sr, CK_NOFORK);

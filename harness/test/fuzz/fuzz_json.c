@@ -16,7 +16,8 @@ FUZZ_TARGET(json)
 		return 0;
 	while ((rc = nx_jsonl_next(&r, &v, &err)) > 0) {
 		fuzz_expect(json_is_object(v), "a line is an object");
-		fuzz_expect(r.line >= line, "lines are counted"); /* entries of a list may share one */
+		fuzz_expect(r.line >= line,
+		            "lines are counted"); /* entries of a list may share one */
 		line = r.line;
 		const char *key;
 		json_t *child;

@@ -90,7 +90,7 @@ static __device__ __forceinline__ void walk(const struct task &t, struct row &r,
                                             int32_t position)
 {
 	int32_t node = NX_DRAFT_ROOT, child;
-	bool first = b.rank == 0 && threadIdx.x == 0;
+	bool first = r.rank == 0 && threadIdx.x == 0;
 	for (int32_t depth = 0;; depth++, node = child) {
 		units all = 0;
 		r.logits = logits_of(t, q, node);
@@ -113,8 +113,8 @@ static __device__ __forceinline__ void walk(const struct task &t, struct row &r,
 }
 
 /* Down the tree when all its nodes have been decided on; by one block. */
-static __device__ __forceinline__ void walk_choices(const struct task &t, const struct rows &d,
-                                                    const struct sequence &q,
+static __device__ __forceinline__ void walk_choices(const struct task &t, struct block &b,
+                                                    const struct rows &d, const struct sequence &q,
                                                     const struct choice *choice)
 {
 	struct choice *c = (struct choice *)(void *)b.bins;
@@ -165,42 +165,43 @@ static __device__ __forceinline__ void decide(const struct task &t, struct row &
 		r.logits = logits_of(t, q, node);
 		token = choose(r, d, t.draft, q.s, node, position + depth, t.logprob != NULL, &all,
 		               &child);
-		if (b.rank == 0 && threadIdx.x == 0)
+		if (r.rank == 0 && threadIdx.x == 0)
 			choice[1 + node] = (struct choice){all ? log((double)all * UNIT) : 0, r.max,
 			                                   token, child};
 	}
-	if (b.rank > 0)
+	if (r.rank > 0)
 		return;
 	if (threadIdx.x == 0) {
 		__threadfence();
-		b.last = atomicAdd(&t.scratch->done[emit], 1) == t.nodes - 1;
-		if (b.last)
+		r.b->last = atomicAdd(&t.scratch->done[emit], 1) == t.nodes - 1;
+		if (r.b->last)
 			t.scratch->done[emit] = 0;
 		__threadfence();
 	}
 	__syncthreads();
-	if (b.last)
-		walk_choices(t, d, q, choice);
+	if (r.b->last)
+		walk_choices(t, *r.b, d, q, choice);
 }
 
 __global__ void __launch_bounds__(THREADS, 2) sample_kernel(const __grid_constant__ struct task t)
 {
-	uint32_t rank, ranks;
-	asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-	asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(ranks));
+	__shared__ struct block b;
+	extern __shared__ float4 memory[];
+	cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
+	cluster.barrier_arrive();
 	pdl_trigger();
-	if (threadIdx.x == 0) {
-		b.vocab = t.vocab;
-		b.chunks = t.chunks;
-		b.first = (int32_t)rank * t.chunks * CHUNK;
-		b.rank = (int32_t)rank;
-		b.ranks = (int32_t)ranks;
-	}
-	open_barriers();
 	struct row r = {};
 	struct sequence q = {};
-	struct rows d = rows_at((int32_t *)(void *)(slice() + t.chunks * CHUNK), t.room);
-	int32_t id = (int32_t)(blockIdx.x / ranks), emit = id / t.nodes;
+	r.b = &b;
+	r.x = (float *)(void *)memory;
+	r.vocab = t.vocab;
+	r.chunks = t.chunks;
+	r.rank = (int32_t)cluster.block_rank();
+	r.ranks = (int32_t)cluster.num_blocks();
+	r.first = r.rank * t.chunks * CHUNK;
+	struct rows d = rows_at((int32_t *)(void *)(r.x + t.chunks * CHUNK), t.room);
+	int32_t id = (int32_t)blockIdx.x / r.ranks, emit = id / t.nodes;
+	cluster.barrier_wait(); /* all blocks of the cluster are there and may be written to */
 	pdl_wait();
 	q.e = t.emit[emit];
 	q.s = t.samplers[q.e.seq];

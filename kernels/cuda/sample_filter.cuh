@@ -54,18 +54,18 @@ static __device__ __forceinline__ void count_one(const struct row &r, const stru
 	}
 	units v = s.by_mass ? mass_of(r, s.by, x) : 1;
 	if (v)
-		add_to(&b.bins[bin], v);
+		add_to(&r.b->bins[bin], v);
 }
 
 static __device__ __forceinline__ void count_all(const struct row &r, const struct search &s)
 {
 	__syncthreads();
 	for (int32_t i = (int32_t)threadIdx.x; i < BINS; i += THREADS)
-		b.bins[i] = 0;
+		r.b->bins[i] = 0;
 	__syncthreads();
-	for (int32_t j = (int32_t)threadIdx.x; j < b.chunks * CHUNK / 4; j += THREADS) {
-		float4 v = ((const float4 *)(const void *)slice())[j];
-		int32_t i = b.first + 4 * j;
+	for (int32_t j = (int32_t)threadIdx.x; j < r.chunks * CHUNK / 4; j += THREADS) {
+		float4 v = ((const float4 *)(const void *)r.x)[j];
+		int32_t i = r.first + 4 * j;
 		count_one(r, s, v.x, i);
 		count_one(r, s, v.y, i + 1);
 		count_one(r, s, v.z, i + 2);
@@ -77,20 +77,21 @@ static __device__ __forceinline__ void count_all(const struct row &r, const stru
  * of the bins of all blocks. part > 0: wanted is that part of the total. */
 static __device__ __forceinline__ struct found crossing(struct row &r, struct search &s, float part)
 {
-	int32_t share = BINS / b.ranks, each = max(share / THREADS, 1),
-		at = (int32_t)threadIdx.x * each;
-	const units *came = share_bins(r);
+	cooperative_groups::cluster_group c = cooperative_groups::this_cluster();
+	int32_t share = BINS / r.ranks, each = max(share / THREADS, 1);
+	int32_t bin = r.rank * share + (int32_t)threadIdx.x * each;
 	units v[BINS / THREADS], sum = 0, before;
+	c.sync();
 #pragma unroll
 	for (int q = 0; q < BINS / THREADS; q++) {
 		v[q] = 0;
-		if (q < each && at < share)
-			for (int32_t k = 0; k < b.ranks; k++)
-				v[q] += came[k * share + at + q];
+		if (q < each && (int32_t)threadIdx.x * each < share)
+			for (int32_t k = 0; k < r.ranks; k++)
+				v[q] += *c.map_shared_rank(&r.b->bins[bin + q], k);
 		sum += v[q];
 	}
 	units scan = warp_scan(sum), all = __shfl_sync(~0u, scan, 31);
-	units total = cluster_sum(r, all, b.rank * WARPS + warp_of(), &before);
+	units total = cluster_sum(r, all, r.rank * WARPS + warp_of(), &before);
 	if (part >= 0) {
 		double want = ceil((double)part * (double)total);
 		s.want = want < 1 ? 1 : want < (double)total ? (units)want : total;
@@ -101,7 +102,7 @@ static __device__ __forceinline__ struct found crossing(struct row &r, struct se
 #pragma unroll
 	for (int q = 0; q < BINS / THREADS; q++) {
 		if (before < s.want && s.want <= before + v[q])
-			tell((units)(b.rank * share + at + q), before, v[q]);
+			tell(r, (units)(bin + q), before, v[q]);
 		before += v[q];
 	}
 	return heard(r);
@@ -167,7 +168,7 @@ static __device__ __forceinline__ void filter(struct row &r, const struct nx_sam
 {
 	r.least = -INFINITY;
 	r.upto = INT_MAX;
-	if (s.top_k > 0 && s.top_k < b.vocab)
+	if (s.top_k > 0 && s.top_k < r.vocab)
 		r = keep_first(r, false, s.top_k, 0);
 	if (s.top_p < 1)
 		r = keep_first(r, true, 0, fmaxf(s.top_p, 0));

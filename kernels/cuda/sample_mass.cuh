@@ -10,6 +10,7 @@
 #ifndef NX_CUDA_SAMPLE_MASS_CUH
 #define NX_CUDA_SAMPLE_MASS_CUH
 
+#include <cooperative_groups.h>
 #include <limits.h>
 
 #include "cuda/dev.cuh"
@@ -29,39 +30,29 @@ struct found {
 	units at, above, mass;
 };
 
-/* Shared memory of a block. Blocks of a cluster speak by asynchronous stores into each other's memory that count on a
- * barrier there : a cluster's own barrier with its fences would take a microsecond each time. */
+/* Shared memory of a block. What others write, slot and found, has two turns: one is written while stragglers may
+ * still read the other, and nobody is two turns behind, for there is a cluster's barrier in each. */
 struct block {
-	units bins[BINS];
-	units came[BINS]; /* this block's share of the bins of all blocks */
 	units slot[2][MAX_CLUSTER * WARPS];
+	struct found found[2];
 	units chunk[MAX_CHUNKS]; /* mass of each */
 	units warp[WARPS];
-	struct found found;
-	uint64_t slot_full[2], bins_full, found_full; /* barriers */
-	/* this block's part of the row */
-	int32_t vocab, chunks, first; /* first token */
-	int32_t rank, ranks;
-	int32_t last; /* the last cluster of its sequence */
+	units bins[BINS];
+	int32_t last; /* this cluster is the last of its sequence's */
 };
 
-static __shared__ __align__(16) struct block b;
-
 struct row {
-	const float *logits; /* [vocab] */
+	struct block *b;
+	float *x; /* [chunks * CHUNK] of shared memory: logits, -inf beyond the vocabulary; or masses */
+	const float *logits;          /* [vocab] */
+	int32_t vocab, first, chunks; /* first token of x */
+	int32_t rank, ranks;
+	int32_t turn;
 	float max, temperature;
 	float least; /* what the filters keep: x > least, or x = least and no later a token than `upto` */
 	int32_t upto;
 	units total, before; /* of the last add_up(): in all, and in the blocks before this one */
-	uint32_t turns; /* of the barriers: 0 to 3 for the slots, bit 2 for bins, bit 3 for found */
 };
-
-/* [chunks * CHUNK]: logits, -inf beyond the vocabulary; or masses. */
-static __device__ __forceinline__ float *slice(void)
-{
-	extern __shared__ float4 memory[];
-	return (float *)(void *)memory;
-}
 
 enum measure {
 	OF_MASS,   /* what is kept, tempered */
@@ -170,80 +161,15 @@ static __device__ __forceinline__ units warp_scan(units v) /* inclusive */
 	return v;
 }
 
-/* ---- between the blocks of a cluster */
-
-static __device__ __forceinline__ uint32_t here(const void *p)
-{
-	return (uint32_t)__cvta_generic_to_shared(p);
-}
-
-static __device__ __forceinline__ uint32_t there(const void *p, uint32_t rank)
-{
-	uint32_t at;
-	asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(here(p)), "r"(rank));
-	return at;
-}
-
-static __device__ __forceinline__ void send(const units *to, uint32_t rank, units v,
-                                            const uint64_t *full)
-{
-	asm volatile(
-		"st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b64 [%0], %1, [%2];" ::
-			"r"(there(to, rank)),
-		"l"(v), "r"(there(full, rank))
-		: "memory");
-}
-
-/* By one thread: so many bytes end this turn. */
-static __device__ __forceinline__ void expect(const uint64_t *full, uint32_t bytes)
-{
-	asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(here(full)),
-	             "r"(bytes)
-	             : "memory");
-}
-
-static __device__ __forceinline__ void await(const uint64_t *full, uint32_t parity)
-{
-	uint32_t done;
-	do
-		asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;"
-		             " selp.u32 %0, 1, 0, p; }"
-		             : "=r"(done)
-		             : "r"(here(full)), "r"(parity)
-		             : "memory");
-	while (!done);
-}
-
-/* Before anything is sent, by all threads of the cluster. Nothing but the barriers is made known. */
-static __device__ __forceinline__ void open_barriers(void)
-{
-	if (threadIdx.x < 4) {
-		const uint64_t *full[] = {&b.slot_full[0], &b.slot_full[1], &b.bins_full,
-		                          &b.found_full};
-		asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(here(full[threadIdx.x]))
-		             : "memory");
-		asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-	}
-	__syncthreads();
-	asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
-	asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-
-/*
- * Every warp's number to every block. Who has passed knows that all warps have come so far. Two slots take turns: one
- * fills while stragglers wait for or read the other, and nobody sends into the next but one before all have sent into
- * the next. That is so for bins and found too, of which no two follow each other without an exchange.
- */
+/* Every warp's number to every block; a cluster's barrier. */
 static __device__ __forceinline__ const units *exchange(struct row &r, units v)
 {
-	uint32_t i = r.turns & 1, parity = r.turns >> 1 & 1;
-	if (threadIdx.x == 0)
-		expect(&b.slot_full[i], (uint32_t)(b.ranks * WARPS) * sizeof(units));
-	if (lane_of() < (uint32_t)b.ranks)
-		send(&b.slot[i][b.rank * WARPS + warp_of()], lane_of(), v, &b.slot_full[i]);
-	await(&b.slot_full[i], parity);
-	r.turns = (r.turns & ~3u) | ((r.turns + 1) & 3);
-	return b.slot[i];
+	cooperative_groups::cluster_group c = cooperative_groups::this_cluster();
+	units *slot = r.b->slot[r.turn ^= 1];
+	if (lane_of() < (uint32_t)r.ranks)
+		*c.map_shared_rank(&slot[r.rank * WARPS + warp_of()], lane_of()) = v;
+	c.sync();
+	return slot;
 }
 
 /* Sum over all warps, and over those before warp `mine` of all. */
@@ -252,7 +178,7 @@ static __device__ __forceinline__ units cluster_sum(struct row &r, units v, int3
 {
 	const units *slot = exchange(r, v);
 	units all = 0, below = 0;
-	for (int32_t i = (int32_t)lane_of(); i < b.ranks * WARPS; i += 32) {
+	for (int32_t i = (int32_t)lane_of(); i < r.ranks * WARPS; i += 32) {
 		all += slot[i];
 		below += i < mine ? slot[i] : 0;
 	}
@@ -264,48 +190,23 @@ static __device__ __forceinline__ units cluster_max(struct row &r, units v)
 {
 	const units *slot = exchange(r, v);
 	units max = 0;
-	for (int32_t i = (int32_t)lane_of(); i < b.ranks * WARPS; i += 32)
+	for (int32_t i = (int32_t)lane_of(); i < r.ranks * WARPS; i += 32)
 		max = slot[i] > max ? slot[i] : max;
 	return warp_max(max);
 }
 
-/* One thread of the cluster tells all blocks; all call heard(). */
-static __device__ __forceinline__ void tell(units at, units above, units mass)
+/* One thread of the cluster tells all blocks; then all call heard(). */
+static __device__ __forceinline__ void tell(const struct row &r, units at, units above, units mass)
 {
-	for (uint32_t i = 0; i < (uint32_t)b.ranks; i++) {
-		send(&b.found.at, i, at, &b.found_full);
-		send(&b.found.above, i, above, &b.found_full);
-		send(&b.found.mass, i, mass, &b.found_full);
-	}
+	cooperative_groups::cluster_group c = cooperative_groups::this_cluster();
+	for (int32_t i = 0; i < r.ranks; i++)
+		*c.map_shared_rank(&r.b->found[r.turn ^ 1], i) = (struct found){at, above, mass};
 }
 
 static __device__ __forceinline__ struct found heard(struct row &r)
 {
-	if (threadIdx.x == 0)
-		expect(&b.found_full, sizeof(b.found));
-	await(&b.found_full, r.turns >> 3 & 1);
-	r.turns ^= 8;
-	return b.found;
-}
-
-/* Each block's share of the bins to it; the bins are complete, and stay until the next exchange. */
-static __device__ __forceinline__ const units *share_bins(struct row &r)
-{
-	uint32_t share = (uint32_t)(BINS / b.ranks), bytes = share * (uint32_t)sizeof(units),
-		 k = threadIdx.x;
-	asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-	__syncthreads();
-	if (k == 0)
-		expect(&b.bins_full, sizeof(b.came));
-	if (k < (uint32_t)b.ranks)
-		asm volatile(
-			"cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes"
-			" [%0], [%1], %2, [%3];" ::"r"(there(&b.came[(uint32_t)b.rank * share], k)),
-			"r"(here(&b.bins[k * share])), "r"(bytes), "r"(there(&b.bins_full, k))
-			: "memory");
-	await(&b.bins_full, r.turns >> 2 & 1);
-	r.turns ^= 4;
-	return b.came;
+	cooperative_groups::this_cluster().sync();
+	return r.b->found[r.turn ^= 1];
 }
 
 /* ---- over the row */
@@ -314,32 +215,32 @@ static __device__ __forceinline__ const units *share_bins(struct row &r)
 static __device__ __forceinline__ int32_t load(struct row &r, bool keep)
 {
 	enum { DEEP = 8 };
-	bool whole = (((uintptr_t)r.logits | (uintptr_t)b.vocab * 4) & 15) == 0;
-	int32_t n = b.chunks * CHUNK / 4, at = INT_MAX;
+	bool whole = (((uintptr_t)r.logits | (uintptr_t)r.vocab * 4) & 15) == 0;
+	int32_t n = r.chunks * CHUNK / 4, at = INT_MAX;
 	float best = -INFINITY;
 	for (int32_t j0 = (int32_t)threadIdx.x; j0 < n; j0 += THREADS * DEEP) {
 		float4 v[DEEP];
 #pragma unroll
 		for (int q = 0; q < DEEP; q++) {
-			int32_t j = j0 + q * THREADS, i = b.first + 4 * j;
+			int32_t j = j0 + q * THREADS, i = r.first + 4 * j;
 			v[q] = make_float4(-INFINITY, -INFINITY, -INFINITY, -INFINITY);
-			if (j >= n || i >= b.vocab)
+			if (j >= n || i >= r.vocab)
 				continue;
 			if (whole) {
 				v[q] = __ldcg((const float4 *)(const void *)(r.logits + i));
 				continue;
 			}
 			v[q].x = r.logits[i];
-			if (i + 1 < b.vocab)
+			if (i + 1 < r.vocab)
 				v[q].y = r.logits[i + 1];
-			if (i + 2 < b.vocab)
+			if (i + 2 < r.vocab)
 				v[q].z = r.logits[i + 2];
-			if (i + 3 < b.vocab)
+			if (i + 3 < r.vocab)
 				v[q].w = r.logits[i + 3];
 		}
 #pragma unroll
 		for (int q = 0; q < DEEP; q++) {
-			int32_t j = j0 + q * THREADS, i = b.first + 4 * j;
+			int32_t j = j0 + q * THREADS, i = r.first + 4 * j;
 			float e[4] = {v[q].x, v[q].y, v[q].z, v[q].w};
 #pragma unroll
 			for (int k = 0; k < 4; k++)
@@ -348,13 +249,13 @@ static __device__ __forceinline__ int32_t load(struct row &r, bool keep)
 					at = i + k;
 				}
 			if (keep && j < n)
-				((float4 *)(void *)slice())[j] = v[q];
+				((float4 *)(void *)r.x)[j] = v[q];
 		}
 	}
 	units top = cluster_max(r, warp_max((units)key_of(best) << 32 | (uint32_t)~at));
 	r.max = of_key((uint32_t)(top >> 32));
 	at = (int32_t) ~(uint32_t)top;
-	return at < b.vocab ? at : 0; /* none is larger than -inf */
+	return at < r.vocab ? at : 0; /* none is larger than -inf */
 }
 
 template <enum measure M>
@@ -386,9 +287,9 @@ static __device__ __noinline__ struct row add_up(struct row r, enum measure m, d
 {
 	units mine = 0;
 	__syncthreads();
-	for (int32_t c = warp_of(); c < b.chunks; c += WARPS) {
-		const float *x = slice() + c * CHUNK;
-		int32_t token = b.first + c * CHUNK;
+	for (int32_t c = warp_of(); c < r.chunks; c += WARPS) {
+		const float *x = r.x + c * CHUNK;
+		int32_t token = r.first + c * CHUNK;
 		units sum;
 		switch (m) {
 		case OF_MASS: sum = chunk_sum<OF_MASS>(r, by, x, token); break;
@@ -397,10 +298,10 @@ static __device__ __noinline__ struct row add_up(struct row r, enum measure m, d
 		default: sum = chunk_sum<OF_MASSES>(r, by, x, token); break;
 		}
 		if (lane_of() == 0)
-			b.chunk[c] = sum;
+			r.b->chunk[c] = sum;
 		mine += sum;
 	}
-	r.total = cluster_sum(r, mine, b.rank * WARPS, &r.before);
+	r.total = cluster_sum(r, mine, r.rank * WARPS, &r.before);
 	return r;
 }
 
@@ -410,13 +311,9 @@ static __device__ __noinline__ struct row find(struct row r, enum measure m, dou
 {
 	units rest = over - r.before;
 	int32_t at = -1;
-	__syncthreads(); /* for the chunks' masses */
-	*token = -1;
-	if (over >= r.total) /* no numbers, no mass: nobody would be heard */
-		return r;
-	for (int32_t c0 = 0; over >= r.before && c0 < b.chunks && at < 0; c0 += 32) {
+	for (int32_t c0 = 0; over >= r.before && c0 < r.chunks && at < 0; c0 += 32) {
 		int32_t c = c0 + (int32_t)lane_of();
-		units v = c < b.chunks ? b.chunk[c] : 0, sum = warp_scan(v);
+		units v = c < r.chunks ? r.b->chunk[c] : 0, sum = warp_scan(v);
 		uint32_t past = __ballot_sync(~0u, sum > rest);
 		if (past) {
 			at = c0 + __ffs((int)past) - 1;
@@ -427,15 +324,14 @@ static __device__ __noinline__ struct row find(struct row r, enum measure m, dou
 	}
 	if (at >= 0) {
 		int32_t i = at * CHUNK + (int32_t)threadIdx.x;
-		units v = measure_of(r, m, by, slice()[i], b.first + i), sum = warp_scan(v),
-		      below = 0;
+		units v = measure_of(r, m, by, r.x[i], r.first + i), sum = warp_scan(v), below = 0;
 		if (lane_of() == 31)
-			b.warp[warp_of()] = sum;
+			r.b->warp[warp_of()] = sum;
 		__syncthreads();
 		for (int32_t w = 0; w < warp_of(); w++)
-			below += b.warp[w];
+			below += r.b->warp[w];
 		if (below + sum > rest && below + sum - v <= rest)
-			tell((units)(b.first + i), 0, 0);
+			tell(r, (units)(r.first + i), 0, 0);
 	}
 	*token = (int32_t)heard(r).at;
 	return r;

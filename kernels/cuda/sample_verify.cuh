@@ -123,8 +123,8 @@ static __device__ __forceinline__ double look_up(struct row &r, const struct row
 	*total = 1;
 	if (!n_gone && !draft.q_token)
 		return token < draft.q_cols ? (double)q[token] : 0;
-	for (int32_t c = b.rank * THREADS + (int32_t)threadIdx.x; c < draft.q_cols;
-	     c += b.ranks * THREADS) {
+	for (int32_t c = r.rank * THREADS + (int32_t)threadIdx.x; c < draft.q_cols;
+	     c += r.ranks * THREADS) {
 		int32_t t = draft.q_token ? draft.q_token[c] : c;
 		if (is_gone(d, n_gone, t))
 			continue;
@@ -143,11 +143,11 @@ static __device__ __forceinline__ double look_up(struct row &r, const struct row
 static __device__ __forceinline__ void fill(const struct row &r)
 {
 	double by = per_logit(r.temperature);
-	for (int32_t i = (int32_t)threadIdx.x; i < b.chunks * CHUNK; i += THREADS) {
-		float x = slice()[i], p = 0;
-		if (b.first + i < b.vocab && kept(r, x, b.first + i))
+	for (int32_t i = (int32_t)threadIdx.x; i < r.chunks * CHUNK; i += THREADS) {
+		float x = r.x[i], p = 0;
+		if (r.first + i < r.vocab && kept(r, x, r.first + i))
 			p = (float)power(((double)x - (double)r.max) * by);
-		slice()[i] = p;
+		r.x[i] = p;
 	}
 }
 
@@ -162,21 +162,21 @@ static __device__ __forceinline__ units reject(struct row &r, const struct rows 
                                                const struct nx_draft &draft, const float *q,
                                                float by, int32_t token)
 {
-	int32_t n = b.chunks * CHUNK;
+	int32_t n = r.chunks * CHUNK;
 	__syncthreads();
-	if (threadIdx.x == 0 && token >= b.first && token < b.first + n)
-		slice()[token - b.first] = 0;
+	if (threadIdx.x == 0 && token >= r.first && token < r.first + n)
+		r.x[token - r.first] = 0;
 	__syncthreads();
 	if (q && !draft.q_token)
-		for (int32_t i = (int32_t)threadIdx.x; i < n && b.first + i < draft.q_cols;
+		for (int32_t i = (int32_t)threadIdx.x; i < n && r.first + i < draft.q_cols;
 		     i += THREADS)
-			if (slice()[i] > 0 && !is_gone(d, n_gone, b.first + i))
-				take_from(&slice()[i], by, q[b.first + i]);
+			if (r.x[i] > 0 && !is_gone(d, n_gone, r.first + i))
+				take_from(&r.x[i], by, q[r.first + i]);
 	for (int32_t c = (int32_t)threadIdx.x; q && draft.q_token && c < draft.q_cols;
 	     c += THREADS) {
-		int32_t t = draft.q_token[c], i = t - b.first;
-		if (i >= 0 && i < n && t < b.vocab && !is_gone(d, n_gone, t))
-			take_from(&slice()[i], by, q[c]);
+		int32_t t = draft.q_token[c], i = t - r.first;
+		if (i >= 0 && i < n && t < r.vocab && !is_gone(d, n_gone, t))
+			take_from(&r.x[i], by, q[c]);
 	}
 	r = add_up(r, OF_MASSES, 0);
 	return r.total;
@@ -188,6 +188,7 @@ static __device__ __noinline__ struct row try_children(struct row r, const struc
                                                        int32_t position, int32_t *choice,
                                                        int32_t *child)
 {
+	cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
 	units law = r.total, total = law;
 	bool dense = false;
 	uint32_t number = 0;
@@ -201,10 +202,8 @@ static __device__ __noinline__ struct row try_children(struct row r, const struc
 		int32_t n_gone = 0;
 		token = d.token[i];
 		if (dense) {
-			int32_t at = token - b.first;
-			uint32_t here =
-				at >= 0 && at < b.chunks * CHUNK ? __float_as_uint(slice()[at]) : 0;
-			p = (double)__uint_as_float((uint32_t)cluster_max(r, here));
+			int32_t n = r.chunks * CHUNK;
+			p = (double)*cluster.map_shared_rank(&r.x[token % n], token / n);
 		} else {
 			float x = r.logits[token];
 			if (kept(r, x, token))
@@ -223,6 +222,7 @@ static __device__ __noinline__ struct row try_children(struct row r, const struc
 			*choice = token;
 			return r;
 		}
+		cluster.sync(); /* p has been read everywhere */
 		if (!dense)
 			fill(r);
 		dense = true;
@@ -264,13 +264,13 @@ static __device__ __forceinline__ int32_t choose(struct row &r, const struct row
 		filter(r, s);
 		if (has_drawn_child(d, node)) {
 			r = try_children(r, d, draft, s, node, position, &token, child);
-			token = token >= 0 && token < b.vocab ? token : 0;
+			token = token >= 0 && token < r.vocab ? token : 0;
 			return token;
 		}
 		double u = uniform(s, position, NX_RNG_SAMPLE);
 		r = find(r, OF_MASS, per_logit(s.temperature), share_of(u, r.total, r.total),
 		         &token);
-		token = token >= 0 && token < b.vocab ? token : 0; /* no number among the logits */
+		token = token >= 0 && token < r.vocab ? token : 0; /* no number among the logits */
 	}
 	*child = child_with(d, node, token);
 	return token;

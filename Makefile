@@ -257,8 +257,10 @@ setup: $(BUILD)/config.mk ## Find the libraries; as root, install what is missin
 # All tests run sanitized; those of the kernels and of real models also as released, where the optimiser
 # has its way, and the sweep's, whose memory limits a sanitizer does not allow.
 SANITIZED := $(if $(SANITIZE),$(BUILD),$(BUILD)-asan)
-TEST_RUN = $(TESTS:$(BUILD)/%=$(SANITIZED)/%) $(if $(SANITIZE),,$(call tests_of,$(KERNEL_TEST_SRC) \
-	test_oracle.c test_stacks.c test_drafts.c test_sweep.c))
+# What is built outside the tree runs as it is installed; sanitized too in make test-long.
+SANITIZED_RUN = $(if $(filter test-long,$(MAKECMDGOALS)),$(TESTS),$(filter-out %/test_outside,$(TESTS)))
+TEST_RUN = $(if $(SANITIZE),$(TESTS),$(SANITIZED_RUN:$(BUILD)/%=$(SANITIZED)/%) $(call tests_of,$(KERNEL_TEST_SRC) \
+	test_oracle.c test_stacks.c test_drafts.c test_sweep.c test_outside.c))
 test: check-deps check-headers test-builds ## Run every test under ASan and UBSan, kernels in release too
 	@harness/build/check-format.sh "$(CLANG_FORMAT)" $(FORMATTED) || true
 	@harness/build/run-tests.sh $(TEST_RUN)

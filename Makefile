@@ -257,8 +257,9 @@ setup: $(BUILD)/config.mk ## Find the libraries; as root, install what is missin
 # All tests run sanitized; those of the kernels and of real models also as released, where the optimiser
 # has its way, and the sweep's, whose memory limits a sanitizer does not allow.
 SANITIZED := $(if $(SANITIZE),$(BUILD),$(BUILD)-asan)
-# What is built outside the tree runs as it is installed; sanitized too in make test-long.
-SANITIZED_RUN = $(if $(filter test-long,$(MAKECMDGOALS)),$(TESTS),$(filter-out %/test_outside,$(TESTS)))
+# What is built outside the tree runs as it is installed, and the laws of drafting as released; sanitized, too, in
+# make test-long (sanitized drafts are in test_stacks always).
+SANITIZED_RUN = $(if $(filter test-long,$(MAKECMDGOALS)),$(TESTS),$(filter-out %/test_outside %/test_drafts,$(TESTS)))
 TEST_RUN = $(if $(SANITIZE),$(TESTS),$(SANITIZED_RUN:$(BUILD)/%=$(SANITIZED)/%) $(call tests_of,$(KERNEL_TEST_SRC) \
 	test_oracle.c test_stacks.c test_drafts.c test_sweep.c test_outside.c))
 test: check-deps check-headers test-builds ## Run every test under ASan and UBSan, kernels in release too

@@ -254,14 +254,14 @@ $(GPU_PEERS): $(BUILD)/bench/%.so: $(OBJ)/kernels/bench/%.cu.o
 setup: $(BUILD)/config.mk ## Find the libraries; as root, install what is missing
 	@printf '  %s\n' '$(FEATURES)'
 
-# All tests run sanitized; those of the kernels and of real models also as released, where the optimiser
-# has its way, and the sweep's, whose memory limits a sanitizer does not allow.
+# Tests run sanitized; those of the kernels and of real models also as released, where the optimiser has its way.
 SANITIZED := $(if $(SANITIZE),$(BUILD),$(BUILD)-asan)
-# What is built outside the tree runs as it is installed, and the laws of drafting as released; sanitized, too, in
-# make test-long (sanitized drafts are in test_stacks always).
-SANITIZED_RUN = $(if $(filter test-long,$(MAKECMDGOALS)),$(TESTS),$(filter-out %/test_outside %/test_drafts,$(TESTS)))
+# Those that mostly wait for processes, or that other suites go through sanitized, run as released; sanitized, too, in
+# make test-long.
+AS_RELEASED := test_outside test_drafts test_sweep test_faults_disk
+SANITIZED_RUN = $(if $(filter test-long,$(MAKECMDGOALS)),$(TESTS),$(filter-out $(AS_RELEASED:%=$(BUILD)/tests/%),$(TESTS)))
 TEST_RUN = $(if $(SANITIZE),$(TESTS),$(SANITIZED_RUN:$(BUILD)/%=$(SANITIZED)/%) $(call tests_of,$(KERNEL_TEST_SRC) \
-	test_oracle.c test_stacks.c test_drafts.c test_sweep.c test_outside.c))
+	test_oracle.c test_stacks.c $(AS_RELEASED:%=%.c)))
 test: check-deps check-headers test-builds ## Run every test under ASan and UBSan, kernels in release too
 	@harness/build/check-format.sh "$(CLANG_FORMAT)" $(FORMATTED) || true
 	@harness/build/run-tests.sh $(TEST_RUN)

@@ -263,13 +263,15 @@ pid_t fault_worker(pid_t pid)
 	const struct dirent *e;
 	pid_t found = 0;
 	while (d && !found && (e = readdir(d))) {
-		char path[300], state;
+		char path[300], name[32] = "", state;
 		int parent = 0;
 		if (e->d_name[0] < '1' || e->d_name[0] > '9')
 			continue;
 		snprintf(path, sizeof(path), "/proc/%s/stat", e->d_name);
 		FILE *f = fopen(path, "r");
-		if (f && fscanf(f, "%*d (%*[^)]) %c %d", &state, &parent) == 2 && parent == pid)
+		/* A child that still has the parent's name reads a file for it (base/guard.h), or is no worker yet. */
+		if (f && fscanf(f, "%*d (%31[^)]) %c %d", name, &state, &parent) == 3 &&
+		    parent == pid && strcmp(name, "nexus") != 0)
 			found = (pid_t)strtol(e->d_name, NULL, 10);
 		if (f)
 			fclose(f);

@@ -153,14 +153,20 @@ static uint64_t hash_of(const struct shape_key *k)
 	return h;
 }
 
-/* The entry of the key at hand; a new one takes the place of that used longest ago. */
+/* Whether the entry is that of the key at hand. */
+static bool is_known(const struct nx_graphs *g, const struct graph_entry *x, uint64_t hash)
+{
+	return x->used && x->hash == hash && x->key.n == g->key.n &&
+	       memcmp(x->key.words, g->key.words, g->key.n * sizeof(*x->key.words)) == 0;
+}
+
+/* The entry of the key at hand, or else the one used longest ago, whose place a new one takes. */
 static struct graph_entry *find(struct nx_graphs *g, uint64_t hash)
 {
 	struct graph_entry *oldest = &g->entries[0];
 	for (int32_t i = 0; i < g->plan.max_graphs; i++) {
 		struct graph_entry *x = &g->entries[i];
-		if (x->used && x->hash == hash && x->key.n == g->key.n &&
-		    memcmp(x->key.words, g->key.words, g->key.n * sizeof(*x->key.words)) == 0)
+		if (is_known(g, x, hash))
 			return x;
 		if (x->used < oldest->used)
 			oldest = x;
@@ -212,10 +218,8 @@ static int launch_graph(struct nx_engine *e, struct nx_step *st, struct nx_err *
 	make_key(e, st);
 	uint64_t hash = hash_of(&g->key);
 	struct graph_entry *x = find(g, hash);
-	bool known = x->used && x->hash == hash && x->key.n == g->key.n &&
-	             memcmp(x->key.words, g->key.words, g->key.n * sizeof(*x->key.words)) == 0;
 	int rc = 0;
-	if (!known) {
+	if (!is_known(g, x, hash)) {
 		rc = evict(e, x, err);
 		memcpy(x->key.words, g->key.words, g->key.n * sizeof(*x->key.words));
 		x->key.n = g->key.n;

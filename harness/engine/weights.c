@@ -8,90 +8,74 @@
 
 #include "engine/impl.h"
 
-static int rows_one(void *ctx, int64_t row0, int64_t n, float *dst, struct nx_err *err)
+/* What is wanted of a matrix's rows: elements or keys. */
+struct reader {
+	const struct nx_weight_source *src;
+	float *rows; /* [.., cols], or NULL */
+	int64_t cols;
+	uint64_t *key;
+	float *scale;
+};
+
+/* n rows of a weight of the model from its row row0, to row `to` of what is wanted. */
+static int read_run(const struct reader *r, enum nx_weight_id id, int64_t row0, int64_t n,
+                    int64_t to, struct nx_err *err)
 {
-	const struct nx_weight_source *s = ctx;
-	return nx_model_rows(s->model, s->id, s->layer, row0, n, dst, err);
+	const struct nx_weight_source *s = r->src;
+	return r->rows ? nx_model_rows(s->model, id, s->layer, row0, n, r->rows + to * r->cols, err)
+	               : nx_model_row_keys(s->model, id, s->layer, row0, n, r->key + to, r->scale,
+	                                   err);
 }
 
-static int rows_qkv(void *ctx, int64_t row0, int64_t n, float *dst, struct nx_err *err)
+/* Rows of q, k, v below one another. */
+static int read_qkv(const struct reader *r, int64_t row0, int64_t n, struct nx_err *err)
 {
 	static const enum nx_weight_id parts[] = {NX_W_Q, NX_W_K, NX_W_V};
-	const struct nx_weight_source *s = ctx;
-	const struct nx_shape *shape = nx_model_shape(s->model);
-	int64_t begin = 0, cols = shape->d_model;
-	for (int i = 0; i < 3; i++) {
-		int64_t rows = nx_weight_rows(shape, parts[i]);
+	int64_t begin = 0;
+	int rc = 0;
+	for (int i = 0; i < 3 && !rc; i++) {
+		int64_t rows = nx_weight_rows(nx_model_shape(r->src->model), parts[i]);
 		int64_t lo = row0 > begin ? row0 : begin;
 		int64_t hi = row0 + n < begin + rows ? row0 + n : begin + rows;
-		if (lo < hi) {
-			int rc = nx_model_rows(s->model, parts[i], s->layer, lo - begin, hi - lo,
-			                       dst + (lo - row0) * cols, err);
-			if (rc)
-				return rc;
-		}
+		if (lo < hi)
+			rc = read_run(r, parts[i], lo - begin, hi - lo, lo - row0, err);
 		begin += rows;
 	}
-	return 0;
+	return rc;
 }
 
 /* Rows gate_0, up_0, gate_1, up_1, ... */
-static int rows_gate_up(void *ctx, int64_t row0, int64_t n, float *dst, struct nx_err *err)
-{
-	const struct nx_weight_source *s = ctx;
-	int64_t cols = nx_model_shape(s->model)->d_model;
-	for (int64_t i = 0; i < n; i++) {
-		int64_t r = row0 + i;
-		int rc = nx_model_rows(s->model, r & 1 ? NX_W_UP : NX_W_GATE, s->layer, r / 2, 1,
-		                       dst + i * cols, err);
-		if (rc)
-			return rc;
-	}
-	return 0;
-}
-
-/* Keys of the rows of any of these matrices, a run of rows of one weight at a time. */
-static int keys_of(const struct nx_weight_source *s, enum nx_weight_id id, int64_t row0, int64_t n,
-                   uint64_t *key, float *scale, struct nx_err *err)
-{
-	return nx_model_row_keys(s->model, id, s->layer, row0, n, key, scale, err);
-}
-
-static int keys_one(void *ctx, int64_t row0, int64_t n, uint64_t *key, float *scale,
-                    struct nx_err *err)
-{
-	const struct nx_weight_source *s = ctx;
-	return keys_of(s, s->id, row0, n, key, scale, err);
-}
-
-static int keys_qkv(void *ctx, int64_t row0, int64_t n, uint64_t *key, float *scale,
-                    struct nx_err *err)
-{
-	static const enum nx_weight_id parts[] = {NX_W_Q, NX_W_K, NX_W_V};
-	const struct nx_weight_source *s = ctx;
-	int64_t begin = 0;
-	for (int i = 0; i < 3; i++) {
-		int64_t rows = nx_weight_rows(nx_model_shape(s->model), parts[i]);
-		int64_t lo = row0 > begin ? row0 : begin;
-		int64_t hi = row0 + n < begin + rows ? row0 + n : begin + rows;
-		int rc = lo < hi ? keys_of(s, parts[i], lo - begin, hi - lo, key + (lo - row0),
-		                           scale, err)
-		                 : 0;
-		if (rc)
-			return rc;
-		begin += rows;
-	}
-	return 0;
-}
-
-static int keys_gate_up(void *ctx, int64_t row0, int64_t n, uint64_t *key, float *scale,
-                        struct nx_err *err)
+static int read_gate_up(const struct reader *r, int64_t row0, int64_t n, struct nx_err *err)
 {
 	int rc = 0;
-	for (int64_t r = row0; r < row0 + n && !rc; r++)
-		rc = keys_of(ctx, r & 1 ? NX_W_UP : NX_W_GATE, r / 2, 1, key + (r - row0), scale,
-		             err);
+	for (int64_t i = row0; i < row0 + n && !rc; i++)
+		rc = read_run(r, i & 1 ? NX_W_UP : NX_W_GATE, i / 2, 1, i - row0, err);
 	return rc;
+}
+
+/* The first of its weights says which matrix it is. */
+static int read_matrix(const struct reader *r, int64_t row0, int64_t n, struct nx_err *err)
+{
+	switch (r->src->id) {
+	case NX_W_Q: return read_qkv(r, row0, n, err);
+	case NX_W_GATE: return read_gate_up(r, row0, n, err);
+	default: return read_run(r, r->src->id, row0, n, 0, err);
+	}
+}
+
+static int rows_of(void *ctx, int64_t row0, int64_t n, float *dst, struct nx_err *err)
+{
+	const struct nx_weight_source *s = ctx;
+	const struct reader r = {
+		.src = s, .rows = dst, .cols = nx_weight_cols(nx_model_shape(s->model), s->id)};
+	return read_matrix(&r, row0, n, err);
+}
+
+static int keys_of(void *ctx, int64_t row0, int64_t n, uint64_t *key, float *scale,
+                   struct nx_err *err)
+{
+	const struct reader r = {.src = ctx, .key = key, .scale = scale};
+	return read_matrix(&r, row0, n, err);
 }
 
 void nx_weights_desc(const struct nx_weights *w, enum nx_weight_role role, int32_t layer,
@@ -101,30 +85,25 @@ void nx_weights_desc(const struct nx_weights *w, enum nx_weight_role role, int32
 	int64_t heads = (int64_t)s->n_heads * s->head_dim, d = s->d_model,
 		kv = (int64_t)s->n_kv_heads * s->head_dim;
 	const struct {
-		nx_row_source rows;
-		nx_row_keys keys;
 		enum nx_weight_id id;
 		int64_t n, k;
 	} matrices[] = {
-		[NX_WEIGHT_EMBED] = {rows_one, keys_one, NX_W_EMBED, s->vocab, d},
-		[NX_WEIGHT_OUTPUT] = {rows_one, keys_one, s->tied ? NX_W_EMBED : NX_W_OUTPUT,
-	                              s->vocab, d},
-		[NX_WEIGHT_QKV] = {rows_qkv, keys_qkv, NX_W_Q, heads + 2 * kv, d},
-		[NX_WEIGHT_O] = {rows_one, keys_one, NX_W_O, d, heads},
-		[NX_WEIGHT_GATE_UP] = {rows_gate_up, keys_gate_up, NX_W_GATE, 2 * (int64_t)s->d_ff,
-	                               d},
-		[NX_WEIGHT_DOWN] = {rows_one, keys_one, NX_W_DOWN, d, s->d_ff},
+		[NX_WEIGHT_EMBED] = {NX_W_EMBED, s->vocab, d},
+		[NX_WEIGHT_OUTPUT] = {s->tied ? NX_W_EMBED : NX_W_OUTPUT, s->vocab, d},
+		[NX_WEIGHT_QKV] = {NX_W_Q, heads + 2 * kv, d},
+		[NX_WEIGHT_O] = {NX_W_O, d, heads},
+		[NX_WEIGHT_GATE_UP] = {NX_W_GATE, 2 * (int64_t)s->d_ff, d},
+		[NX_WEIGHT_DOWN] = {NX_W_DOWN, d, s->d_ff},
 	};
 	*src = (struct nx_weight_source){
 		.model = w->model, .id = matrices[role].id, .layer = layer};
 	*out = (struct nx_weight_desc){.n = matrices[role].n,
 	                               .k = matrices[role].k,
 	                               .dtype = w->dtype,
-	                               .rows = matrices[role].rows,
+	                               .rows = rows_of,
 	                               .ctx = src,
 	                               .lookup = role == NX_WEIGHT_EMBED,
-	                               .keys = nx_model_is_random(w->model) ? matrices[role].keys
-	                                                                    : NULL};
+	                               .keys = nx_model_is_random(w->model) ? keys_of : NULL};
 }
 
 static int pack(struct nx_weights *w, struct nx_weight **out, enum nx_weight_role role,

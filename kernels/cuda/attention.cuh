@@ -39,8 +39,6 @@ struct attn_args {
 	float *part;       /* [.., dim] */
 	float2 *part_head; /* (max, sum) */
 	float *scores;     /* materialised: [row, head, max_keys] */
-	uint32_t *
-		arrivals; /* counters, all zero, or NULL: partials are merged by a kernel of their own */
 	bool split, invariant;
 };
 

@@ -41,8 +41,6 @@ struct cuda_dev {
 	bool capturing; /* between graph_begin and graph_end */
 	struct nx_counted counted, before_capture;
 	struct cublas_lt *lt; /* NULL: not opened, or not there */
-	void *partials;       /* linear.cu: scratch of split products, fixed size, made by open */
-	size_t partials_bytes;
 	int32_t *
 		errors; /* pinned host memory: first error that a kernel found (draft_rows, ...), [0] 0 = none; see
 	                    error.cuh */

@@ -49,6 +49,16 @@ void both_need_gpu(void)
 	ops->close(dev);
 }
 
+int both_run(Suite *s)
+{
+	SRunner *r = srunner_create(s);
+	srunner_set_fork_status(r, CK_NOFORK);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 void both_open(struct both *b, enum nx_dtype dtype, bool invariant)
 {
 	memset(b, 0, sizeof(*b));

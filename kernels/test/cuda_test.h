@@ -12,6 +12,8 @@
 #ifndef NX_CUDA_TEST_H
 #define NX_CUDA_TEST_H
 
+#include <check.h>
+
 #include "kernel_test.h"
 
 struct both {
@@ -21,6 +23,8 @@ struct both {
 
 /* Ends the program with status 0 and a line when there is no GPU: call it first in main(). */
 void both_need_gpu(void);
+/* Runs the suite in this process, as a context does not live through fork(); what main() returns. */
+int both_run(Suite *s);
 void both_open(struct both *b, enum nx_dtype dtype, bool invariant);
 void both_close(struct both *b);
 

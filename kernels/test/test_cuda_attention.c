@@ -524,10 +524,5 @@ int main(void)
 	tcase_add_loop_test(tc, any_shape_matches_the_reference, 0,
 	                    n ? (int)strtol(n, NULL, 10) : 120);
 	suite_add_tcase(s, tc);
-	SRunner *sr = srunner_create(s);
-	srunner_set_fork_status(sr, CK_NOFORK);
-	srunner_run_all(sr, CK_NORMAL);
-	int failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return both_run(s);
 }

@@ -214,11 +214,5 @@ int main(void)
 	tcase_add_test(tc, enqueued_work_gets_its_own_arguments);
 	tcase_add_test(tc, peaks_are_measured_and_work_is_not_counted);
 	suite_add_tcase(s, tc);
-	SRunner *r = srunner_create(s);
-	/* A context does not live through fork(). */
-	srunner_set_fork_status(r, CK_NOFORK);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return both_run(s);
 }

@@ -240,11 +240,5 @@ int main(void)
 	tcase_add_loop_test(tc, rows_come_back_from_host_memory, 0, N_SHAPES);
 	tcase_add_loop_test(tc, accepted_rows_are_kept, 0, N_SHAPES);
 	suite_add_tcase(s, tc);
-	SRunner *r = srunner_create(s);
-	/* A context does not live through fork(). */
-	srunner_set_fork_status(r, CK_NOFORK);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return both_run(s);
 }

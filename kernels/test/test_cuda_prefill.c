@@ -207,10 +207,5 @@ int main(void)
 	tcase_add_loop_test(tc, more_segments_than_lanes_of_a_warp, 0, 2);
 	tcase_add_loop_test(tc, sharp_weights, 0, 2);
 	suite_add_tcase(s, tc);
-	SRunner *r = srunner_create(s);
-	srunner_set_fork_status(r, CK_NOFORK); /* a context does not live through fork() */
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return both_run(s);
 }

@@ -145,10 +145,5 @@ int main(void)
 	tcase_add_test(tc, rows_without_numbers_end);
 	tcase_add_test(tc, what_cannot_be_sampled_is_refused);
 	suite_add_tcase(s, tc);
-	SRunner *r = srunner_create(s);
-	srunner_set_fork_status(r, CK_NOFORK); /* a context does not live through fork() */
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return both_run(s);
 }

@@ -26,7 +26,7 @@ static int tap(struct nx_engine *e, int32_t l, bool normed, const void *from, in
 
 static int attend(struct nx_engine *e, const struct nx_attention *a, struct nx_err *err)
 {
-	if (!e->codec)
+	if (!e->own_codec)
 		return e->dev->ops->attention(e->dev->dev, e->stream, a, err);
 	struct nx_codec_step step = {.attention = a, .qkv = e->qkv};
 	return e->codec->t->codec_attend(e->codec->self, e->stream, &step, err);
@@ -272,7 +272,7 @@ static int draw(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
 	if (!rc && e->n_drafted)
 		rc = ops->kv_compact(dev, e->stream, &e->store.kv[0], &e->state, emit, e->n_emits,
 		                     &e->verdict, err);
-	if (!rc && e->n_drafted && e->codec && e->codec->t->codec_commit) {
+	if (!rc && e->n_drafted && e->own_codec && e->codec->t->codec_commit) {
 		const struct nx_codec_commit c = {.kv = &e->store.kv[0],
 		                                  .state = &e->state,
 		                                  .emit = emit,

@@ -105,7 +105,7 @@ static int create_one(struct nx_engine *e, const struct nx_layer *l, struct nx_e
 		e->layout = h;
 	if (slots & 1u << NX_SLOT_KV_CODEC)
 		e->codec = h;
-	else if (slots & 1u << NX_SLOT_ATTENTION)
+	if (h->t->attention_plan)
 		e->attn = h;
 	if (slots & 1u << NX_SLOT_PREFIX)
 		e->prefix = h;
@@ -145,6 +145,7 @@ void nx_hooks_destroy(struct nx_engine *e)
 	for (int32_t i = e->n_hooks; i-- > 0;)
 		e->hooks[i].t->destroy(e->hooks[i].self);
 	e->n_hooks = 0;
+	e->own_codec = false;
 	e->sched = e->layout = e->attn = e->codec = e->prefix = e->drafter = e->packer =
 		e->launcher = NULL;
 }

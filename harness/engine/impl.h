@@ -167,6 +167,7 @@ struct nx_engine {
 	struct nx_target target;
 	void *taps[NX_TAP_MAX];
 	struct nx_codec_layout codec_layout; /* window 1 without a codec */
+	bool own_codec; /* encoding and attention are the codec technique's, not the device's */
 	struct nx_prefix_geometry prefix_geo;
 	int32_t *matched;         /* host, blocks of a match */
 	struct nx_packed *packed; /* [n_layers]; embed and output in the first */

@@ -258,7 +258,7 @@ static void count_attention(struct nx_engine *e, const struct nx_step *st)
 		.flops = 4 * pairs * (uint64_t)(s->n_heads * s->head_dim) * (uint64_t)s->n_layers,
 		/* Scores that are materialised are written, read and written by the softmax, and read again. */
 		.act_bytes =
-			e->attn_kernel == NX_ATTN_MATERIALISED && !e->codec
+			e->attn_kernel == NX_ATTN_MATERIALISED && !e->own_codec
 				? 4 * pairs * (uint64_t)(s->n_heads * s->n_layers) * sizeof(float)
 				: 0};
 	e->dev->ops->counted_add(e->dev->dev, &more);

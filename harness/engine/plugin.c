@@ -116,8 +116,8 @@ static int read_slots(const char *path, const struct nx_technique *t, uint32_t *
 		{schedule, HAS(schedule, 0) | HAS(victim, 1), 1, 1u << NX_SLOT_SCHEDULE},
 		{layout, HAS(kv_geometry, 0) | HAS(kv_target, 1) | HAS(kv_drop, 2), 3,
 	         1u << NX_SLOT_KV_LAYOUT},
-		{codec, HAS(codec_layout, 0) | HAS(codec_attend, 1) | HAS(codec_commit, 2), 3,
-	         1u << NX_SLOT_KV_CODEC | 1u << NX_SLOT_ATTENTION},
+		{codec, HAS(codec_layout, 0) | HAS(codec_attend, 1) | HAS(codec_commit, 2), 1,
+	         1u << NX_SLOT_KV_CODEC | (t->codec_attend ? 1u << NX_SLOT_ATTENTION : 0)},
 		{prefix,
 	         HAS(prefix_geometry, 0) | HAS(prefix_match, 1) | HAS(prefix_publish, 2) |
 	                 HAS(prefix_evict, 3),

@@ -3,6 +3,7 @@
  * engine/sizes.c: limits, geometry and bytes of an engine; see impl.h.
  */
 #include "engine/impl.h"
+#include "nexus_kernels/kv_codec.h"
 
 /* Rows of one forward: enough for full speed of the products, few enough for small buffers. */
 #define CHUNK_ROWS 1024
@@ -64,7 +65,8 @@ static struct nx_group_shape target_group(const struct nx_engine *e, const struc
 		.scratch_cap = e->draft.stride,
 	};
 	if (e->codec) {
-		g.codec = NX_KV_OWN;
+		g.codec = e->codec_layout.codec;
+		g.group_size = e->codec_layout.group_size;
 		g.row_bytes = e->codec_layout.row_bytes;
 		g.window = e->codec_layout.window;
 	}
@@ -138,6 +140,34 @@ int nx_engine_draft_needs(struct nx_engine *e, const struct nx_shape *shape, enu
 	return 0;
 }
 
+/* A codec of the device's own: can it, and how many bytes are its rows? */
+static int device_codec(const struct nx_engine *e, const struct nx_shape *shape, const char *who,
+                        struct nx_codec_layout *o, struct nx_err *err)
+{
+	static const char *const names[] = {
+#define X(name, text, bits, help) text,
+		NX_KV_CODECS(X)
+#undef X
+	};
+	struct nx_device_info info;
+	e->dev->ops->info(e->dev->dev, &info);
+	if ((unsigned)o->codec >= NX_KV_CODEC_COUNT)
+		return nx_fail(err, NX_EINVAL, "%s chose KV codec %d; there are 0 to %d", who,
+		               (int)o->codec, NX_KV_CODEC_COUNT - 1);
+	const char *why = nx_kv_codec_refusal(o->codec, shape->head_dim, o->group_size, o->window);
+	if (why)
+		return nx_fail(
+			err, NX_ENOTSUP,
+			"%s: %s in groups of %d and windows of %d does not fit heads of %d: %s",
+			who, names[o->codec], o->group_size, o->window, shape->head_dim, why);
+	if (!(info.kv_codecs & 1u << o->codec))
+		return nx_fail(err, NX_ENOTSUP, "%s: the device %s has no KV codec %s", who,
+		               e->dev->ops->name, names[o->codec]);
+	o->row_bytes = (int32_t)nx_kv_coded_row_bytes(o->codec, shape->n_kv_heads, shape->head_dim,
+	                                              o->group_size);
+	return 0;
+}
+
 int nx_engine_codec(struct nx_engine *e, const struct nx_shape *shape, enum nx_dtype dtype,
                     const struct nx_kv_geometry *geo, struct nx_err *err)
 {
@@ -160,12 +190,22 @@ int nx_engine_codec(struct nx_engine *e, const struct nx_shape *shape, enum nx_d
 	int rc = e->codec->t->codec_layout(e->codec->self, &l, o, err);
 	if (rc)
 		return rc;
+	e->own_codec = o->codec <= NX_KV_OWN;
+	if (e->own_codec && !e->codec->t->codec_attend)
+		return nx_fail(err, NX_EABI,
+		               "%s has a codec of its own and lacks the hook codec_attend", who);
+	if (e->own_codec)
+		o->codec = NX_KV_OWN;
+	else
+		rc = device_codec(e, shape, who, o, err);
+	if (rc)
+		return rc;
 	if (o->row_bytes < 1 || o->window < 1 || o->window > 4096)
 		return nx_fail(
 			err, NX_EINVAL,
 			"%s encodes %d tokens at a time in %d bytes each; legal: 1 to 4096, at least 1",
 			who, o->window, o->row_bytes);
-	if (o->window > 1 && !e->codec->t->codec_commit)
+	if (e->own_codec && o->window > 1 && !e->codec->t->codec_commit)
 		return nx_fail(err, NX_EABI,
 		               "%s encodes groups of %d tokens and lacks the hook codec_commit",
 		               who, o->window);

@@ -9,7 +9,7 @@
 
 int64_t nx_group_row_bytes(const struct nx_group_shape *g)
 {
-	if (g->codec == NX_KV_OWN)
+	if (g->codec >= NX_KV_OWN)
 		return g->row_bytes;
 	return (int64_t)g->n_kv_heads * g->head_dim * (g->codec == NX_KV_F32 ? 4 : 2);
 }
@@ -77,6 +77,7 @@ static int group_init(struct nx_store *s, int32_t i, const struct nx_group_shape
 		.scratch_row_bytes = scratch_row_bytes(g),
 		.scratch_cap = g->scratch_cap,
 		.window = g->window > 1 ? g->window : 1,
+		.group_size = g->group_size,
 	};
 	kv->v_offset = rows * kv->row_bytes;
 	kv->layer_bytes = 2 * kv->v_offset;

@@ -22,7 +22,8 @@ struct nx_group_shape {
 	int32_t n_layers, n_kv_heads, head_dim;
 	enum nx_kv_codec codec;
 	enum nx_dtype plain;
-	int32_t row_bytes;   /* NX_KV_OWN: of the K of a token in one layer */
+	int32_t row_bytes;   /* encoded: of the K of a token in one layer */
+	int32_t group_size;  /* codes of the device's codecs that share a scale */
 	int32_t window;      /* tokens encoded together; 0 and 1 = each by itself */
 	int32_t scratch_cap; /* scratch rows a place (candidates, probes) */
 };

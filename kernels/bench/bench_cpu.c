@@ -44,8 +44,11 @@ static void bench_linear(void *own, void *library, const struct nx_calibration *
 	printf("%-12s %4s %9s %8s %9s %8s %10s %6s\n", "n x k", "M", "us", "GB/s", "of read*",
 	       "GFLOP/s", "of own max", "x lib");
 	for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
-		struct nx_weight_desc desc = {shapes[s][0], shapes[s][1], NX_BF16, noise_rows,
-		                              &desc,        false,        NULL};
+		struct nx_weight_desc desc = {.n = shapes[s][0],
+		                              .k = shapes[s][1],
+		                              .dtype = NX_BF16,
+		                              .rows = noise_rows,
+		                              .ctx = &desc};
 		struct nx_weight *w[2] = {NULL, NULL};
 		struct nx_err err;
 		must(ops->weight_create(own, &desc, &w[0], &err), &err);
@@ -94,7 +97,8 @@ static void bench_linear(void *own, void *library, const struct nx_calibration *
 /* All of a stack of matrices larger than the cache, M = 1, against a read of as many bytes, in turns. */
 static void bench_decode(void *dev, uint64_t llc)
 {
-	struct nx_weight_desc desc = {4096, 4096, NX_BF16, noise_rows, &desc, false, NULL};
+	struct nx_weight_desc desc = {
+		.n = 4096, .k = 4096, .dtype = NX_BF16, .rows = noise_rows, .ctx = &desc};
 	struct nx_err err;
 	struct nx_calibration c;
 	uint64_t want = quick ? llc + llc / 2 : 4 * llc;

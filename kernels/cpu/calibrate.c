@@ -75,8 +75,11 @@ static int small_rows(void *ctx, int64_t row0, int64_t n, float *dst, struct nx_
 static int product_rate(struct cpu_dev *d, enum nx_dtype dtype, bool library, double seconds,
                         double *rate, struct nx_err *err)
 {
-	struct nx_weight_desc desc = {PRODUCT_SIZE, PRODUCT_SIZE, dtype, small_rows,
-	                              &desc,        false,        NULL};
+	struct nx_weight_desc desc = {.n = PRODUCT_SIZE,
+	                              .k = PRODUCT_SIZE,
+	                              .dtype = dtype,
+	                              .rows = small_rows,
+	                              .ctx = &desc};
 	struct nx_weight *w = NULL;
 	size_t bytes = sizeof(float) * PRODUCT_ROWS * PRODUCT_SIZE;
 	float *x = cpu_alloc(d, bytes), *y = cpu_alloc(d, bytes);

@@ -61,6 +61,9 @@ int cpu_weight_create(void *dev, const struct nx_weight_desc *desc, struct nx_we
 		return nx_fail(err, NX_EINVAL,
 		               "a weight needs rows, columns and a source, got %lld x %lld",
 		               (long long)desc->n, (long long)desc->k);
+	if (desc->quant.code != NX_WEIGHT_CODE_NONE)
+		return nx_fail(err, NX_ENOTSUP, "weight code %d is not known here",
+		               (int)desc->quant.code);
 	if (desc->dtype != NX_F32 && desc->dtype != NX_BF16)
 		return nx_fail(err, NX_ENOTSUP, "weight type %d is not known here",
 		               (int)desc->dtype);

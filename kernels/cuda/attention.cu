@@ -59,6 +59,9 @@ static int check(const struct cuda_dev *d, const struct nx_attention *a, struct 
 		return nx_fail(
 			err, NX_ENOTSUP,
 			"rows of a technique's codec are read by its own attention entry alone");
+	if (kv->codec > NX_KV_OWN)
+		return nx_fail(err, NX_ENOTSUP, "cuda: KV codec %d is not known here",
+		               (int)kv->codec);
 	if (kv->n_kv_heads < 1 || a->n_heads % kv->n_kv_heads)
 		return nx_fail(err, NX_EINVAL, "%d heads cannot share %d kv heads", a->n_heads,
 		               kv->n_kv_heads);

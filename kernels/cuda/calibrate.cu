@@ -279,8 +279,12 @@ static int product_rate(struct cuda_dev *d, double seconds, double *rate, struct
 {
 	const int64_t n = (int64_t)PRODUCT * PRODUCT;
 	const size_t bytes = (size_t)n * nx_dtype_bytes(d->act);
-	struct nx_weight_desc desc = {PRODUCT, PRODUCT, d->act,     random_rows,
-	                              NULL,    false,   random_keys};
+	struct nx_weight_desc desc = {.n = PRODUCT,
+	                              .k = PRODUCT,
+	                              .dtype = d->act,
+	                              .rows = random_rows,
+	                              .ctx = NULL,
+	                              .keys = random_keys};
 	struct nx_weight *w = NULL;
 	uint64_t used = 0;
 	void *x = cu_alloc(d, bytes), *y = cu_alloc(d, bytes);

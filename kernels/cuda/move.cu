@@ -10,7 +10,7 @@
 /* Bytes of K (or V) of a pool row. Those of a codec lie in planes of row_bytes. */
 static size_t part_bytes(const struct nx_kv *kv)
 {
-	if (kv->codec == NX_KV_OWN)
+	if (kv->codec >= NX_KV_OWN)
 		return (size_t)kv->row_bytes;
 	return (size_t)kv->n_kv_heads * (size_t)kv->head_dim * (kv->codec == NX_KV_BF16 ? 2 : 4);
 }

@@ -166,6 +166,9 @@ int cu_weight_create(void *dev, const struct nx_weight_desc *desc, struct nx_wei
 	if (desc->n > INT32_MAX || desc->k > INT32_MAX - K_ALIGN)
 		return nx_fail(err, NX_ENOTSUP, "a weight of %lld x %lld is too large here",
 		               (long long)desc->n, (long long)desc->k);
+	if (desc->quant.code != NX_WEIGHT_CODE_NONE)
+		return nx_fail(err, NX_ENOTSUP, "weight code %d is not known here",
+		               (int)desc->quant.code);
 	if (desc->dtype != NX_F32 && desc->dtype != NX_BF16)
 		return nx_fail(err, NX_ENOTSUP, "weight type %d is not known here",
 		               (int)desc->dtype);

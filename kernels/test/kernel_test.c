@@ -99,7 +99,8 @@ struct nx_weight *rig_weight(struct rig *r, int64_t n, int64_t k, enum nx_dtype 
 	for (int64_t i = 0; i < n * k && dtype == NX_BF16; i++)
 		values[i] = to_bf16(values[i]);
 	struct source s = {k, values};
-	struct nx_weight_desc desc = {n, k, dtype, source_rows, &s, true, NULL};
+	struct nx_weight_desc desc = {
+		.n = n, .k = k, .dtype = dtype, .rows = source_rows, .ctx = &s, .lookup = true};
 	rig_ok(r, r->ops->weight_create(r->dev, &desc, &w, &r->err));
 	ck_assert_uint_ge(r->ops->weight_bytes(w), (uint64_t)(n * k) * nx_dtype_bytes(dtype));
 	if (out_values)

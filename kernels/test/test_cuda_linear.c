@@ -290,8 +290,13 @@ START_TEST(keys_make_the_rows_that_the_source_gives)
 		both_open(&b, (enum nx_dtype)dtype, false);
 		struct random r = {K, 0.037f / 2147483648.0f};
 		for (int i = 0; i < 2; i++) {
-			struct nx_weight_desc desc = {N,  K,    (enum nx_dtype)dtype,  random_rows,
-			                              &r, true, i ? random_keys : NULL};
+			struct nx_weight_desc desc = {.n = N,
+			                              .k = K,
+			                              .dtype = (enum nx_dtype)dtype,
+			                              .rows = random_rows,
+			                              .ctx = &r,
+			                              .lookup = true,
+			                              .keys = i ? random_keys : NULL};
 			rig_ok(&b.gpu,
 			       b.gpu.ops->weight_create(b.gpu.dev, &desc, &w[i], &b.gpu.err));
 			uint64_t bytes = 0;
@@ -366,7 +371,8 @@ START_TEST(impossible_products_are_refused)
 	struct both_weight w = both_weight(&b, 5, 8, 3);
 	struct random r = {8, 1};
 	struct nx_weight *none = NULL, *plain = NULL;
-	struct nx_weight_desc desc = {0, 8, NX_BF16, random_rows, &r, false, NULL};
+	struct nx_weight_desc desc = {
+		.n = 0, .k = 8, .dtype = NX_BF16, .rows = random_rows, .ctx = &r};
 	struct both_act x = both_act(&b, 8, 1, 1), y = both_act(&b, 8, 0, 1);
 	struct nx_linear a = {.w = w.gpu, .m = -1, .x = x.gpu, .y = y.gpu};
 	ck_assert_int_eq(ops->linear(b.gpu.dev, NULL, &a, &b.gpu.err), NX_EINVAL);

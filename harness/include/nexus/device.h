@@ -35,8 +35,8 @@
 extern "C" {
 #endif
 
-/* 5: weights that the device generates; instruments. */
-#define NX_DEVICE_ABI 5u
+/* 6: quantized weights, and KV codecs of the device's own. */
+#define NX_DEVICE_ABI 6u
 
 struct nx_stream;
 struct nx_event;
@@ -54,6 +54,28 @@ typedef int (*nx_row_source)(void *ctx, int64_t row0, int64_t n, float *dst, str
 typedef int (*nx_row_keys)(void *ctx, int64_t row0, int64_t n, uint64_t *key, float *scale,
                            struct nx_err *err);
 
+/* How the elements of a matrix are kept; nexus_kernels/weight_quant.h says what codes stand for. */
+enum nx_weight_code {
+	NX_WEIGHT_CODE_NONE, /* as they are, in the matrix's dtype */
+	NX_WEIGHT_CODE_INT8,
+	NX_WEIGHT_CODE_INT4,
+	NX_WEIGHT_CODE_E4M3,
+};
+struct nx_weight_quant {
+	enum nx_weight_code code;
+	int32_t group_size; /* inputs that share a scale: a multiple of 16, or 0 = all of a row */
+	bool zero;      /* INT8, INT4: groups have a zero of their own; else they are symmetric */
+	bool int8_acts; /* INT8, INT4: products round x to int8, too, group by group with a scale each */
+};
+struct nx_quant_param {
+	float scale, zero;
+};
+
+/* Codes of rows [row0, row0 + n), a byte each, [n, cols], and what their groups have beside them, [n, groups]: of a
+ * file that is quantized already, in exactly the desc's format. */
+typedef int (*nx_code_source)(void *ctx, int64_t row0, int64_t n, uint8_t *codes,
+                              struct nx_quant_param *params, struct nx_err *err);
+
 /* A matrix W [n, k] (output features x input features). Packed once, in the order kernels read it. */
 struct nx_weight_desc {
 	int64_t n, k;
@@ -63,6 +85,9 @@ struct nx_weight_desc {
 	bool lookup; /* rows are also fetched by index (embedding): see embed() */
 	nx_row_keys
 		keys; /* NULL = only `rows` knows; else a device may generate the matrix itself */
+	struct nx_weight_quant quant; /* zeros: not quantized. NX_ENOTSUP where a device lacks it */
+	nx_code_source
+		codes; /* NULL: codes are made from rows. Of a file that holds such codes already */
 };
 
 enum nx_epilogue {
@@ -85,7 +110,8 @@ struct nx_linear {
  *   1. bias is added (Qwen 2)
  *   2. each q head and each k head is normalised: x / rms(x) * q_norm or k_norm, over head_dim (Qwen 3)
  *   3. q and k are rotated, pairs (2i, 2i+1) (Su et al. 2104.09864)
- *   4. k and v are written into the store. With NX_KV_OWN they are not: the codec's attention entry writes.
+ *   4. k and v are written into the store, encoded where the codec works row by row. With NX_KV_OWN, and where
+ *      groups of tokens are encoded together (kv->window > 1), they are not: attention writes.
  * NULL leaves a step out. All elements are in the order of pairs, bias and norms too.
  */
 struct nx_rope_store {
@@ -107,13 +133,19 @@ enum nx_attn_kernel {
 	                         for few rows (flash-decoding); workspace linear in rows and keys / kv_chunk */
 };
 
+/*
+ * Where the device's own codec encodes groups of tokens (kv->window > 1), attention keeps the codec rule of
+ * struct nx_codec_step (slots.h): it encodes the groups that COMMIT rows of the call complete, attends, and then
+ * writes COMMIT rows into the window, drafted ones into scratch. It finds the rows' own k and v behind their q.
+ */
 struct nx_attention {
 	const struct nx_rows *rows;
 	const struct nx_seq_state *state;
 	const struct nx_kv *kv;
 	int32_t layer, n_heads;
 	float scale;
-	const void *q; /* first q of row 0; row r at q + r * q_stride elements */
+	const void
+		*q; /* first q of row 0; row r at q + r * q_stride elements. window > 1: q of qkv */
 	int64_t q_stride;
 	void *out; /* [n_rows, n_heads * head_dim] act_dtype */
 	enum nx_attn_kernel kernel;
@@ -224,7 +256,9 @@ struct nx_device_info {
 	uint64_t free_bytes; /* now */
 	int32_t n_units;     /* threads or SMs in use */
 	enum nx_dtype act_dtype;
-	uint32_t caps; /* NX_DEV_* */
+	uint32_t caps;         /* NX_DEV_* */
+	uint32_t kv_codecs;    /* 1 << NX_KV_*: those that attention() reads */
+	uint32_t weight_codes; /* 1 << NX_WEIGHT_CODE_*: those that weight_create() makes */
 };
 
 /* Peaks measured on this device, in this process. 0 = not measured. */
@@ -359,7 +393,8 @@ struct nx_device_ops {
 	int (*kv_swap)(void *dev, struct nx_stream *s, const struct nx_kv *kv, int32_t row,
 	               int32_t n, void *host, enum nx_copy_dir dir, struct nx_err *err);
 	/* Moves accepted scratch rows into the store: for each emit with n_draft > 0, scratch row path[i] goes to
-	 * slot len[seq] + pos_off + i (into the window where the codec has one). Before commit. */
+	 * slot len[seq] + pos_off + i (into the window where the codec has one; groups that are complete then are
+	 * encoded, unless the codec is NX_KV_OWN). Before commit. */
 	int (*kv_compact)(void *dev, struct nx_stream *s, const struct nx_kv *kv,
 	                  const struct nx_seq_state *state, const struct nx_emit *emit /* device */,
 	                  int32_t n_emit, const struct nx_verdict *v, struct nx_err *err);

@@ -17,9 +17,26 @@ extern "C" {
 
 enum nx_dtype { NX_F32 = 0, NX_BF16 = 1 };
 
-/* How a KV row is encoded in the store. NX_KV_OWN: by a technique's codec; its bytes mean nothing to the
- * device, which copies them whole, and its attention entry both writes and reads them. */
-enum nx_kv_codec { NX_KV_F32 = 0, NX_KV_BF16 = 1, NX_KV_OWN = 2 };
+/* X(NAME, name, bits, text): how a KV row is encoded in the store; nexus_kernels/kv_codec.h has the layouts.
+ * NX_KV_OWN: by a technique's codec; its bytes mean nothing to the device, which copies them whole, and its
+ * attention entry both writes and reads them. */
+#define NX_KV_CODECS(X)                                                                            \
+	X(F32, "f32", 32, "as computed")                                                           \
+	X(BF16, "bf16", 16, "rounded")                                                             \
+	X(OWN, "own", 0, "by a technique's own kernels")                                           \
+	X(INT8, "int8", 8, "by token and head, with scale and zero")                               \
+	X(INT4, "int4", 4, "by token and head, with scale and zero")                               \
+	X(E4M3, "fp8_e4m3", 8, "by token and head, with a scale")                                  \
+	X(E5M2, "fp8_e5m2", 8, "by token and head, with a scale")                                  \
+	X(KIVI4, "kivi4", 4, "K by channel over groups of tokens, V by token")                     \
+	X(KIVI2, "kivi2", 2, "K by channel over groups of tokens, V by token")
+
+enum nx_kv_codec {
+#define X(name, text, bits, help) NX_KV_##name,
+	NX_KV_CODECS(X)
+#undef X
+		NX_KV_CODEC_COUNT
+};
 
 static inline size_t nx_dtype_bytes(enum nx_dtype t)
 {
@@ -117,7 +134,8 @@ struct nx_kv {
 	int64_t scratch_layer_bytes, scratch_row_bytes, scratch_v_offset;
 	int32_t scratch_cap;
 	int32_t window; /* tokens encoded together; 1 = row by row */
-	uint8_t *win;   /* NULL when window is 1 */
+	int32_t group_size; /* codes that share a scale: see nexus_kernels/kv_codec.h; 0 without codes */
+	uint8_t *win;       /* NULL when window is 1 */
 	int64_t win_layer_bytes, win_v_offset;
 };
 

@@ -151,7 +151,11 @@ struct nx_codec_limits {
 	bool invariant;
 };
 
+/* A codec of the device's own: codec, group_size and window are filled in, row_bytes follows from them. One of the
+ * technique's own: codec is NX_KV_OWN or left 0, row_bytes and window are filled in, and codec_attend is there. */
 struct nx_codec_layout {
+	enum nx_kv_codec codec;
+	int32_t group_size; /* see nexus_kernels/kv_codec.h */
 	int32_t row_bytes; /* bytes of the K of one token in one layer, all heads; V takes as many. `window`
 	                      consecutive tokens have window * row_bytes bytes in one piece, to be used as the
 	                      codec likes: scales live there too */

@@ -17,8 +17,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "cpu/kv.h"
-
 #define Q_ROWS 64             /* most q rows of an item */
 #define SERIAL_PRODUCTS 16384 /* query times key elements that the caller does alone */
 #define SERIAL_MERGE 32768    /* elements of chunks that the caller merges alone */
@@ -41,6 +39,8 @@ struct scratch {
 	struct row_keys see[Q_ROWS];
 	const uint8_t *key_row[TILE_KEYS], *value_row[TILE_KEYS];
 	const uint8_t *next_key[TILE_KEYS], *next_value[TILE_KEYS]; /* of the tile after */
+	int32_t own[Q_ROWS]; /* encoded: first key in full precision */
+	float coded_keys[TILE_KEYS * ATTN_MAX_DIM], coded_values[TILE_KEYS * ATTN_MAX_DIM];
 };
 
 enum phase { TILED, SCORES, SOFTMAX, OUTPUT, MERGE };
@@ -53,6 +53,7 @@ struct job {
 	const int32_t *bounds; /* [threads + 1] items of each thread */
 	enum phase phase;
 	bool split; /* tiled: chunks are items, merged later */
+	bool coded;
 	int32_t dim, cols, group, n_chunks;
 	int64_t score_stride;
 };
@@ -88,19 +89,27 @@ struct view {
 	struct scratch *s;
 	const struct item *it;
 	const struct nx_segment *seg;
-	int n;        /* q rows */
-	int32_t most; /* keys that any of them sees */
+	int n;                    /* q rows */
+	int32_t most;             /* keys that any of them sees */
+	struct coded_scene coded; /* where rows are encoded */
 };
 
 static void view_open(struct view *v, const struct job *j, struct scratch *s, const struct item *it)
 {
 	const struct nx_attention *a = j->a;
-	*v = (struct view){j, s, it, &a->rows->segments[it->segment], it->i1 - it->i0, 0};
+	*v = (struct view){.j = j,
+	                   .s = s,
+	                   .it = it,
+	                   .seg = &a->rows->segments[it->segment],
+	                   .n = it->i1 - it->i0};
+	if (j->coded)
+		v->coded = coded_scene_of(a, v->seg, j->k->decode);
 	for (int i = 0; i < v->n; i++) {
 		int32_t row = v->seg->row0 + (it->i0 + i) / j->group;
 		int32_t head = it->kv_head * j->group + (it->i0 + i) % j->group;
 		const float *q = (const float *)a->q + row * a->q_stride + (int64_t)head * j->dim;
-		s->see[i] = row_keys(a->rows, a->state, row);
+		s->see[i] = coded_keys(a, row);
+		s->own[i] = coded_own(a, row, &s->see[i]);
 		int32_t keys = s->see[i].n_table + s->see[i].n_anc;
 		v->most = keys > v->most ? keys : v->most;
 		for (int32_t d = 0; d < j->dim; d++)
@@ -120,6 +129,27 @@ static int visible(const struct view *v, int i, int32_t begin, int32_t end)
 static bool shares(const struct view *v, int i, int32_t begin, int32_t end)
 {
 	return v->s->see[i].n_anc == 0 || begin + visible(v, i, begin, end) <= v->s->see[i].n_table;
+}
+
+/* Keys of the tile from here on are read in full precision. */
+static int32_t border(const struct view *v, int i, int32_t begin, int32_t end)
+{
+	int32_t own = v->s->own[i];
+	return own < begin ? begin : own < end ? own : end;
+}
+
+/* Decodes keys [begin, begin + n) of q row i, as far as the phase needs them. */
+static void decode(const struct view *v, int i, int32_t begin, int n)
+{
+	struct scratch *s = v->s;
+	int32_t dim = v->j->dim, head = v->it->kv_head;
+	for (int j = 0; j < n; j++) {
+		float *k = s->coded_keys + j * dim, *x = s->coded_values + j * dim;
+		coded_get(&v->coded, &s->see[i], s->own[i], begin + j, head,
+		          v->j->phase == OUTPUT ? NULL : k, v->j->phase == SCORES ? NULL : x);
+		s->key_row[j] = (const uint8_t *)k;
+		s->value_row[j] = (const uint8_t *)x;
+	}
 }
 
 /* Where keys [begin, begin + n) of q row i lie. */
@@ -213,11 +243,15 @@ static void tile_rows(const struct view *v, int from, int to, int32_t begin, int
 		}
 	if (n == 0)
 		return;
-	locate(v, longest, begin, n, v->s->key_row, v->s->value_row);
 	int n_next = 0; /* keys of the next tile, fetched on the way */
-	if (j->phase == TILED && to - from <= j->k->weigh_rows)
-		n_next = visible(v, longest, end, end + TILE_KEYS);
-	locate(v, longest, end, n_next, v->s->next_key, v->s->next_value);
+	if (j->coded) {
+		decode(v, longest, begin, n);
+	} else {
+		locate(v, longest, begin, n, v->s->key_row, v->s->value_row);
+		if (j->phase == TILED && to - from <= j->k->weigh_rows)
+			n_next = visible(v, longest, end, end + TILE_KEYS);
+		locate(v, longest, end, n_next, v->s->next_key, v->s->next_value);
+	}
 	if (j->phase != OUTPUT)
 		j->k->keys(v->s->keys, v->s->key_row,
 		           j->phase == TILED ? v->s->value_row : v->s->key_row, n, j->dim, bf16);
@@ -235,7 +269,8 @@ static void tile(const struct view *v, int32_t begin, int32_t end)
 	for (int i = 0; i < v->n;) {
 		int to = i + 1;
 		if (shares(v, i, begin, end)) {
-			while (to < v->n && shares(v, to, begin, end))
+			while (to < v->n && shares(v, to, begin, end) &&
+			       border(v, to, begin, end) == border(v, i, begin, end))
 				to++;
 		} else {
 			int32_t row = (v->it->i0 + i) / v->j->group;
@@ -379,7 +414,7 @@ static void merge_rows(void *ctx, int64_t begin, int64_t end, int thread)
 	(void)thread;
 	for (int64_t i = begin; i < end; i++) {
 		int32_t row = (int32_t)(i / j->a->n_heads), head = (int32_t)(i % j->a->n_heads);
-		struct row_keys keys = row_keys(j->a->rows, j->a->state, row);
+		struct row_keys keys = coded_keys(j->a, row);
 		int64_t chunks = chunks_of((int64_t)keys.n_table + keys.n_anc, j->a->kv_chunk);
 		float max = -INFINITY, sum = 0;
 		memset(out, 0, sizeof(out));
@@ -465,6 +500,7 @@ int fast_attention(struct cpu_dev *d, const struct nx_attention *a, struct nx_er
 		threads = 1;
 	struct job j = {.d = d, .a = a, .k = d->k->attention, .dim = a->kv->head_dim};
 	bool tiled = a->kernel == NX_ATTN_TILED;
+	j.coded = nx_kv_is_coded(a->kv->codec);
 	j.cols = (int32_t)round_up(j.dim, j.k->lanes);
 	j.group = a->n_heads / a->kv->n_kv_heads;
 	j.score_stride = round_up(a->rows->max_keys, TILE_KEYS);

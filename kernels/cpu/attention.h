@@ -8,9 +8,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cpu/coded.h"
+
 #define TILE_KEYS 64
 
 struct attention_kernels {
+	coded_decode decode; /* codes of KV rows: coded.h */
+	coded_encode encode;
 	int lanes; /* columns come in multiples of it */
 	/* to[TILE_KEYS / lanes][dim][lanes] gets n keys side by side: to[j / lanes][d][j % lanes] = rows[j][d]; the
 	 * places after n are junk. Fetches rows `next` on the way. */

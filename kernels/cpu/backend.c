@@ -146,7 +146,7 @@ static void dev_info(void *dev, struct nx_device_info *out)
 		llc = sysconf(_SC_LEVEL2_CACHE_SIZE);
 	out->llc_bytes = llc > 0 ? (uint64_t)llc : 0;
 	out->caps = NX_DEV_HOST_MEMORY;
-	out->kv_codecs = 1u << NX_KV_F32 | 1u << NX_KV_BF16;
+	out->kv_codecs = ((1u << NX_KV_CODEC_COUNT) - 1) & ~(1u << NX_KV_OWN);
 	out->weight_codes = 1u << NX_WEIGHT_CODE_NONE;
 }
 

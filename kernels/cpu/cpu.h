@@ -110,8 +110,6 @@ void ref_linear(const struct nx_linear *a);
 void ref_rmsnorm(float *y, const float *x, const float *w, int64_t rows, int64_t cols, float eps);
 void ref_embed(const struct nx_rows *rows, const struct nx_seq_state *state,
                const struct nx_weight *w, float *x, int64_t begin, int64_t end);
-/* One row. cos_sin: [rope_dim] floats of scratch. */
-void ref_rope_store(const struct nx_rope_store *a, int32_t row, float *cos_sin);
 int ref_attention(struct cpu_dev *d, const struct nx_attention *a, struct nx_err *err);
 
 /* ---- the fast forms */

@@ -2,7 +2,7 @@
  *
  * Operations that move bytes: copy, fill, gather, commit and those on the KV store.
  */
-#include "cpu/kv.h"
+#include "cpu/coded.h"
 #include "cpu/ops.h"
 
 int op_copy(void *dev, struct nx_stream *s, void *dst, const void *src, size_t bytes,
@@ -167,6 +167,10 @@ int op_kv_compact(void *dev, struct nx_stream *s, const struct nx_kv *kv,
 			if (rc)
 				return rc;
 			d->counted.kv_bytes += 4u * bytes * (size_t)kv->n_layers;
+		}
+		if (nx_kv_is_coded(kv->codec) && kv->window > 1) {
+			int64_t from = (int64_t)state->len[seq] + emit[e].pos_off;
+			coded_from_window(kv, seq, from, from + v->n_accepted[seq]);
 		}
 	}
 	return 0;

@@ -2,6 +2,7 @@
  *
  * Operations that compute: arguments are checked and work is counted here, for all kernels alike.
  */
+#include "cpu/attention.h"
 #include "cpu/ops.h"
 
 #include "cpu/kv.h"
@@ -112,12 +113,18 @@ int op_linear(void *dev, struct nx_stream *s, const struct nx_linear *a, struct 
 
 #define MAX_ROPE_DIM 1024
 
+struct rope_job {
+	const struct nx_rope_store *a;
+	coded_encode encode;
+};
+
 static void rope_part(void *ctx, int64_t begin, int64_t end, int thread)
 {
+	const struct rope_job *j = ctx;
 	float cos_sin[MAX_ROPE_DIM];
 	(void)thread;
 	for (int64_t r = begin; r < end; r++)
-		ref_rope_store(ctx, (int32_t)r, cos_sin);
+		ref_rope_store(j->a, (int32_t)r, cos_sin, j->encode);
 }
 
 /* The places that rows will be written to exist. */
@@ -159,12 +166,14 @@ int op_rope_store(void *dev, struct nx_stream *s, const struct nx_rope_store *a,
 			"norms of q and k come together, with an epsilon above 0 (got %s and %s, %g)",
 			a->q_norm ? "q" : "none of q", a->k_norm ? "k" : "none of k",
 			(double)a->norm_eps);
-	bool own = kv->codec == NX_KV_OWN; /* the codec's attention entry writes */
+	/* The codec's attention entry writes, or attention does. */
+	bool own = kv->codec == NX_KV_OWN || kv->window > 1;
+	struct rope_job job = {a, d->k->attention ? d->k->attention->encode : coded_encode_ref};
 	int rc = own ? 0 : check_places(a, err);
 	if (rc)
 		return rc;
 	int64_t width = (int64_t)(a->n_heads + 2 * kv->n_kv_heads) * kv->head_dim;
-	for_rows(d, a->rows->n_rows, width, rope_part, (void *)(uintptr_t)a);
+	for_rows(d, a->rows->n_rows, width, rope_part, &job);
 	uint64_t rows = (uint64_t)a->rows->n_rows;
 	d->counted.act_bytes += 2 * rows * (uint64_t)width * sizeof(float);
 	if (a->bias)
@@ -251,7 +260,12 @@ int op_attention(void *dev, struct nx_stream *s, const struct nx_attention *a, s
 	if (a->workspace_bytes < need)
 		return nx_fail(err, NX_EINVAL, "attention needs a workspace of %zu bytes, got %zu",
 		               need, a->workspace_bytes);
-	if (!d->k->attention || a->kv->head_dim > ATTN_MAX_DIM)
-		return ref_attention(d, a, err);
-	return fast_attention(d, a, err);
+	bool grouped = nx_kv_is_coded(a->kv->codec) && a->kv->window > 1;
+	rc = grouped ? coded_begin(d, a, err) : 0;
+	if (!rc)
+		rc = !d->k->attention || a->kv->head_dim > ATTN_MAX_DIM ? ref_attention(d, a, err)
+		                                                        : fast_attention(d, a, err);
+	if (!rc && grouped)
+		coded_end(d, a);
+	return rc;
 }

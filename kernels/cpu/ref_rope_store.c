@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
 
-#include "cpu/kv.h"
+#include "cpu/coded.h"
 
 /* Rotates neighbouring pairs of one head by the angles whose cosines and sines are given. */
 static void rotate(float *x, int32_t rope_dim, const float *cos_sin)
@@ -26,7 +26,7 @@ static void adjust(const struct nx_rope_store *a, float *q, int64_t width)
 	ref_rmsnorm(k, k, a->k_norm, kv->n_kv_heads, kv->head_dim, a->norm_eps);
 }
 
-void ref_rope_store(const struct nx_rope_store *a, int32_t row, float *cos_sin)
+void ref_rope_store(const struct nx_rope_store *a, int32_t row, float *cos_sin, coded_encode encode)
 {
 	const struct nx_rows *rows = a->rows;
 	const struct nx_kv *kv = a->kv;
@@ -47,8 +47,8 @@ void ref_rope_store(const struct nx_rope_store *a, int32_t row, float *cos_sin)
 	for (int64_t h = 0; h < heads; h++)
 		rotate(q + h * kv->head_dim, a->rope_dim, cos_sin);
 
-	if (kind == NX_ROW_REDO || kv->codec == NX_KV_OWN)
-		return;
+	if (kind == NX_ROW_REDO || kv->codec == NX_KV_OWN || kv->window > 1)
+		return; /* or the codec's attention entry writes, or attention does */
 	uint8_t *to_k, *to_v;
 	if (nx_row_in_scratch(kind)) {
 		to_k = kv_scratch(kv, a->layer, seq, rows->scratch[row]);
@@ -56,6 +56,10 @@ void ref_rope_store(const struct nx_rope_store *a, int32_t row, float *cos_sin)
 	} else {
 		to_k = kv_slot(kv, a->layer, seq, len + rows->slot_off[row]);
 		to_v = to_k + kv->v_offset;
+	}
+	if (nx_kv_is_coded(kv->codec)) {
+		coded_put(kv, encode, k, v, to_k, to_v);
+		return;
 	}
 	if (kv->codec == NX_KV_F32) {
 		memcpy(to_k, k, (size_t)kv_width * sizeof(float));

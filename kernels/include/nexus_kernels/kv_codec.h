@@ -70,8 +70,8 @@ NX_QUANT_FN const char *nx_kv_codec_refusal(enum nx_kv_codec c, int32_t head_dim
 {
 	if (!nx_kv_is_coded(c) || c >= NX_KV_CODEC_COUNT)
 		return "it is no codec of a device";
-	if (head_dim % 16)
-		return "the head size is no multiple of 16";
+	if (head_dim % 16 || head_dim > 256)
+		return "the head size is no multiple of 16 up to 256";
 	if (group_size < 16 || group_size % 16 || head_dim % group_size)
 		return "group_size must be a multiple of 16 that divides the head size";
 	if (nx_kv_is_kivi(c) ? window < group_size || window % group_size : window != 1)

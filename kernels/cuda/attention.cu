@@ -59,9 +59,6 @@ static int check(const struct cuda_dev *d, const struct nx_attention *a, struct 
 		return nx_fail(
 			err, NX_ENOTSUP,
 			"rows of a technique's codec are read by its own attention entry alone");
-	if (kv->codec > NX_KV_OWN)
-		return nx_fail(err, NX_ENOTSUP, "cuda: KV codec %d is not known here",
-		               (int)kv->codec);
 	if (kv->n_kv_heads < 1 || a->n_heads % kv->n_kv_heads)
 		return nx_fail(err, NX_EINVAL, "%d heads cannot share %d kv heads", a->n_heads,
 		               kv->n_kv_heads);
@@ -123,7 +120,33 @@ static struct attn_args make_args(const struct nx_attention *a)
 	g.q = a->q;
 	g.q_stride = a->q_stride;
 	g.out = a->out;
+	g.coded = coded_args_of(kv, a->layer);
 	return g;
+}
+
+static int attend(struct cuda_dev *d, cudaStream_t s, const struct nx_attention *a,
+                  struct attn_args *args, struct nx_err *err)
+{
+	struct attn_args g = *args;
+	if (a->kernel == NX_ATTN_MATERIALISED) {
+		/* Partials first: they are read two floats at a time. */
+		int64_t rows = g.n_rows < ATTN_SPLIT_ROWS ? g.n_rows : ATTN_SPLIT_ROWS;
+		g.part = (float *)a->workspace;
+		g.scores = g.part +
+		           rows * g.n_heads * attn_div_up(g.max_keys, ATTN_VALUE_KEYS) * g.dim;
+		return attention_materialised(d, s, &g, a->kv->codec, err);
+	}
+	g.invariant = d->cfg.invariant;
+	g.kv_chunk = a->kv_chunk;
+	g.n_chunks = (int32_t)attn_div_up(g.max_keys, g.kv_chunk);
+	int64_t split = g.n_rows < ATTN_SPLIT_ROWS ? g.n_rows : ATTN_SPLIT_ROWS;
+	g.part = (float *)a->workspace;
+	g.part_head = (float2 *)(g.part + split * g.n_heads * g.n_chunks * g.dim);
+	if (!g.invariant && attention_prefill_fits(d, a))
+		return attention_prefill(d, s, a, err);
+	if (attention_decode_fits(d, &g, a->kv->codec))
+		return attention_decode(d, s, &g, err);
+	return attention_plain(d, s, &g, a->kv->codec, err);
 }
 
 int cu_attention(void *dev, struct nx_stream *stream, const struct nx_attention *a,
@@ -136,27 +159,13 @@ int cu_attention(void *dev, struct nx_stream *stream, const struct nx_attention 
 		return rc;
 	struct attn_args g = make_args(a);
 	count(d, a);
-	if (a->kernel == NX_ATTN_MATERIALISED) {
-		/* Partials first: they are read two floats at a time. */
-		int64_t rows = g.n_rows < ATTN_SPLIT_ROWS ? g.n_rows : ATTN_SPLIT_ROWS;
-		g.part = (float *)a->workspace;
-		g.scores = g.part +
-		           rows * g.n_heads * attn_div_up(g.max_keys, ATTN_VALUE_KEYS) * g.dim;
-		rc = attention_materialised(d, s, &g, a->kv->codec, err);
-		return rc ? rc : cu_done(d, s, err);
-	}
-	g.invariant = d->cfg.invariant;
-	g.kv_chunk = a->kv_chunk;
-	g.n_chunks = (int32_t)attn_div_up(g.max_keys, g.kv_chunk);
-	int64_t split = g.n_rows < ATTN_SPLIT_ROWS ? g.n_rows : ATTN_SPLIT_ROWS;
-	g.part = (float *)a->workspace;
-	g.part_head = (float2 *)(g.part + split * g.n_heads * g.n_chunks * g.dim);
-	if (!g.invariant && attention_prefill_fits(d, a))
-		rc = attention_prefill(d, s, a, err);
-	else if (attention_decode_fits(d, &g, a->kv->codec))
-		rc = attention_decode(d, s, &g, err);
-	else
-		rc = attention_plain(d, s, &g, a->kv->codec, err);
+	bool grouped = nx_kv_is_coded(a->kv->codec) && a->kv->window > 1;
+	if (grouped)
+		rc = coded_begin(d, s, a, err);
+	if (!rc)
+		rc = attend(d, s, a, &g, err);
+	if (!rc && grouped)
+		rc = coded_end(d, s, a, err);
 	return rc ? rc : cu_done(d, s, err);
 }
 

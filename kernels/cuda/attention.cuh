@@ -10,7 +10,7 @@
 #ifndef NX_CUDA_ATTENTION_CUH
 #define NX_CUDA_ATTENTION_CUH
 
-#include "cuda/dev.cuh"
+#include "cuda/coded.cuh"
 
 #define ATTN_MAX_DIM 256
 #define ATTN_SPLIT_ROWS                                                                            \
@@ -40,6 +40,7 @@ struct attn_args {
 	float2 *part_head; /* (max, sum) */
 	float *scores;     /* materialised: [row, head, max_keys] */
 	bool split, invariant;
+	struct coded_args coded;
 };
 
 /* attention_decode.cu: bf16, head_dim 64 or 128, tensor cores. */
@@ -80,6 +81,8 @@ static __device__ __forceinline__ struct attn_view attn_view_of(const struct att
 	v.seq = seq;
 	v.anc = a.anc + (int64_t)r * a.anc_stride;
 	v.n_table = min(nx_row_table_keys(kind, len, slot_off, n_anc), a.max_keys);
+	if (kind == NX_ROW_PAD && a.coded.window > 1)
+		v.n_table = 0; /* nobody reads it, and its group may be nowhere */
 	v.keys = min(v.n_table + n_anc, a.max_keys);
 	return v;
 }

@@ -29,7 +29,7 @@ template <int NP> static __device__ __forceinline__ void clear(struct run<NP> &o
 
 template <typename KV, int NP>
 static __device__ __forceinline__ void absorb(const struct attn_args &a, struct run<NP> &o,
-                                              const uint8_t *const (&value)[KEYS],
+                                              const kv_at<KV> (&value)[KEYS],
                                               const float (&s)[KEYS][HEADS], int32_t lane)
 {
 	float p[KEYS][HEADS];
@@ -58,9 +58,9 @@ static __device__ __forceinline__ void absorb(const struct attn_args &a, struct 
 #pragma unroll
 		for (int i = 0; i < NP; i++) {
 			int32_t c = i * 32 + lane;
-			if (!value[j] || c * 2 >= a.dim)
+			if (!value[j].p || c * 2 >= a.dim)
 				continue;
-			float2 v = pair<KV>::get(value[j], c);
+			float2 v = value[j].get(a, c);
 #pragma unroll
 			for (int h = 0; h < HEADS; h++) {
 				o.out[h][i].x = fmaf(p[j][h], v.x, o.out[h][i].x);
@@ -111,7 +111,7 @@ static __global__ void __launch_bounds__(WARPS * 32)
 	int32_t row = at / a.n_kv_heads, kv_head = at % a.n_kv_heads;
 	struct attn_view w = attn_view(a, row);
 	int32_t head = kv_head * a.group + h0;
-	int64_t head_at = (int64_t)kv_head * a.dim * (int64_t)sizeof(KV);
+	const struct newest<KV> fresh(a, w, row);
 	float2 q[HEADS][NP];
 	load_q<ACT, NP>(a, row, head, n, lane, q);
 	int32_t chunk = a.split ? (int32_t)blockIdx.y : 0;
@@ -126,9 +126,9 @@ static __global__ void __launch_bounds__(WARPS * 32)
 		struct run<NP> o;
 		clear<NP>(o);
 		for (int32_t i = begin + warp * KEYS; i < end; i += WARPS * KEYS) {
-			const uint8_t *key[KEYS], *value[KEYS];
+			kv_at<KV> key[KEYS], value[KEYS];
 			float s[KEYS][HEADS];
-			find_keys(a, w, i, end, head_at, key, value);
+			find_keys<KV>(a, w, fresh, i, end, kv_head, key, value);
 			score_keys<KV, NP>(a, q, key, lane, s);
 			absorb<KV, NP>(a, o, value, s, lane);
 		}
@@ -272,7 +272,10 @@ int attention_plain(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, enu
 {
 	int rc;
 	a->split = a->n_rows <= ATTN_SPLIT_ROWS && a->n_chunks > 1 && a->n_chunks < 65536;
-	if (d->act == NX_BF16)
+	if (nx_kv_is_coded(codec))
+		rc = d->act == NX_BF16 ? launch<coded<__nv_bfloat16>, __nv_bfloat16>(s, a, err)
+		                       : launch<coded<float>, float>(s, a, err);
+	else if (d->act == NX_BF16)
 		rc = codec == NX_KV_BF16 ? launch<__nv_bfloat16, __nv_bfloat16>(s, a, err)
 		                         : launch<float, __nv_bfloat16>(s, a, err);
 	else

@@ -44,12 +44,12 @@ static __global__ void __launch_bounds__(SCORE_WARPS * 32)
 	if (begin >= end)
 		return;
 	float2 q[HEADS][NP];
+	const struct newest<KV> fresh(a, w, t.row);
 	load_q<ACT, NP>(a, t.row, t.head, t.n, lane, q);
 	for (int32_t i = begin + warp * KEYS; i < end; i += SCORE_WARPS * KEYS) {
-		const uint8_t *key[KEYS], *value[KEYS];
+		kv_at<KV> key[KEYS], value[KEYS];
 		float s[KEYS][HEADS];
-		find_keys(a, w, i, end, (int64_t)t.kv_head * a.dim * (int64_t)sizeof(KV), key,
-		          value);
+		find_keys<KV>(a, w, fresh, i, end, t.kv_head, key, value);
 		score_keys<KV, NP>(a, q, key, lane, s);
 #pragma unroll
 		for (int h = 0; h < HEADS; h++)
@@ -114,6 +114,7 @@ static __global__ void __launch_bounds__(VALUE_WARPS * 32)
 	int32_t warp = (int32_t)threadIdx.x / 32, lane = (int32_t)threadIdx.x % 32;
 	struct item t = item_of(a, head_runs);
 	struct attn_view w = attn_view(a, t.row);
+	const struct newest<KV> fresh(a, w, t.row);
 	int32_t chunk = (int32_t)blockIdx.y;
 	int32_t chunk_end = a.split ? chunk + 1 : (w.keys + VALUE_KEYS - 1) / VALUE_KEYS;
 	/* A warp sums up one head. */
@@ -124,12 +125,11 @@ static __global__ void __launch_bounds__(VALUE_WARPS * 32)
 			return; /* with split: nothing reads it */
 		float2 out[HEADS][NP] = {};
 		for (int32_t i = begin + warp * KEYS; i < end; i += VALUE_WARPS * KEYS) {
-			const uint8_t *key[KEYS], *value[KEYS];
-			find_keys(a, w, i, end, (int64_t)t.kv_head * a.dim * (int64_t)sizeof(KV),
-			          key, value);
+			kv_at<KV> key[KEYS], value[KEYS];
+			find_keys<KV>(a, w, fresh, i, end, t.kv_head, key, value);
 #pragma unroll
 			for (int j = 0; j < KEYS; j++) {
-				if (!value[j])
+				if (!value[j].p)
 					continue;
 				float p[HEADS];
 #pragma unroll
@@ -139,7 +139,7 @@ static __global__ void __launch_bounds__(VALUE_WARPS * 32)
 				for (int c = 0; c < NP; c++) {
 					if ((c * 32 + lane) * 2 >= a.dim)
 						continue;
-					float2 v = pair<KV>::get(value[j], c * 32 + lane);
+					float2 v = value[j].get(a, c * 32 + lane);
 #pragma unroll
 					for (int h = 0; h < HEADS; h++) {
 						out[h][c].x = fmaf(p[h], v.x, out[h][c].x);
@@ -243,6 +243,10 @@ int attention_materialised(struct cuda_dev *d, cudaStream_t s, struct attn_args 
 {
 	a->n_chunks = (int32_t)attn_div_up(a->max_keys, VALUE_KEYS);
 	a->split = a->n_rows <= ATTN_SPLIT_ROWS && a->n_chunks > 1 && a->n_chunks < 65536;
+	if (nx_kv_is_coded(codec))
+		return d->act == NX_BF16
+		               ? launch_dim<coded<__nv_bfloat16>, __nv_bfloat16>(s, a, err)
+		               : launch_dim<coded<float>, float>(s, a, err);
 	if (d->act == NX_BF16)
 		return codec == NX_KV_BF16 ? launch_dim<__nv_bfloat16, __nv_bfloat16>(s, a, err)
 		                           : launch_dim<float, __nv_bfloat16>(s, a, err);

@@ -162,7 +162,7 @@ static void dev_info(void *dev, struct nx_device_info *out)
 	out->llc_bytes = d->l2_bytes;
 	out->n_units = d->n_sms;
 	out->act_dtype = d->act;
-	out->kv_codecs = 1u << NX_KV_F32 | 1u << NX_KV_BF16;
+	out->kv_codecs = ((1u << NX_KV_CODEC_COUNT) - 1) & ~(1u << NX_KV_OWN);
 	out->weight_codes = 1u << NX_WEIGHT_CODE_NONE;
 	/* C functions that enqueue() runs cannot be captured. */
 	out->caps = NX_DEV_ASYNC | (d->host_memory ? NX_DEV_HOST_MEMORY : NX_DEV_GRAPHS);

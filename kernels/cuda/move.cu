@@ -2,6 +2,7 @@
  *
  * move.cu: rows inside the KV store and out of it.
  */
+#include "cuda/coded.cuh"
 #include "cuda/error.cuh"
 #include "cuda/vec.cuh"
 
@@ -375,5 +376,7 @@ int cu_kv_compact(void *dev, struct nx_stream *s, const struct nx_kv *kv,
 	int rc = cu_launch(err, "kv_compact", CU_PDL, kernel,
 	                   dim3((unsigned)n_emit + 1, 2u * (unsigned)kv->n_layers),
 	                   dim3(MOVE_THREADS), 0, st, a);
+	if (!rc && windowed && nx_kv_is_coded(kv->codec))
+		rc = coded_from_window(d, st, kv, state, emit, n_emit, v, err);
 	return rc ? rc : cu_done(d, st, err);
 }

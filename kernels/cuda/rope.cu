@@ -2,6 +2,7 @@
  *
  * rope.cu: rope_store: bias, norms, rotation, and K and V to the store.
  */
+#include "cuda/coded.cuh"
 #include "cuda/error.cuh"
 #include "cuda/vec.cuh"
 
@@ -18,6 +19,7 @@ struct rope_args {
 	uint8_t *base, *scratch; /* of the layer */
 	int64_t row_bytes, v_offset, scratch_row_bytes, scratch_v_offset;
 	int32_t *errors;
+	struct coded_args coded;
 };
 
 /* What is known of a row, asked for at once: each of these is a trip to memory, and the table's is one behind another. */
@@ -37,7 +39,7 @@ static __device__ __forceinline__ rope_row rope_load(const rope_args &a, int32_t
 static __device__ __forceinline__ uint8_t *rope_place(const rope_args &a, int32_t row,
                                                       const rope_row &r, int64_t *to_v)
 {
-	if (r.kind == NX_ROW_REDO || a.codec == NX_KV_OWN)
+	if (r.kind == NX_ROW_REDO || a.codec == NX_KV_OWN || a.coded.window > 1)
 		return NULL;
 	if (nx_row_in_scratch(r.kind)) {
 		*to_v = a.scratch_v_offset;
@@ -93,6 +95,55 @@ static __device__ __forceinline__ void put_vector(int32_t codec, uint8_t *to, in
 		*(uint4 *)(to + element * 2) = make_uint4(u[0], u[1], u[2], u[3]);
 	else
 		*(uint2 *)(to + element * 2) = make_uint2(u[0], u[1]);
+}
+
+/* N values of a head, from element dim on, to their codes: to is K or V of the row, NULL: nowhere. All lanes of the
+ * warp come here, as groups of them share a scale; a group's lanes are a power of two. */
+template <int N>
+static __device__ __forceinline__ void put_codes(const coded_args &c, uint8_t *to, int32_t head,
+                                                 int32_t dim, const float (&f)[N])
+{
+	const int32_t lanes = c.group_size / N, along = c.dim / c.group_size;
+	struct coded_range r = {f[0], f[0], false};
+#pragma unroll
+	for (int i = 0; i < N; i++)
+		coded_include(r, f[i]);
+	for (int o = lanes / 2; o; o /= 2) {
+		r.lo = fminf(r.lo, __shfl_xor_sync(~0u, r.lo, o));
+		r.hi = fmaxf(r.hi, __shfl_xor_sync(~0u, r.hi, o));
+		r.nan |= (bool)__shfl_xor_sync(~0u, (int)r.nan, o);
+	}
+	const uint32_t group = coded_group(c.codec, r);
+	const bool fp8 = c.codec == NX_KV_E4M3 || c.codec == NX_KV_E5M2;
+	float scale, zero;
+	coded_params(fp8, group, scale, zero);
+	uint32_t w[2] = {0, 0};
+#pragma unroll
+	for (int i = 0; i < N; i++) {
+		const uint32_t q = coded_code(c.codec, f[i], scale, zero);
+		const int e = (dim + i) % 8;
+		if (c.bits == 8)
+			w[i / 4] |= q << 8 * (i % 4);
+		else
+			w[0] |= q << 4 * (e / 2 + 4 * (e % 2));
+	}
+	if (c.bits == 4 && N == 4) /* two lanes share a word */
+		w[0] |= __shfl_xor_sync(~0u, w[0], 1);
+	if (!to)
+		return;
+	uint32_t *codes = (uint32_t *)(to + head * c.head_bytes);
+	if (c.bits == 4) {
+		if (dim % 8 == 0)
+			codes[dim / 8] = w[0];
+	} else {
+#pragma unroll
+		for (int i = 0; i < N / 4; i++)
+			codes[dim / 4 + i] = w[i];
+	}
+	if (dim % c.group_size == 0)
+		((uint32_t *)(to +
+		              c.n_kv_heads * c.head_bytes))[head * along + dim / c.group_size] =
+			group;
 }
 
 /* A thread's part of the bias and of the norms. */
@@ -161,7 +212,7 @@ static __global__ void __launch_bounds__(ROPE_THREADS)
 					f[i] = f[i] * inv * norm[i];
 			}
 		}
-		if (!mine)
+		if (!mine && !a.coded.codec)
 			continue;
 		if (head < rotated) {
 #pragma unroll
@@ -174,13 +225,21 @@ static __global__ void __launch_bounds__(ROPE_THREADS)
 				}
 		}
 		v = vec_pack<T>(f);
-		if (head < rotated || a.bias)
+		if (mine && (head < rotated || a.bias))
 			x[at] = v;
-		if (head < a.n_heads || !to)
+		bool value = head >= rotated, stored = mine && head >= a.n_heads && to;
+		if (a.coded.codec ? a.coded.window > 1 : !stored)
 			continue;
 		vec_unpack<T>(
 			f, v); /* what is stored is what was computed, in the type of activations */
-		bool value = head >= rotated;
+		if (a.coded.codec) {
+			put_codes<N>(a.coded,
+			             !stored ? NULL
+			             : value ? to + to_v
+			                     : to,
+			             head - (value ? rotated : a.n_heads), dim, f);
+			continue;
+		}
 		put_vector<N>(a.codec, value ? to + to_v : to,
 		              (int64_t)(head - (value ? rotated : a.n_heads)) * a.head_dim + dim,
 		              f);
@@ -194,6 +253,35 @@ static __device__ __forceinline__ void put_element(int32_t codec, uint8_t *to, i
 		((float *)to)[i] = to_f32(x);
 	else
 		((__nv_bfloat16 *)to)[i] = from_f32<__nv_bfloat16>(to_f32(x));
+}
+
+/* A head's values to their codes, a lane a group: where heads do not lie in powers of two of lanes. */
+template <typename T>
+static __device__ void put_head(const coded_args &c, uint8_t *to, int32_t head, const T *x,
+                                int32_t lane)
+{
+	const int32_t along = c.dim / c.group_size, per = 32 / c.bits;
+	const bool fp8 = c.codec == NX_KV_E4M3 || c.codec == NX_KV_E5M2;
+	uint32_t *codes = (uint32_t *)(to + head * c.head_bytes);
+	for (int32_t g = lane; g < along; g += 32) {
+		const int32_t end = (g + 1) * c.group_size;
+		struct coded_range r = {INFINITY, -INFINITY, false};
+		float scale, zero;
+		for (int32_t i = end - c.group_size; i < end; i++)
+			coded_include(r, to_f32(x[i]));
+		const uint32_t group = coded_group(c.codec, r);
+		coded_params(fp8, group, scale, zero);
+		((uint32_t *)(to + c.n_kv_heads * c.head_bytes))[head * along + g] = group;
+		for (int32_t i = end - c.group_size; i < end; i += per) {
+			uint32_t w = 0;
+			for (int32_t e = 0; e < per; e++) {
+				int64_t at;
+				w |= coded_code(c.codec, to_f32(x[i + e]), scale, zero)
+				     << nx_code_shift(e, c.bits, &at);
+			}
+			codes[i / per] = w;
+		}
+	}
 }
 
 /* Any head size and any alignment: a warp a head, a lane every 32nd pair. */
@@ -245,7 +333,7 @@ static __global__ void __launch_bounds__(ROPE_THREADS)
 			for (int j = 0; j < n; j++) {
 				T y = from_f32<T>(f[j]);
 				x[i + j] = y;
-				if (head < a.n_heads || !to)
+				if (head < a.n_heads || !to || a.coded.codec)
 					continue;
 				bool value = head >= rotated;
 				put_element(a.codec, value ? to + to_v : to,
@@ -255,6 +343,12 @@ static __global__ void __launch_bounds__(ROPE_THREADS)
 				            y);
 			}
 		}
+		if (head < a.n_heads || !to || !a.coded.codec)
+			continue;
+		__syncwarp();
+		bool value = head >= rotated;
+		put_head(a.coded, value ? to + to_v : to, head - (value ? rotated : a.n_heads), x,
+		         lane);
 	}
 }
 
@@ -263,7 +357,7 @@ static int32_t vector_lanes(const struct nx_rope_store *a, int n)
 {
 	const struct nx_kv *kv = a->kv;
 	int32_t lanes = kv->head_dim / n;
-	bool places = kv->codec == NX_KV_OWN ||
+	bool places = kv->codec >= NX_KV_OWN ||
 	              (aligned16(kv->base) && aligned16(kv->scratch) &&
 	               (kv->layer_bytes | kv->row_bytes | kv->v_offset | kv->scratch_layer_bytes |
 	                kv->scratch_row_bytes | kv->scratch_v_offset) %
@@ -308,6 +402,7 @@ static struct rope_args args_of(const struct cuda_dev *d, const struct nx_rope_s
 	r.scratch_row_bytes = kv->scratch_row_bytes;
 	r.scratch_v_offset = kv->scratch_v_offset;
 	r.errors = d->errors;
+	r.coded = coded_args_of(kv, a->layer);
 	return r;
 }
 
@@ -361,7 +456,10 @@ int cu_rope_store(void *dev, struct nx_stream *s, const struct nx_rope_store *a,
 	if (a->q_norm)
 		d->counted.weight_bytes += 2 * (uint64_t)kv->head_dim * sizeof(float);
 	/* Which rows are REDO is known on the device alone: they are counted as if they wrote. */
-	if (kv->codec != NX_KV_OWN)
-		d->counted.kv_bytes += rows * 2 * kv_width * (kv->codec == NX_KV_BF16 ? 2 : 4);
+	if (kv->codec != NX_KV_OWN && !(nx_kv_is_coded(kv->codec) && kv->window > 1))
+		d->counted.kv_bytes +=
+			rows * 2 *
+			(nx_kv_is_coded(kv->codec) ? (uint64_t)kv->row_bytes
+		                                   : kv_width * (kv->codec == NX_KV_BF16 ? 2 : 4));
 	return cu_done(d, st, err);
 }

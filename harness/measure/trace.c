@@ -17,14 +17,19 @@ int nx_trace_add(struct nx_trace_rows *t, const struct nx_trace_raw *raw, struct
 	if (t->n == NX_TRACE_ROWS_MAX)
 		return nx_fail(why, NX_EFORMAT, "found more than %zu rows; legal: fewer",
 		               NX_TRACE_ROWS_MAX);
-	if (t->n == 0)
+	if (!t->begun)
 		t->first_ns = raw->time_ns;
 	else if (raw->time_ns < t->last_ns)
 		return nx_fail(
 			why, NX_EFORMAT,
 			"found a time %.9g s before that of the row above; legal: times that never go back",
 			(double)(t->last_ns - raw->time_ns) / 1e9);
+	t->begun = true;
 	t->last_ns = raw->time_ns;
+	if (raw->n_out == 0) {
+		t->n_left_out++;
+		return 0;
+	}
 	if (t->n == t->cap) {
 		size_t cap = t->cap ? 2 * t->cap : 1024;
 		struct nx_trace_row *more = realloc(t->rows, cap * sizeof(*more));
@@ -45,8 +50,8 @@ int nx_trace_add(struct nx_trace_rows *t, const struct nx_trace_raw *raw, struct
 
 /* ---- JSON ------------------------------------------------------------------------------------- */
 
-static int length_of(const struct nx_jsonl *r, const json_t *v, const char *key, int32_t *out,
-                     struct nx_err *err)
+static int length_of(const struct nx_jsonl *r, const json_t *v, const char *key, int32_t least,
+                     int32_t *out, struct nx_err *err)
 {
 	const json_t *n = json_object_get(v, key);
 	json_int_t i = json_integer_value(n);
@@ -55,10 +60,10 @@ static int length_of(const struct nx_jsonl *r, const json_t *v, const char *key,
 			r, err,
 			"found no %s; legal: {\"timestamp\": ms, \"input_length\": n, \"output_length\": n}",
 			key);
-	if (!json_is_integer(n) || i < 1 || i > NX_TRACE_LEN_MAX)
-		return nx_jsonl_fail(r, err, "found %s for %s; legal: an integer from 1 to %d",
+	if (!json_is_integer(n) || i < least || i > NX_TRACE_LEN_MAX)
+		return nx_jsonl_fail(r, err, "found %s for %s; legal: an integer from %d to %d",
 		                     json_is_integer(n) ? "a number out of range" : nx_json_kind(n),
-		                     key, NX_TRACE_LEN_MAX);
+		                     key, least, NX_TRACE_LEN_MAX);
 	*out = (int32_t)i;
 	return 0;
 }
@@ -117,8 +122,8 @@ static int read_json(struct nx_arena *a, const char *path, struct nx_trace_rows 
 			break;
 		}
 		if ((rc = time_of(&r, v, &raw.time_ns, err)) == 0 &&
-		    (rc = length_of(&r, v, "input_length", &raw.n_in, err)) == 0 &&
-		    (rc = length_of(&r, v, "output_length", &raw.n_out, err)) == 0 &&
+		    (rc = length_of(&r, v, "input_length", 1, &raw.n_in, err)) == 0 &&
+		    (rc = length_of(&r, v, "output_length", 0, &raw.n_out, err)) == 0 &&
 		    (rc = blocks_of(a, &r, v, &raw, err)) == 0 &&
 		    (rc = nx_trace_add(t, &raw, &why)) != 0)
 			rc = nx_jsonl_fail(&r, err, "%s", why.msg);
@@ -139,15 +144,16 @@ int nx_trace_read(struct nx_arena *a, const char *path, struct nx_trace **out, s
 		rc = c == '{' || c == '[' ? read_json(a, path, &t, err)
 		                          : nx_trace_read_csv(path, &t, err);
 	if (rc == 0 && t.n == 0)
-		rc = nx_fail(err, NX_EFORMAT, "%s:1: found no request; legal: at least one row",
-		             path);
+		rc = nx_fail(err, NX_EFORMAT,
+		             "%s:1: found no request with output; legal: at least one", path);
 	struct nx_trace *trace = rc ? NULL : nx_arena_alloc(a, sizeof(*trace));
 	struct nx_trace_row *rows = trace ? nx_arena_array(a, t.n, sizeof(*rows)) : NULL;
 	if (rc == 0 && !rows)
 		rc = nx_fail(err, NX_ENOMEM, "%s: out of memory for %zu rows", path, t.n);
 	if (rc == 0) {
 		memcpy(rows, t.rows, t.n * sizeof(*rows));
-		*trace = (struct nx_trace){.path = path, .rows = rows, .n = t.n};
+		*trace = (struct nx_trace){
+			.path = path, .rows = rows, .n = t.n, .n_left_out = t.n_left_out};
 		*out = trace;
 	}
 	free(t.rows);

@@ -14,7 +14,8 @@
  *   JSON lines (or a list) {"timestamp": ms, "input_length": n, "output_length": n, "hash_ids": [...]}, as Mooncake
  *   publishes. hash_ids, which may be left out, name blocks of NX_TRACE_BLOCK prompt tokens: equal ids, equal blocks.
  *
- * Lengths are 1 to NX_TRACE_LEN_MAX, times never go back; a row that breaks that is refused with its line.
+ * Lengths are 1 to NX_TRACE_LEN_MAX, times never go back; a row that breaks that is refused with its line. Rows of no
+ * output are requests that failed (BurstGPT has thousands): they are left out, and counted.
  * Sources: Azure/AzurePublicDataset (AzureLLMInferenceTrace_*.csv), kvcache-ai/Mooncake (FAST25 traces),
  * HPMLL/BurstGPT.
  */
@@ -41,6 +42,7 @@ struct nx_trace {
 	const char *path;
 	const struct nx_trace_row *rows;
 	size_t n; /* at least 1 */
+	size_t n_left_out;
 };
 
 /* *out and what it points to belong to the arena; path is borrowed. */

@@ -186,14 +186,14 @@ static int read_header(struct csv *c, char *line, struct nx_err *err)
 	return 0;
 }
 
-static int take_length(const struct csv *c, const char *s, const char *what, int32_t *out,
-                       struct nx_err *err)
+static int take_length(const struct csv *c, const char *s, const char *what, int32_t least,
+                       int32_t *out, struct nx_err *err)
 {
 	char quoted[96];
 	int64_t v;
-	if (nx_parse_i64(s, &v) != 0 || v < 1 || v > NX_TRACE_LEN_MAX)
-		return fail(c, err, "found %s as %s length; legal: an integer from 1 to %d",
-		            nx_quote(quoted, sizeof(quoted), s), what, NX_TRACE_LEN_MAX);
+	if (nx_parse_i64(s, &v) != 0 || v < least || v > NX_TRACE_LEN_MAX)
+		return fail(c, err, "found %s as %s length; legal: an integer from %d to %d",
+		            nx_quote(quoted, sizeof(quoted), s), what, least, NX_TRACE_LEN_MAX);
 	*out = (int32_t)v;
 	return 0;
 }
@@ -223,9 +223,9 @@ static int read_row(const struct csv *c, char *line, struct nx_trace_rows *t, st
 			c, err,
 			"found %s as time; legal: a number, or a date such as 2023-11-16 18:15:46.68",
 			nx_quote(quoted, sizeof(quoted), field[TIME]));
-	int rc = take_length(c, field[PROMPT], "prompt", &raw.n_in, err);
+	int rc = take_length(c, field[PROMPT], "prompt", 1, &raw.n_in, err);
 	if (rc == 0)
-		rc = take_length(c, field[OUTPUT], "output", &raw.n_out, err);
+		rc = take_length(c, field[OUTPUT], "output", 0, &raw.n_out, err);
 	if (rc == 0 && nx_trace_add(t, &raw, &why) != 0)
 		rc = why.code == NX_ENOMEM ? nx_fail(err, NX_ENOMEM, "%s: %s", c->path, why.msg)
 		                           : fail(c, err, "%s", why.msg);

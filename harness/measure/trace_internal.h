@@ -5,6 +5,8 @@
 #ifndef NEXUS_MEASURE_TRACE_INTERNAL_H
 #define NEXUS_MEASURE_TRACE_INTERNAL_H
 
+#include <stdbool.h>
+
 #include "measure/trace.h"
 
 #define NX_TRACE_TIME_MAX_S 4e9 /* on either side of zero: until 2096, in nanoseconds of 63 bits */
@@ -18,11 +20,12 @@ struct nx_trace_raw {
 
 struct nx_trace_rows {
 	struct nx_trace_row *rows; /* malloc */
-	size_t n, cap;
+	size_t n, cap, n_left_out;
 	int64_t first_ns, last_ns;
+	bool begun; /* the two above are known */
 };
 
-/* Checks the order of times. The sentence in *why has no place. */
+/* Checks the order of times; leaves out rows of no output. The sentence in *why has no place. */
 int nx_trace_add(struct nx_trace_rows *t, const struct nx_trace_raw *raw, struct nx_err *why);
 int nx_trace_read_csv(const char *path, struct nx_trace_rows *t, struct nx_err *err);
 

@@ -80,6 +80,12 @@ START_TEST(known_shapes_are_read)
 	ck_assert_ptr_null(t->rows[1].blocks);
 	read_ok("[{\"timestamp\": 5, \"input_length\": 1, \"output_length\": 1}]");
 	ck_assert_uint_eq(t->n, 1);
+	ck_assert_uint_eq(t->n_left_out, 0);
+	/* Requests that failed have no output: they keep the clock, and nothing else. */
+	read_ok("timestamp,input_length,output_length\n3,7,0\n4,8,9\n5,1,0\n");
+	ck_assert_uint_eq(t->n, 1);
+	ck_assert_uint_eq(t->n_left_out, 2);
+	row_is(0, 1000000000, 8, 9);
 }
 END_TEST
 
@@ -88,8 +94,10 @@ END_TEST
 static const struct {
 	const char *text, *want; /* want follows "path:" */
 } wrong[] = {
-	{"", "1: found no request; legal: at least one row"},
-	{HEAD, "1: found no request"},
+	{"", "1: found no request with output; legal: at least one"},
+	{HEAD, "1: found no request with output"},
+	{HEAD "1,2,0\n", "1: found no request with output"},
+	{HEAD "1,2,-1\n", "2: found \"-1\" as output length; legal: an integer from 0 to 1048576"},
 	{"time,in,out\n1,2,3\n",
          "1: found the header \"time,in,out\", without a column for the time; legal: timestamp, timestamp_ms"},
 	{"timestamp,input_length\n",
@@ -115,7 +123,7 @@ static const struct {
          "1: found a string for timestamp; legal: milliseconds"},
 	{"{\"timestamp\": 1, \"input_length\": 2.0, \"output_length\": 3}\n",
          "1: found a number for input_length; legal: an integer from 1 to 1048576"},
-	{"{\"timestamp\": 1, \"input_length\": 2, \"output_length\": 0}\n",
+	{"{\"timestamp\": 1, \"input_length\": 2, \"output_length\": -1}\n",
          "1: found a number out of range for output_length"},
 	{"{\"timestamp\": 2, \"input_length\": 2, \"output_length\": 1}\n{\"timestamp\": 1, \"input_length\": 2, \"output_length\": 1}\n",
          "2: found a time 0.001 s before"},

@@ -59,6 +59,13 @@ static int await(struct nx_crew *crew, char *why, size_t size, struct nx_err *er
 			nx_child_stop(&crew->child);
 		}
 		bool end = wrong || !text;
+		/* A worker that lived to say so has lost its device: the next cell gets another. */
+		if (json_integer_value(json_object_get(msg, "status")) == NX_STATUS_CRASHED) {
+			text = json_string_value(json_object_get(msg, "cause"));
+			snprintf(why, size, "the profile worker lost its device: %s",
+			         text ? text : "no reason");
+			nx_child_stop(&crew->child);
+		}
 		json_decref(msg);
 		if (end)
 			return 0;

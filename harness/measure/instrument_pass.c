@@ -329,16 +329,17 @@ static int run_counters(struct pass *p, struct nx_err *err)
 	return rc;
 }
 
-void nx_instrument_run(const struct nx_instrument_job *job, struct nx_profiled *out)
+int nx_instrument_run(const struct nx_instrument_job *job, struct nx_profiled *out)
 {
 	const struct nx_instrument_ops *ops = job->dev->ops->instruments;
 	struct nx_err err = {0};
 	struct pass p = {.job = job, .ops = ops, .dev = job->dev->dev, .out = out};
+	int rc = 0;
 	if (!ops) {
 		snprintf(out->no_counters, sizeof(out->no_counters),
 		         "the device has no instruments");
 		snprintf(out->no_trace, sizeof(out->no_trace), "the device has no instruments");
-		return;
+		return 0;
 	}
 	if (ops->versions)
 		ops->versions(job->dev->dev, out->versions, sizeof(out->versions));
@@ -346,14 +347,21 @@ void nx_instrument_run(const struct nx_instrument_job *job, struct nx_profiled *
 		job->phase(job->phase_ctx, "the trace");
 	if (!ops->trace_begin)
 		snprintf(out->no_trace, sizeof(out->no_trace), "the device has no trace");
-	else if (run_trace(&p, &err))
+	else if ((rc = run_trace(&p, &err)))
 		snprintf(out->no_trace, sizeof(out->no_trace), "%s", err.msg);
+	if (rc == NX_EFAULT) {
+		snprintf(out->no_counters, sizeof(out->no_counters),
+		         "the device failed in the trace: %.400s", err.msg);
+		return rc;
+	}
 	if (job->phase)
 		job->phase(job->phase_ctx, "the counters");
 	p = (struct pass){.job = job, .ops = ops, .dev = job->dev->dev, .out = out};
+	rc = 0;
 	if (!ops->counters_open)
 		snprintf(out->no_counters, sizeof(out->no_counters), "the device has no counters");
-	else if (run_counters(&p, &err))
+	else if ((rc = run_counters(&p, &err)))
 		snprintf(out->no_counters, sizeof(out->no_counters), "%s", err.msg);
 	free(p.wanted);
+	return rc == NX_EFAULT ? rc : 0;
 }

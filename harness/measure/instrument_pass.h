@@ -21,7 +21,8 @@ struct nx_instrument_job {
 	void *phase_ctx;
 };
 
-/* Never fails: what could not be had is a sentence in *out, which was initialised. */
-void nx_instrument_run(const struct nx_instrument_job *job, struct nx_profiled *out);
+/* What could not be had is a sentence in *out, which was initialised. NX_EFAULT: the device failed on the way, and this
+ * process is of no more use; else 0. */
+int nx_instrument_run(const struct nx_instrument_job *job, struct nx_profiled *out);
 
 #endif

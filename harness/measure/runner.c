@@ -396,9 +396,9 @@ void nx_runner_trial(struct nx_runner *r, const struct nx_runner_job *job, struc
 	judge(r, out, &after_run);
 }
 
-void nx_runner_profile(struct nx_runner *r, const struct nx_runner_job *job,
-                       const struct nx_metric_group *group, const struct nx_trial *timed,
-                       struct nx_profiled *out)
+int nx_runner_profile(struct nx_runner *r, const struct nx_runner_job *job,
+                      const struct nx_metric_group *group, const struct nx_trial *timed,
+                      struct nx_profiled *out)
 {
 	struct nx_forecast f;
 	drop_engine(r);
@@ -417,5 +417,5 @@ void nx_runner_profile(struct nx_runner *r, const struct nx_runner_job *job,
 		.phase = r->cfg.phase,
 		.phase_ctx = r->cfg.phase_ctx,
 	};
-	nx_instrument_run(&ij, out);
+	return nx_instrument_run(&ij, out);
 }

@@ -242,6 +242,31 @@ START_TEST(a_crash_of_the_profile_worker_costs_no_trial)
 }
 END_TEST
 
+START_TEST(a_device_that_failed_is_opened_again_for_the_next_cell)
+{
+	run_with("on,fault", "");
+	for (size_t i = 0; i < 2; i++) {
+		const struct nx_profiled *p = run->cells[i].profiled;
+		ck_assert_int_eq(run->cells[i].n_ok, 2);
+		ck_assert_ptr_nonnull(p);
+		/* The second cell's trace, too, came before the fault: another process made it. */
+		ck_assert_str_eq(p->no_trace, "");
+		ck_assert_uint_eq(p->n_records, 60);
+		ck_assert_msg(strstr(p->no_counters, "was told to fail") && p->n_ranges == 0, "%s",
+		              p->no_counters);
+	}
+	const char *once = strstr(c.err, "the profile worker lost its device");
+	ck_assert_msg(once && strstr(once + 1, "lost its device"), "%s", c.err);
+	run_with("on,tracefault", "--force");
+	for (size_t i = 0; i < 2; i++) {
+		const struct nx_profiled *p = run->cells[i].profiled;
+		ck_assert_str_eq(p->no_trace, "the late device was told to fail");
+		ck_assert_str_eq(p->no_counters, "the device failed in the trace: the late device "
+		                                 "was told to fail");
+	}
+}
+END_TEST
+
 START_TEST(nobody_asks_in_vain)
 {
 	run_with("on", "--set counters=off");
@@ -412,6 +437,7 @@ int main(void)
 	tcase_add_test(t, a_profile_has_measured_figures);
 	tcase_add_test(t, without_permission_the_run_goes_on_and_says_why);
 	tcase_add_test(t, a_crash_of_the_profile_worker_costs_no_trial);
+	tcase_add_test(t, a_device_that_failed_is_opened_again_for_the_next_cell);
 	tcase_add_test(t, nobody_asks_in_vain);
 	tcase_add_test(t, what_disturbs_a_device_marks_the_trial);
 	tcase_add_test(t, bad_groups_are_refused_before_anything_runs);

@@ -8,6 +8,7 @@
  *   notrace     the trace likewise
  * Metrics that begin with "two." need two passes, those that begin with "no." are unknown.
  *   crash       counters_open ends the process
+ *   fault, tracefault   the device fails for good in the first range, in the trace
  *   hot, capped, shared   telemetry: throttled for heat; at the power cap; another process on the device
  *
  * Of a range, fake.bytes is twice the bytes that the CPU backend counted in it, fake.flops its operations, fake.time
@@ -99,10 +100,18 @@ static int counters_open(void *dev, const char *const *metrics, int32_t n, int32
 	return 0;
 }
 
+/* As an illegal address does on a GPU: from now on every wait says so. */
+static int fault(struct late_dev *d, struct nx_err *err)
+{
+	if (!d->sticky.code)
+		nx_fail(&d->sticky, NX_EFAULT, "the late device was told to fail");
+	return wait_all(d, err);
+}
+
 static int range_begin(void *dev, struct nx_counters *c, const char *name, struct nx_err *err)
 {
 	struct late_dev *d = dev;
-	int rc = wait_all(d, err);
+	int rc = word("fault") ? fault(d, err) : wait_all(d, err);
 	if (rc)
 		return rc;
 	if (c->open || c->n_ranges == c->max_ranges || strlen(name) >= NX_RANGE_NAME)
@@ -152,9 +161,10 @@ static int counters_read(void *dev, struct nx_counters *c, const struct nx_range
 
 static int trace_begin(void *dev, size_t max_records, struct nx_err *err)
 {
-	(void)dev;
 	if (max_records < KERNELS * 2)
 		late_abort("a trace of %zu records", max_records);
+	if (word("tracefault"))
+		return fault(dev, err);
 	return word("notrace") ? nx_fail(err, NX_EENV, "no library for traces is there") : 0;
 }
 

@@ -164,6 +164,8 @@ static void dev_info(void *dev, struct nx_device_info *out)
 	out->act_dtype = d->act;
 	/* C functions that enqueue() runs cannot be captured. */
 	out->caps = NX_DEV_ASYNC | (d->host_memory ? NX_DEV_HOST_MEMORY : NX_DEV_GRAPHS);
+	if (d->act == NX_BF16) /* on tensor cores */
+		out->caps |= NX_DEV_TILES;
 }
 
 /* Bytes that kv_compact has moved so far: how many rows it moves is known on the device alone. */

@@ -206,6 +206,8 @@ enum nx_copy_dir { NX_H2D, NX_D2H, NX_D2D };
 #define NX_DEV_HOST_MEMORY 1u /* the host may dereference device pointers */
 #define NX_DEV_ASYNC 2u       /* work runs after the call returns */
 #define NX_DEV_GRAPHS 4u      /* graph_* are there */
+#define NX_DEV_TILES 8u       /* products take rows of x in tiles of NX_TILE_ROWS, full or not */
+#define NX_TILE_ROWS 16
 
 struct nx_device_config {
 	int32_t n_threads;   /* cpu: 0 = all that the process may use */

@@ -72,11 +72,11 @@ static int await(struct nx_crew *crew, char *why, size_t size, struct nx_err *er
 	}
 }
 
-/* Did the cell's trial of the round run? */
+/* Did the cell's trial of the round run, and are its steps known? */
 static bool has_steps(const char *dir, const struct nx_cell *c)
 {
 	struct nx_trial t;
-	if (nx_shard_read_metrics(dir, c->id, ROUND, &t, NULL))
+	if (c->stack->unrecorded || nx_shard_read_metrics(dir, c->id, ROUND, &t, NULL))
 		return false;
 	bool ran = t.duration_ns > 0 && !nx_status_final(t.status);
 	ran |= t.status == NX_STATUS_INEXACT;

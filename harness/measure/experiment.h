@@ -33,6 +33,7 @@ struct nx_named_stack {
 	const char *name;      /* "baseline", "paged[block_size=16]" where a parameter is an axis */
 	struct nx_stack stack; /* with the base below it */
 	bool base_only;        /* the reserved stack `baseline` */
+	bool unrecorded; /* its trials keep their length alone: what recording costs is measured so */
 	const char
 		*spec; /* canonical one-line text of all layers and values; hashed into cell ids */
 };

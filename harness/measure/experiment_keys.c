@@ -13,9 +13,10 @@
 #include "measure/stats.h"
 
 static const char *const top_keys[] = {
-	"model",   "device",   "base",       "dtype",        "invariant", "threads",    "kv_memory",
-	"timeout", "workload", "sweep",      "num_requests", "trials",    "min_effect", "reference",
-	"goodput", "gate",     "techniques", "include",      "stacks",    "order",      "counters",
+	"model",      "device",    "base",     "dtype",      "invariant",    "threads",
+	"kv_memory",  "timeout",   "workload", "sweep",      "num_requests", "trials",
+	"min_effect", "reference", "goodput",  "gate",       "techniques",   "include",
+	"stacks",     "order",     "counters", "unrecorded",
 };
 static const char *const sweep_keys[] = {"batch_size", "seq_len", "output_len", "stack"};
 static const char *const trials_keys[] = {"min", "max", "rel_ci"};

@@ -9,7 +9,7 @@
 
 #define ALL_KEYS                                                                                              \
 	"model, device, base, dtype, invariant, threads, kv_memory, timeout, workload, sweep, num_requests, " \
-	"trials, min_effect, reference, goodput, gate, techniques, include, stacks, order, counters"
+	"trials, min_effect, reference, goodput, gate, techniques, include, stacks, order, counters, unrecorded"
 
 static const struct {
 	const char *text, *set;
@@ -58,6 +58,8 @@ static const struct {
          "x.yaml:5:17: found \"0\" for ttft; legal: milliseconds above 0", NULL},
 	{HEAD "order: random\n", NULL, NX_EINVAL,
          "x.yaml:5:8: found \"random\" for order; legal: shuffled, sorted", NULL},
+	{HEAD "unrecorded: [baseline, of]\nstacks: {off: []}\n", NULL, NX_EINVAL,
+         "x.yaml:5:24: found \"of\" for", "legal: baseline, off; did you mean \"off\"?"},
 	{HEAD "gate: yes\n", NULL, NX_EINVAL,
          "x.yaml:5:7: found \"yes\" for gate; legal: true, false", NULL},
 	{HEAD "sweep: {seq_len: {unifrom: {min: 1, max: 2}}}\n", NULL, NX_EINVAL,

@@ -134,7 +134,7 @@ START_TEST(what_the_device_says_is_in_the_run_file)
 		ck_assert(q->n_counted == NX_RANGES_A_PHASE && q->n_beside > 0);
 		ck_assert(isfinite(nx_profiled_perturbation(p, true)) &&
 		          isfinite(nx_profiled_perturbation(p, false)));
-		/* Energy is a difference of two readings of the trial's thread. */
+		/* Energy is a difference of two readings, whatever is read in between. */
 		double tokens = 4 * 24;
 		ck_assert_double_eq_tol(cell->metrics[NX_METRIC_ENERGY_PER_TOKEN].value,
 		                        100 / tokens, 1e-9);

@@ -175,6 +175,7 @@ static constexpr struct nx_instrument_ops make_ops(void)
 	o.trace_end = cu_trace_end;
 	o.trace_free = cu_trace_free;
 	o.telemetry = cu_telemetry;
+	o.energy = cu_energy;
 	o.versions = versions;
 	return o;
 }

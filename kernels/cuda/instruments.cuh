@@ -144,6 +144,7 @@ void kernel_name(const char *mangled, char *dst, size_t size);
 
 /* instruments_nvml.cpp */
 int cu_telemetry(void *dev, struct nx_telemetry *out, struct nx_err *err);
+int cu_energy(void *dev, double *joules, struct nx_err *err);
 const char *nvml_driver_version(void); /* "580.159.03", or "" */
 
 #endif

@@ -196,22 +196,28 @@ static void trace_free(void *dev, struct nx_trace_record *records)
 
 static int telemetry(void *dev, struct nx_telemetry *out, struct nx_err *err)
 {
-	static _Thread_local double joules;
 	(void)dev;
 	(void)err;
-	joules += 100;
 	*out = (struct nx_telemetry){
 		.sm_clock_hz = 1.5e9,
 		.mem_clock_hz = NAN,
 		.power_w = 700,
 		.temperature_c = 55,
-		.energy_j = joules,
 		.mem_used_bytes = 1 << 30,
 		.throttle = (word("hot") ? NX_THROTTLE_HEAT : 0) |
 	                    (word("capped") ? NX_THROTTLE_POWER : 0) | NX_THROTTLE_IDLE,
 		.n_other_processes = word("shared"),
 		.utilisation = 1,
 	};
+	return 0;
+}
+
+static int energy(void *dev, double *joules, struct nx_err *err)
+{
+	static double used;
+	(void)dev;
+	(void)err;
+	*joules = used += 100;
 	return 0;
 }
 
@@ -233,6 +239,7 @@ static const struct nx_instrument_ops ops = {
 	.trace_end = trace_end,
 	.trace_free = trace_free,
 	.telemetry = telemetry,
+	.energy = energy,
 	.versions = versions,
 };
 

@@ -268,7 +268,7 @@ test: check-deps check-headers test-builds ## Run every test under ASan and UBSa
 
 test-gpu: all tests $(GPU_TESTS) ## On a machine with a GPU: kernels against the CPU's, engine and stacks on cuda:0
 	@harness/build/run-tests.sh $(GPU_TESTS)
-	@NEXUS_TEST_DEVICE=cuda:0 NEXUS_CUDA_HOST_MEMORY=1 harness/build/run-tests.sh $(BUILD)/tests/test_stacks
+	@NEXUS_TEST_DEVICE=cuda:0 NEXUS_CUDA_HOST_MEMORY=1 harness/build/run-tests.sh $(BUILD)/tests/test_stacks $(BUILD)/tests/test_counted
 
 .PHONY: test-builds
 test-builds: tests

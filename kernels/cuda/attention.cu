@@ -44,10 +44,11 @@ static int check(const struct cuda_dev *d, const struct nx_attention *a, struct 
 	                          err);
 }
 
-/* Keys are counted by who enqueues this and knows them: counted_add() of the table. */
+/* Keys are counted by who enqueues this and knows them: uncounted() and counted_add() of the table. */
 static void count(struct cuda_dev *d, const struct nx_attention *a)
 {
 	nx_count_queries(&d->counted, a, nx_dtype_bytes(d->act));
+	nx_count_unseen(&d->uncounted, a);
 }
 
 static struct attn_args make_args(const struct nx_attention *a)

@@ -260,6 +260,13 @@ static void counted_more(void *dev, const struct nx_counted *more)
 	add_counted(&((struct cuda_dev *)dev)->counted, more, 1);
 }
 
+static void uncounted(void *dev, struct nx_uncounted *out)
+{
+	struct cuda_dev *d = (struct cuda_dev *)dev;
+	*out = d->uncounted;
+	memset(&d->uncounted, 0, sizeof(d->uncounted));
+}
+
 static int graph_begin(void *dev, struct nx_stream *s, struct nx_err *err)
 {
 	struct cuda_dev *d = (struct cuda_dev *)dev;
@@ -383,6 +390,7 @@ static struct nx_device_ops make_ops(void)
 	o.kv_swap = cu_kv_swap;
 	o.kv_compact = cu_kv_compact;
 	o.counted_add = counted_more;
+	o.uncounted = uncounted;
 	o.instruments = &cu_instruments;
 	return o;
 }

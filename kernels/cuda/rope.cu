@@ -342,7 +342,6 @@ int cu_rope_store(void *dev, struct nx_stream *s, const struct nx_rope_store *a,
 	                       : rope_of<float>(d, st, a, err);
 	if (rc)
 		return rc;
-	/* Which rows are REDO is known on the device alone: they are counted as if they wrote. */
-	nx_count_rope_store(&d->counted, a, a->rows->n_rows, nx_dtype_bytes(d->act));
+	nx_count_rope_store(&d->counted, a, nx_rows_written(a), nx_dtype_bytes(d->act));
 	return cu_done(d, st, err);
 }

@@ -93,7 +93,8 @@ struct nx_rope_store {
 	const struct nx_seq_state *state;
 	const struct nx_kv *kv;
 	int32_t layer, n_heads;
-	int32_t rope_dim;      /* leading dimensions of a head that are rotated; even */
+	int32_t rope_dim; /* leading dimensions of a head that are rotated; even */
+	int32_t n_redo; /* REDO rows among the rows, where the host knows; for counted work alone */
 	const float *inv_freq; /* device, [rope_dim / 2] */
 	void *qkv; /* [n_rows, (n_heads + 2 n_kv_heads) * head_dim]: q heads, k heads, v heads */
 	const float *bias;            /* device, [(n_heads + 2 n_kv_heads) * head_dim], or NULL */
@@ -245,6 +246,13 @@ struct nx_counted {
 	uint64_t flops;                             /* 2 per multiply-add, products and attention */
 };
 
+/* Work of attention by the key, of devices whose host does not know how many keys there are: what it would be if every
+ * segment read one key, and every row saw one. */
+struct nx_uncounted {
+	uint64_t kv_bytes;         /* times the keys of a segment */
+	uint64_t act_bytes, flops; /* times the keys that a row sees */
+};
+
 /* args: the device's own copy, aligned to 16 bytes and good during the call. */
 typedef void (*nx_enqueue_fn)(void *args);
 #define NX_ENQUEUE_MAX 4096 /* most bytes of arguments */
@@ -369,6 +377,9 @@ struct nx_device_ops {
 	/* Devices whose host does not know lengths leave attention's keys uncounted in attention(): who enqueues it
 	 * knows them and adds them here. NULL: the device counts by itself. */
 	void (*counted_add)(void *dev, const struct nx_counted *more);
+
+	/* With counted_add: what attention() has left uncounted since this was asked last. */
+	void (*uncounted)(void *dev, struct nx_uncounted *out);
 
 	/* Hardware counters, traces and telemetry; NULL where the device has none. nexus/instruments.h */
 	const struct nx_instrument_ops *instruments;

@@ -107,7 +107,7 @@ static inline int nx_check_rope_store(const struct nx_rope_store *a, struct nx_e
 	return 0;
 }
 
-/* n_written: rows that it writes, all but the REDO ones. */
+/* n_written: rows that it writes, all but the REDO ones: see nx_rows_written(). */
 static inline void nx_count_rope_store(struct nx_counted *c, const struct nx_rope_store *a,
                                        int32_t n_written, size_t act)
 {
@@ -120,6 +120,13 @@ static inline void nx_count_rope_store(struct nx_counted *c, const struct nx_rop
 		c->weight_bytes += 2 * (uint64_t)kv->head_dim * sizeof(float);
 	if (kv->codec != NX_KV_OWN) /* the codec's attention entry writes */
 		c->kv_bytes += (uint64_t)n_written * 2u * nx_kv_part_bytes(kv);
+}
+
+/* For a host that may not look at the rows' kinds. */
+static inline int32_t nx_rows_written(const struct nx_rope_store *a)
+{
+	int32_t n = a->rows->n_rows - (a->n_redo > 0 ? a->n_redo : 0);
+	return n > 0 ? n : 0;
 }
 
 static inline int nx_check_swap(enum nx_copy_dir dir, struct nx_err *err)
@@ -211,6 +218,16 @@ static inline void nx_count_queries(struct nx_counted *c, const struct nx_attent
 {
 	c->act_bytes += 2 * (uint64_t)a->rows->n_rows * (uint64_t)a->n_heads *
 	                (uint64_t)a->kv->head_dim * act;
+}
+
+/* Where the host does not know the keys. */
+static inline void nx_count_unseen(struct nx_uncounted *u, const struct nx_attention *a)
+{
+	uint64_t rows = (uint64_t)a->rows->n_rows, heads = (uint64_t)a->n_heads;
+	u->kv_bytes += (uint64_t)a->rows->n_segments * 2u * nx_kv_part_bytes(a->kv);
+	u->flops += 4 * rows * heads * (uint64_t)a->kv->head_dim;
+	if (a->kernel == NX_ATTN_MATERIALISED)
+		u->act_bytes += 4 * rows * heads * sizeof(float);
 }
 
 /* part_bytes: K (or V) of a row of one layer. */

@@ -228,7 +228,8 @@ static int profile(struct worker *w, const struct nx_cell *cell, int32_t round, 
 	char path[1400];
 	struct nx_trial timed;
 	struct nx_request_set set = {0};
-	const struct nx_runner_job job = {.cell = cell, .round = round};
+	const struct nx_runner_job job = {
+		.cell = cell, .round = round, .time_line_ns = w->x->time_line_ns};
 	nx_shard_file(path, sizeof(path), dir, cell->id, round);
 	int rc = nx_shard_read_file(path, &timed, err);
 	if (rc)

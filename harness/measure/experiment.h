@@ -101,6 +101,7 @@ struct nx_experiment {
 	bool gate; /* exactness gate; default true */
 	/* What the device's counters are asked for, where it has any; NULL = `counters: off`. */
 	const struct nx_metric_group *counters;
+	uint64_t time_line_ns; /* between samples of the device; 0 = off */
 };
 
 struct nx_cell {

@@ -68,7 +68,8 @@ struct nx_runner_job {
 	int32_t round;
 	const struct nx_request *reqs; /* borrowed for the call */
 	size_t n_reqs;
-	bool gate; /* run the gate when round is 0 and the stack claims exactness */
+	uint64_t time_line_ns; /* of nx_runner_profile() */
+	bool gate;             /* run the gate when round is 0 and the stack claims exactness */
 };
 /* Fills *out (initialised here; release it). Never fails: see out->status. */
 void nx_runner_trial(struct nx_runner *r, const struct nx_runner_job *job, struct nx_trial *out);

@@ -261,9 +261,36 @@ START_TEST(a_device_that_failed_is_opened_again_for_the_next_cell)
 	for (size_t i = 0; i < 2; i++) {
 		const struct nx_profiled *p = run->cells[i].profiled;
 		ck_assert_str_eq(p->no_trace, "the late device was told to fail");
-		ck_assert_str_eq(p->no_counters, "the device failed in the trace: the late device "
-		                                 "was told to fail");
+		ck_assert_str_eq(p->no_counters,
+		                 "the device failed before: the late device was told to fail");
 	}
+}
+END_TEST
+
+START_TEST(a_time_line_comes_only_where_it_is_asked_for)
+{
+	run_with("on", "");
+	ck_assert(!run->cells[0].profiled->n_samples && !run->cells[0].profiled->no_time_line[0]);
+	run_with("on", "--force --set time_line=250us");
+	for (size_t i = 0; i < 2; i++) {
+		const struct nx_profiled *p = run->cells[i].profiled;
+		ck_assert_str_eq(p->no_time_line, "");
+		ck_assert(p->n_samples == 5 && p->n_samples_lost == 1);
+		ck_assert(p->samples[0].begin_ns == 0 && p->samples[4].end_ns == 5 * 250000);
+		ck_assert(p->samples[0].dram == 0.1 && p->samples[4].dram == 0.5 &&
+		          p->samples[3].sm == 0.5 && p->samples[3].tensor == 0);
+		ck_assert(p->n_ranges > 0 && p->n_records == 60);
+	}
+	run_with("on,nosamples", "--force --set time_line=250us");
+	ck_assert_str_eq(run->cells[0].profiled->no_time_line, "this library cannot sample");
+	ck_assert(run->cells[0].profiled->n_ranges > 0);
+	cli_run(&c, "", "report r.h5 --format md");
+	ck_assert_ptr_nonnull(strstr(c.out, "No time line (2 of 2 cells): this library cannot"));
+	/* The clocks of others are not to be held. */
+	run_with("on,shared", "--force --set time_line=250us");
+	ck_assert_msg(strstr(run->cells[0].profiled->no_time_line, "1 other process has the "
+	                                                           "device open") != NULL,
+	              "%s", run->cells[0].profiled->no_time_line);
 }
 END_TEST
 
@@ -438,6 +465,7 @@ int main(void)
 	tcase_add_test(t, without_permission_the_run_goes_on_and_says_why);
 	tcase_add_test(t, a_crash_of_the_profile_worker_costs_no_trial);
 	tcase_add_test(t, a_device_that_failed_is_opened_again_for_the_next_cell);
+	tcase_add_test(t, a_time_line_comes_only_where_it_is_asked_for);
 	tcase_add_test(t, nobody_asks_in_vain);
 	tcase_add_test(t, what_disturbs_a_device_marks_the_trial);
 	tcase_add_test(t, bad_groups_are_refused_before_anything_runs);

@@ -5,7 +5,8 @@
  * (NX_ENOTSUP: this device never can; NX_EENV: a permission or a library is missing, and what to change), and the
  * run goes on without.
  *
- * One at a time. A process holds one open set of counters, or runs one trace: what comes second is NX_ECONFLICT.
+ * One at a time. A process holds one open set of counters, or runs one trace, or samples: what comes second is
+ * NX_ECONFLICT.
  *
  * Perturbation. A process that has opened counters may time up to 6 % slower until it ends, also after they are
  * closed: counters belong into a process that is not timed. Traces cost 1 % where kernels last 30 us, 9 % where they
@@ -42,6 +43,14 @@ struct nx_trace_record {
 	uint64_t begin_ns, end_ns;
 	int32_t kind;             /* enum nx_trace_kind */
 	char name[NX_TRACE_NAME]; /* kernel, without its arguments */
+};
+
+/* Of the whole device, whoever uses it, over a stretch of its clock; shares of what it could do, 0 to 1, or NaN. */
+struct nx_device_sample {
+	uint64_t begin_ns, end_ns;
+	double dram;   /* of the memory's throughput */
+	double sm;     /* of the SMs' cycles: something was on them */
+	double tensor; /* of the tensor cores' cycles: they worked */
 };
 
 /* What is not known is NaN, or -1 in an integer. */
@@ -101,6 +110,17 @@ struct nx_instrument_ops {
 
 	/* Used since the driver was loaded: take differences. */
 	int (*energy)(void *dev, double *joules, struct nx_err *err);
+
+	/* Samples over time. The device's clocks are held while it is sampled, for all who use it: only for a device of one's
+	 * own, and never unless it was asked for by name. sampling_check: as metrics_check, of what is sampled. At most
+	 * max_samples are kept; *lost is 0 when none was left out, else at least how many were. */
+	int (*sampling_check)(void *dev, const char *chip, int32_t *passes, struct nx_err *err);
+	int (*sampling_begin)(void *dev, uint64_t interval_ns, size_t max_samples,
+	                      struct nx_err *err);
+	/* Waits for the device. In the order of time; to be given to sampling_free. */
+	int (*sampling_end)(void *dev, struct nx_device_sample **out, size_t *n, size_t *lost,
+	                    struct nx_err *err);
+	void (*sampling_free)(void *dev, struct nx_device_sample *samples);
 
 	/* Versions of what is behind this, for the record: "CUPTI 13.0, driver 580.159". */
 	void (*versions)(void *dev, char *dst, size_t size);

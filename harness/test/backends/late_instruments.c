@@ -9,11 +9,13 @@
  * Metrics that begin with "two." need two passes, those that begin with "no." are unknown.
  *   crash       counters_open ends the process
  *   fault, tracefault   the device fails for good in the first range, in the trace
+ *   nosamples   sampling: NX_EENV, likewise
  *   hot, capped, shared   telemetry: throttled for heat; at the power cap; another process on the device
  *
  * Of a range, fake.bytes is twice the bytes that the CPU backend counted in it, fake.flops its operations, fake.time
  * 1000 ns. The trace is a kernel "gemm" of 60 ns every 100 ns, and every fifth "norm" of 20 ns right after it. Energy
- * is 100 J a reading; 1.5 GHz, 700 W, 55 C.
+ * is 100 J a reading. Samples of the interval that was asked for, five of them, are 0.1, 0.2 ... of the memory, half of
+ * the SMs and none of the tensor cores; one was lost; 1.5 GHz, 700 W, 55 C.
  */
 #include "late.h"
 
@@ -221,6 +223,49 @@ static int energy(void *dev, double *joules, struct nx_err *err)
 	return 0;
 }
 
+#define SAMPLES 5
+
+static uint64_t interval_ns;
+
+static int sampling_begin(void *dev, uint64_t ns, size_t max_samples, struct nx_err *err)
+{
+	(void)dev;
+	if (word("nosamples"))
+		return nx_fail(err, NX_EENV, "this library cannot sample");
+	if (interval_ns || max_samples < SAMPLES)
+		late_abort("sampling of %zu samples begins, the interval is %llu", max_samples,
+		           (unsigned long long)interval_ns);
+	interval_ns = ns;
+	return 0;
+}
+
+static int sampling_end(void *dev, struct nx_device_sample **out, size_t *n, size_t *lost,
+                        struct nx_err *err)
+{
+	int rc = wait_all(dev, err);
+	if (!interval_ns)
+		late_abort("sampling ends that did not begin");
+	if (!rc) {
+		*out = late_must(calloc(SAMPLES, sizeof(**out)));
+		*n = SAMPLES;
+		*lost = 1;
+		for (uint64_t i = 0; i < SAMPLES; i++)
+			(*out)[i] =
+				(struct nx_device_sample){.begin_ns = 5000 + i * interval_ns,
+			                                  .end_ns = 5000 + (i + 1) * interval_ns,
+			                                  .dram = 0.1 * (double)(i + 1),
+			                                  .sm = 0.5};
+	}
+	interval_ns = 0;
+	return rc;
+}
+
+static void sampling_free(void *dev, struct nx_device_sample *samples)
+{
+	(void)dev;
+	free(samples);
+}
+
 static void versions(void *dev, char *dst, size_t size)
 {
 	(void)dev;
@@ -240,6 +285,9 @@ static const struct nx_instrument_ops ops = {
 	.trace_free = trace_free,
 	.telemetry = telemetry,
 	.energy = energy,
+	.sampling_begin = sampling_begin,
+	.sampling_end = sampling_end,
+	.sampling_free = sampling_free,
 	.versions = versions,
 };
 

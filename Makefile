@@ -268,7 +268,7 @@ test: check-deps check-headers test-builds ## Run every test under ASan and UBSa
 
 test-gpu: all tests $(GPU_TESTS) ## On a machine with a GPU: kernels against the CPU's, engine and stacks on cuda:0
 	@harness/build/run-tests.sh $(GPU_TESTS)
-	@NEXUS_TEST_DEVICE=cuda:0 NEXUS_CUDA_HOST_MEMORY=1 harness/build/run-tests.sh $(BUILD)/tests/test_stacks
+	@NEXUS_TEST_DEVICE=cuda:0 NEXUS_CUDA_HOST_MEMORY=1 harness/build/run-tests.sh $(BUILD)/tests/test_stacks $(BUILD)/tests/test_counted
 
 .PHONY: test-builds
 test-builds: tests
@@ -284,7 +284,7 @@ test-long: test ## The same with the slow cases (NEXUS_TEST_LONG=1), and the bun
 demo: all ## Run experiments/quick.yaml, then write its report and plots
 	@harness/build/demo.sh $(BUILD)/nexus experiments/quick.yaml
 
-truth: all $(TEST_PLUGINS) ## Are verdicts true on this machine? 50 quiet minutes; PART="aa power" runs some
+truth: all $(TEST_PLUGINS) ## Are verdicts true on this machine? An hour of quiet; PART="aa power" runs some; DEVICE=cuda:0
 	@harness/build/truth.sh $(BUILD)/nexus $(BUILD)/test-plugins $(PART)
 
 bench: all $(BENCHES) ## Time the kernels, then the whole engine

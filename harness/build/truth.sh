@@ -10,8 +10,12 @@
 #   sweep      whole sweeps in which nothing differs: sweeps with any false alarm, Holm-corrected
 #   order      one sweep shuffled (that of part sweep, where it was run) and sorted: do the ratios agree?
 #   overhead   null techniques in every slot but kv_codec against none: the cost of a step; and the harness's own share
+#   recording  trials with and without what is recorded of them (telemetry of the device, tokens, steps), in turns
 #
-# All of them take about 50 minutes on two quiet cores. The run files stay in results/truth/; TRUTH_KEEP=1 goes
+# DEVICE=cuda:0 runs them on another device than the CPU, TRUTH_MODEL=llama-7b with another model. On a GPU the trials of
+# recording should take a second or more: telemetry is read four times a second.
+#
+# All of them take about an hour on two quiet cores. The run files stay in results/truth/; TRUTH_KEEP=1 goes
 # on with those of an earlier start that was stopped, which must have been of the same build. TRUTH_PAIRS,
 # TRUTH_ROUNDS and TRUTH_REQUESTS make it shorter to try it out; what is promised holds for the defaults.
 #
@@ -22,7 +26,10 @@
 set -u
 nexus=$1 plugins=$(cd "$2" && pwd) || exit 2
 shift 2
-parts=${*:-aa power sweep order overhead}
+parts=${*:-aa power sweep order overhead recording}
+device=${DEVICE:-cpu} model=${TRUTH_MODEL:-nano}
+prompts=random
+[ "$model" != nano ] || prompts=$PWD/experiments/workloads/stories.jsonl
 pairs=${TRUTH_PAIRS:-40} rounds=${TRUTH_ROUNDS:-48} requests=${TRUTH_REQUESTS:-16}
 out=results/truth
 mkdir -p "$out"
@@ -32,9 +39,9 @@ rows=$out/table.txt
 
 for part in $parts; do
 	case $part in
-	aa | power | sweep | order | overhead) ;;
+	aa | power | sweep | order | overhead | recording) ;;
 	*)
-		echo "truth: there is no part '$part'; legal: aa, power, sweep, order, overhead" >&2
+		echo "truth: there is no part '$part'; legal: aa, power, sweep, order, overhead, recording" >&2
 		exit 2
 		;;
 	esac
@@ -46,13 +53,14 @@ say() { printf '%s\n' "$*" >&2; }
 experiment() {
 	cat <<-EOF
 		# $1
-		model: nano
-		device: cpu
+		model: $model
+		device: $device
 		base: plain
 		dtype: bf16
 		threads: ${TRUTH_THREADS:-1}
 		gate: false
-		workload: {prompts: "$PWD/experiments/workloads/stories.jsonl", seed: 1}
+		counters: off
+		workload: {prompts: "$prompts", seed: 1}
 		techniques: ["$plugins"]
 		sweep: $2
 		reference: $3
@@ -263,6 +271,27 @@ part_overhead() {
 	row overhead "all planning of the harness with them, of a step" \
 		"$(awk -v s="$share" 'BEGIN { printf "%.2f %%", 100 * s }')" "under 1 %" \
 		"$(awk -v s="$share" 'BEGIN { print s < 0.01 ? "kept" : "NOT KEPT" }')"
+}
+
+part_recording() {
+	experiment "What does recording a trial cost?" \
+		"{batch_size: ${TRUTH_BATCH:-4}, seq_len: 32, output_len: 64, stack: [recorded, bare]}" bare \
+		"$(printf '  recorded: []\n  bare: []\nunrecorded: bare')" >"$out/recording.yaml"
+	run "$out/recording.yaml" "$out/recording" --set trials=$((2 * rounds)) || return 1
+	count_trials "$out/recording.csv"
+	# Cost: 1 / ratio - 1, its ends from the ratio'\''s.
+	local cost least most none
+	read -r cost least most < <(awk "$columns"'col("stack") == "recorded" && col("speedup_lo") != "" {
+		printf "%.2f %.2f %.2f\n", 100 * (1 / col("speedup") - 1), 100 * (1 / col("speedup_hi") - 1), 100 * (1 / col("speedup_lo") - 1) }' \
+		"$out/recording.csv")
+	read -r _ _ _ _ none < <(verdicts "$out/recording.csv")
+	if [ -z "${cost:-}" ]; then
+		row recording "recording of trials: no figures, see $out/recording.log" - "under 0.5 %" "TOO NOISY"
+		return
+	fi
+	row recording "time of a trial recorded over one that is not, less 1 ($model, $device)" \
+		"$cost % ($least to $most %)" "under 0.5 %" \
+		"$(judged "$none" 1 "$(awk -v l="$least" -v m="$most" 'BEGIN { print m < 0.5 ? "kept" : l < 0.5 ? "TOO NOISY" : "NOT KEPT" }')")"
 }
 
 began=$(date +%s)

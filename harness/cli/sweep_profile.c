@@ -59,17 +59,24 @@ static int await(struct nx_crew *crew, char *why, size_t size, struct nx_err *er
 			nx_child_stop(&crew->child);
 		}
 		bool end = wrong || !text;
+		/* A worker that lived to say so has lost its device: the next cell gets another. */
+		if (json_integer_value(json_object_get(msg, "status")) == NX_STATUS_CRASHED) {
+			text = json_string_value(json_object_get(msg, "cause"));
+			snprintf(why, size, "the profile worker lost its device: %s",
+			         text ? text : "no reason");
+			nx_child_stop(&crew->child);
+		}
 		json_decref(msg);
 		if (end)
 			return 0;
 	}
 }
 
-/* Did the cell's trial of the round run? */
+/* Did the cell's trial of the round run, and are its steps known? */
 static bool has_steps(const char *dir, const struct nx_cell *c)
 {
 	struct nx_trial t;
-	if (nx_shard_read_metrics(dir, c->id, ROUND, &t, NULL))
+	if (c->stack->unrecorded || nx_shard_read_metrics(dir, c->id, ROUND, &t, NULL))
 		return false;
 	bool ran = t.duration_ns > 0 && !nx_status_final(t.status);
 	ran |= t.status == NX_STATUS_INEXACT;

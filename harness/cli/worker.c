@@ -228,7 +228,8 @@ static int profile(struct worker *w, const struct nx_cell *cell, int32_t round, 
 	char path[1400];
 	struct nx_trial timed;
 	struct nx_request_set set = {0};
-	const struct nx_runner_job job = {.cell = cell, .round = round};
+	const struct nx_runner_job job = {
+		.cell = cell, .round = round, .time_line_ns = w->x->time_line_ns};
 	nx_shard_file(path, sizeof(path), dir, cell->id, round);
 	int rc = nx_shard_read_file(path, &timed, err);
 	if (rc)
@@ -238,7 +239,7 @@ static int profile(struct worker *w, const struct nx_cell *cell, int32_t round, 
 		struct nx_runner_job j = job;
 		j.reqs = set.reqs;
 		j.n_reqs = set.n;
-		nx_runner_profile(w->runner, &j, w->x->counters, &timed, p);
+		rc = nx_runner_profile(w->runner, &j, w->x->counters, &timed, p);
 	}
 	nx_request_set_release(&set);
 	nx_trial_release(&timed);
@@ -257,14 +258,16 @@ static int op_profile(struct worker *w, const json_t *msg, struct nx_err *err)
 	nx_profiled_init(&p);
 	memcpy(p.cell, cell->id, sizeof(p.cell));
 	p.round = round;
-	if (profile(w, cell, round, dir, &p, &why)) {
+	int looked = profile(w, cell, round, dir, &p, &why);
+	if (looked && why.code) {
 		snprintf(p.no_counters, sizeof(p.no_counters), "%s", why.msg);
 		snprintf(p.no_trace, sizeof(p.no_trace), "%s", why.msg);
 	}
 	int rc = nx_profile_shard_write(dir, &p, err);
 	if (!rc)
 		rc = nx_wire_send(w->fd,
-		                  json_pack("{s:i, s:o, s:o}", "status", 0, "cause",
+		                  json_pack("{s:i, s:o, s:o}", "status",
+		                            looked ? nx_status_of(looked) : NX_STATUS_OK, "cause",
 		                            nx_wire_text(p.no_counters), "trace",
 		                            nx_wire_text(p.no_trace)),
 		                  err);

@@ -32,7 +32,8 @@ static int attend(struct nx_engine *e, const struct nx_attention *a, struct nx_e
 	return e->codec->t->codec_attend(e->codec->self, e->stream, &step, err);
 }
 
-static int layer(struct nx_engine *e, const struct nx_rows *rows, int32_t l, struct nx_err *err)
+static int layer(struct nx_engine *e, const struct nx_chunk *c, const struct nx_rows *rows,
+                 int32_t l, struct nx_err *err)
 {
 	const struct nx_device_ops *ops = e->dev->ops;
 	const struct nx_shape *s = &e->w->shape;
@@ -61,6 +62,7 @@ static int layer(struct nx_engine *e, const struct nx_rows *rows, int32_t l, str
 	                             .layer = l,
 	                             .n_heads = s->n_heads,
 	                             .rope_dim = s->rope_dim,
+	                             .n_redo = c->n_redo,
 	                             .inv_freq = e->w->inv_freq,
 	                             .qkv = e->qkv,
 	                             .bias = w->bias,
@@ -136,7 +138,9 @@ static int draft(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
 			.kv = kv,
 			.group = kv ? &e->group : NULL,
 		};
+		nx_count_hook_begin(e);
 		rc = t->draft(e->drafter->self, e->stream, &step, err);
+		nx_count_hook_end(e, NX_UNSEEN_DRAFT);
 	}
 	st->info.draft_ns += nx_now_ns() - begin;
 	if (rc || !e->n_drafted)
@@ -171,7 +175,9 @@ static int observe(struct nx_engine *e, struct nx_step *st, const struct nx_chun
 	                             .kv = kv,
 	                             .group = kv ? &e->group : NULL};
 	uint64_t begin = nx_now_ns();
+	nx_count_hook_begin(e);
 	int rc = t->observe(e->drafter->self, e->stream, &o, err);
+	nx_count_hook_end(e, NX_UNSEEN_OBSERVE);
 	st->info.draft_ns += nx_now_ns() - begin;
 	return rc;
 }
@@ -201,7 +207,7 @@ static int chunk(struct nx_engine *e, struct nx_step *st, const struct nx_chunk 
 	};
 	int rc = ops->embed(e->dev->dev, e->stream, &rows, &e->state, e->w->embed, e->x, err);
 	for (int32_t l = 0; l < s->n_layers && !rc; l++)
-		rc = layer(e, &rows, l, err);
+		rc = layer(e, c, &rows, l, err);
 	if (!rc)
 		rc = tap(e, s->n_layers, false, e->x, c->n_rows, err);
 	for (int32_t i = 0; i < e->needs.n_taps && !rc; i++)

@@ -93,10 +93,14 @@ struct nx_step {
 	struct nx_step_info info;
 };
 
+/* Hooks whose attention is counted by the key: counted.c. */
+enum nx_unseen { NX_UNSEEN_DRAFT, NX_UNSEEN_OBSERVE, NX_UNSEEN_COUNT };
+
 struct nx_chunk { /* one forward of a step */
 	int32_t row0, n_rows, seg0, n_segs, max_keys;
 	int32_t gather0, n_gather;
 	int32_t observed0, n_observed;
+	int32_t n_redo; /* rows */
 };
 
 /* Offsets into the plan buffer for a bucket of rows. */
@@ -196,6 +200,7 @@ struct nx_engine {
 	int32_t n_chunks, n_rows, n_segs, n_emits, n_commits, n_gather, n_inits;
 	int32_t n_before; /* commits that come before the forward: rows that were dropped */
 	int32_t n_spans, n_drafted, n_observed;
+	struct nx_uncounted unseen[NX_UNSEEN_COUNT]; /* of the step: counted.c */
 	bool forced, overridden;
 	struct nx_step steps[2];
 	int32_t turn;
@@ -312,6 +317,14 @@ int nx_reconcile(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
 int nx_launch_create(struct nx_engine *e, struct nx_err *err);
 void nx_launch_destroy(struct nx_engine *e);
 int nx_launch(struct nx_engine *e, struct nx_step *st, struct nx_err *err);
+
+/* ---- counted work of attention: counted.c */
+
+/* Of a step that was enqueued, on devices that leave it to us. */
+void nx_count_attention(struct nx_engine *e, const struct nx_step *st);
+/* Around a drafter's hook. */
+void nx_count_hook_begin(struct nx_engine *e);
+void nx_count_hook_end(struct nx_engine *e, enum nx_unseen which);
 
 /* forward.c */
 /* What every step of the shape does alike, and may be captured. */

@@ -20,6 +20,7 @@ struct graph_entry {
 	struct shape_key key;
 	struct nx_graph *graph; /* NULL: the shape was seen once */
 	uint64_t hash, used;
+	struct nx_uncounted unseen[NX_UNSEEN_COUNT]; /* of its hooks, which are not called again */
 };
 
 struct nx_graphs {
@@ -31,7 +32,7 @@ struct nx_graphs {
 };
 
 #define KEY_FIXED 12
-#define KEY_CHUNK 8
+#define KEY_CHUNK 9
 #define KEY_OBSERVED 7
 #define KEY_SPAN 3
 
@@ -125,9 +126,9 @@ static void make_key(struct nx_engine *e, const struct nx_step *st)
 	add(g, e->n_chunks);
 	for (int32_t c = 0; c < e->n_chunks; c++) {
 		const struct nx_chunk *k = &e->chunks[c];
-		const int32_t words[KEY_CHUNK] = {k->row0,     k->n_rows,    k->seg0,
-		                                  k->n_segs,   k->max_keys,  k->gather0,
-		                                  k->n_gather, k->n_observed};
+		const int32_t words[KEY_CHUNK] = {k->row0,     k->n_rows,     k->seg0,
+		                                  k->n_segs,   k->max_keys,   k->gather0,
+		                                  k->n_gather, k->n_observed, k->n_redo};
 		for (int i = 0; i < KEY_CHUNK; i++)
 			add(g, words[i]);
 	}
@@ -226,6 +227,7 @@ static int launch_graph(struct nx_engine *e, struct nx_step *st, struct nx_err *
 		x->hash = hash;
 	} else if (!x->graph) {
 		rc = capture(e, st, x, err);
+		memcpy(x->unseen, e->unseen, sizeof(x->unseen));
 	}
 	x->used = ++g->clock;
 	if (rc)
@@ -237,36 +239,14 @@ static int launch_graph(struct nx_engine *e, struct nx_step *st, struct nx_err *
 	}
 	if (g->plan.stats)
 		g->plan.stats->replayed++;
+	memcpy(e->unseen, x->unseen, sizeof(e->unseen));
 	return e->dev->ops->graph_launch(e->dev->dev, e->stream, x->graph, err);
-}
-
-/* What attention reads and computes, from the host's bounds of keys: exact but for drafts in flight. A segment's keys
- * are read once, for all its rows. */
-static void count_attention(struct nx_engine *e, const struct nx_step *st)
-{
-	const struct nx_shape *s = &e->w->shape;
-	const struct nx_segment *seg =
-		(const struct nx_segment *)(const void *)(st->host + e->lay.segments);
-	uint64_t read = 0, pairs = 0;
-	for (int32_t i = 0; i < e->n_segs; i++) {
-		uint64_t n = (uint64_t)seg[i].n_rows, keys = (uint64_t)seg[i].max_keys;
-		read += keys;
-		pairs += n * keys - (n <= keys ? n * (n - 1) / 2 : 0);
-	}
-	const struct nx_counted more = {
-		.kv_bytes = read * 2 * (uint64_t)e->store.kv[0].row_bytes * (uint64_t)s->n_layers,
-		.flops = 4 * pairs * (uint64_t)(s->n_heads * s->head_dim) * (uint64_t)s->n_layers,
-		/* Scores that are materialised are written, read and written by the softmax, and read again. */
-		.act_bytes =
-			e->attn_kernel == NX_ATTN_MATERIALISED && !e->own_codec
-				? 4 * pairs * (uint64_t)(s->n_heads * s->n_layers) * sizeof(float)
-				: 0};
-	e->dev->ops->counted_add(e->dev->dev, &more);
 }
 
 int nx_launch(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
 {
 	int rc;
+	memset(e->unseen, 0, sizeof(e->unseen));
 	if (e->graphs && e->n_rows <= e->graphs->plan.max_rows) {
 		rc = launch_graph(e, st, err);
 	} else {
@@ -274,7 +254,7 @@ int nx_launch(struct nx_engine *e, struct nx_step *st, struct nx_err *err)
 			e->graphs->plan.stats->eager++;
 		rc = nx_forward(e, st, err);
 	}
-	if (!rc && e->dev->ops->counted_add)
-		count_attention(e, st);
+	if (!rc)
+		nx_count_attention(e, st);
 	return rc ? rc : nx_forward_end(e, st, err);
 }

@@ -162,6 +162,7 @@ static void add_segments(struct nx_engine *e, struct nx_step *st, const struct p
 		                           .row0 = at - chunk->row0,
 		                           .n_rows = m,
 		                           .max_keys = p->s->len - p->redo + done + m};
+		chunk->n_redo += overlap(done, m, 0, p->redo);
 		if (e->drafter && e->drafter->t->observe)
 			add_observed(e, chunk, p, seg->row0, done, m);
 		chunk->n_segs++;

@@ -187,6 +187,20 @@ static void why_mixed(const struct nx_bound_figures *f, struct nx_bottleneck *b)
 	                100 * (isfinite(b->host) ? b->host : 0));
 }
 
+/* Counters see whole tiles of rows, the count the rows that are in them. */
+static void add_flops(const struct nx_bound_figures *f, struct nx_bottleneck *b)
+{
+	double rows = ratio(f->rows, f->steps), held = ratio(rows, ceil(ratio(rows, f->tile_rows)));
+	nx_sentence_add(b->why, sizeof(b->why), "; counters saw %.2g times the counted operations",
+	                b->flops_over_counted);
+	if (b->flops_over_counted < 1)
+		nx_sentence_add(b->why, sizeof(b->why), ", so the rest ran in other units");
+	else if (ratio(f->tile_rows, held) > NX_BOUND_FAR_ABOVE)
+		nx_sentence_add(b->why, sizeof(b->why),
+		                ", as tensor cores take tiles of %.0f rows, which held %.2g",
+		                f->tile_rows, held);
+}
+
 static void why(const struct nx_bound_figures *f, struct nx_bottleneck *b)
 {
 	switch (b->bound) {
@@ -232,10 +246,7 @@ static void why(const struct nx_bound_figures *f, struct nx_bottleneck *b)
 		                "; %.2g times the counted bytes were moved (%s)",
 		                b->moved_over_counted, f->source ? f->source : "measured");
 	if (b->far_flops)
-		nx_sentence_add(
-			b->why, sizeof(b->why),
-			"; counters saw %.2g times the counted operations%s", b->flops_over_counted,
-			b->flops_over_counted < 1 ? ", so the rest ran in other units" : "");
+		add_flops(f, b);
 	nx_sentence_add(b->why, sizeof(b->why), ".");
 }
 

@@ -81,6 +81,7 @@ struct nx_bound_figures {
 	double peak_bytes_per_s, peak_flops_per_s; /* calibrated; 0 = not measured */
 	const char *level;                         /* of peak_bytes_per_s: "memory" */
 	double steps, rows, pad_rows;              /* sums */
+	double tile_rows;     /* that the device multiplies together, full or not; 0 = not known */
 	double needed_rows;   /* that a KV cache leaves to compute; 0 = not known */
 	double seqs, waiting; /* means over steps */
 	double batch;         /* sequences that the load keeps in flight */

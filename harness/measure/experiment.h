@@ -33,6 +33,7 @@ struct nx_named_stack {
 	const char *name;      /* "baseline", "paged[block_size=16]" where a parameter is an axis */
 	struct nx_stack stack; /* with the base below it */
 	bool base_only;        /* the reserved stack `baseline` */
+	bool unrecorded; /* its trials keep their length alone: what recording costs is measured so */
 	const char
 		*spec; /* canonical one-line text of all layers and values; hashed into cell ids */
 };
@@ -100,6 +101,7 @@ struct nx_experiment {
 	bool gate; /* exactness gate; default true */
 	/* What the device's counters are asked for, where it has any; NULL = `counters: off`. */
 	const struct nx_metric_group *counters;
+	uint64_t time_line_ns; /* between samples of the device; 0 = off */
 };
 
 struct nx_cell {

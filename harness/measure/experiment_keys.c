@@ -13,9 +13,10 @@
 #include "measure/stats.h"
 
 static const char *const top_keys[] = {
-	"model",   "device",   "base",       "dtype",        "invariant", "threads",    "kv_memory",
-	"timeout", "workload", "sweep",      "num_requests", "trials",    "min_effect", "reference",
-	"goodput", "gate",     "techniques", "include",      "stacks",    "order",      "counters",
+	"model",      "device",    "base",     "dtype",      "invariant",    "threads",
+	"kv_memory",  "timeout",   "workload", "sweep",      "num_requests", "trials",
+	"min_effect", "reference", "goodput",  "gate",       "techniques",   "include",
+	"stacks",     "order",     "counters", "unrecorded", "time_line",
 };
 static const char *const sweep_keys[] = {"batch_size", "seq_len", "output_len", "stack"};
 static const char *const trials_keys[] = {"min", "max", "rel_ci"};
@@ -100,6 +101,22 @@ static int load_counters(struct nx_loading *l, struct nx_err *err)
 	return nx_group_load(g, path, err);
 }
 
+/* off, or how long a sample is. It holds the device's clocks, so nothing but this key asks for it. */
+static int load_time_line(struct nx_loading *l, struct nx_err *err)
+{
+	const struct nx_yaml *v = nx_yaml_get(l->root, "time_line");
+	double seconds = 0;
+	if (!v || (v->kind == NX_YAML_SCALAR && !v->null && !strcmp(v->text, "off")))
+		return 0;
+	if (nx_yaml_duration(v, &seconds, NULL) || !(seconds >= 1e-5 && seconds <= 1))
+		return nx_yaml_illegal(v, "off, or from 10us to 1s", err);
+	if (!l->full->x.counters)
+		return nx_yaml_fail(v, err, NX_EINVAL,
+		                    "found a time_line beside counters: off; legal: one of them");
+	l->full->x.time_line_ns = (uint64_t)(seconds * 1e9 + 0.5);
+	return 0;
+}
+
 static int load_run(struct nx_loading *l, struct nx_err *err)
 {
 	struct nx_experiment *x = &l->full->x;
@@ -109,6 +126,7 @@ static int load_run(struct nx_loading *l, struct nx_err *err)
 	x->min_effect = 0.01;
 	x->gate = true;
 	if ((rc = load_device(l, err)) != 0 || (rc = load_counters(l, err)) != 0 ||
+	    (rc = load_time_line(l, err)) != 0 ||
 	    (rc = nx_opt_choice(r, "base", bases, NX_N(bases), &base, err)) != 0 ||
 	    (rc = nx_opt_choice(r, "dtype", dtypes, NX_N(dtypes), &dtype, err)) != 0 ||
 	    (rc = nx_opt_choice(r, "order", orders, NX_N(orders), &order, err)) != 0 ||

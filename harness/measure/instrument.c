@@ -29,6 +29,7 @@ void nx_profiled_release(struct nx_profiled *p)
 {
 	free(p->ranges);
 	free(p->kernels);
+	free(p->samples);
 	nx_profiled_init(p);
 }
 

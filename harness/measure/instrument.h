@@ -7,6 +7,8 @@
  * round 0 again; the loop is deterministic, so its steps are those of the timed trial, which is verified (n_same).
  *
  *   trace      the engine as it is timed, and a window of NX_TRACE_STEPS decode steps traced from its middle
+ *   time line  the engine as it is timed, all of it sampled, where the experiment asks for that: it holds the device's
+ *              clocks, so it is refused where others are known to use the device
  *   counters   the engine without planning ahead, so that a range holds the work of one step alone: up to
  *              NX_RANGES_A_PHASE steps of each phase, spread over its steps
  *
@@ -25,6 +27,7 @@
 #define NX_TRACE_STEPS 16
 #define NX_TRACE_RECORDS ((size_t)1 << 18)
 #define NX_KERNELS_MAX 256
+#define NX_SAMPLES_MAX ((size_t)1 << 16)
 
 /* X(ID, name): which figure of a range a metric adds to, times its factor. */
 #define NX_FIGURES(X)                                                                              \
@@ -108,6 +111,7 @@ struct nx_profiled {
 	char no_counters
 		[NX_ERR_MAX]; /* why there are none, or what was left out; "" = all is there */
 	char no_trace[NX_ERR_MAX];
+	char no_time_line[NX_ERR_MAX]; /* why there is none; "" = nobody asked, or it is there */
 	int32_t n_steps, n_same; /* of the counters' run; as in the timed trial: phase and rows */
 	int32_t first_other;     /* step; -1 = none */
 	int32_t trace_phase, n_trace_steps;
@@ -119,6 +123,9 @@ struct nx_profiled {
 	struct nx_kernel_use *kernels; /* most time first */
 	size_t n_kernels;
 	struct nx_perturbed perturbed[NX_PHASE_COUNT];
+	struct nx_device_sample *samples; /* from 0 on, the first one's begin */
+	size_t n_samples;
+	uint64_t n_samples_lost; /* at least */
 };
 void nx_profiled_init(struct nx_profiled *p);
 void nx_profiled_release(struct nx_profiled *p);

@@ -257,8 +257,8 @@ static int read_ranges(struct pass *p, struct nx_err *err)
 
 /* ---- runs ------------------------------------------------------------------------------------- */
 
-static int make_engine(const struct nx_instrument_job *job, bool ahead, struct nx_engine **e,
-                       struct nx_err *err)
+int nx_instrument_engine(const struct nx_instrument_job *job, bool ahead, struct nx_engine **e,
+                         struct nx_err *err)
 {
 	struct nx_warmup w = {0};
 	struct nx_engine_config c = job->engine;
@@ -282,7 +282,7 @@ static int run_trace(struct pass *p, struct nx_err *err)
 	choose_window(p);
 	if (!p->n_window)
 		return nx_fail(err, NX_ENOTSUP, "the cell has no decode step to trace");
-	int rc = make_engine(p->job, p->job->engine.plan_ahead, &e, err);
+	int rc = nx_instrument_engine(p->job, p->job->engine.plan_ahead, &e, err);
 	if (!rc) {
 		rc = nx_engine_run(e, p->job->reqs, p->job->n_reqs, &sink, err);
 		if (rc == NX_ESKIP && !p->tracing && p->done >= p->first + p->n_window)
@@ -310,7 +310,7 @@ static int run_counters(struct pass *p, struct nx_err *err)
 	size_t n = choose_ranges(p->job, p->wanted);
 	int rc = choose_metrics(p, names, err);
 	if (!rc)
-		rc = make_engine(p->job, false, &e, err);
+		rc = nx_instrument_engine(p->job, false, &e, err);
 	if (!rc)
 		rc = p->ops->counters_open(p->dev, names, p->out->group.n, (int32_t)n + 1,
 		                           &p->counters, err);
@@ -329,16 +329,17 @@ static int run_counters(struct pass *p, struct nx_err *err)
 	return rc;
 }
 
-void nx_instrument_run(const struct nx_instrument_job *job, struct nx_profiled *out)
+int nx_instrument_run(const struct nx_instrument_job *job, struct nx_profiled *out)
 {
 	const struct nx_instrument_ops *ops = job->dev->ops->instruments;
 	struct nx_err err = {0};
 	struct pass p = {.job = job, .ops = ops, .dev = job->dev->dev, .out = out};
+	int rc = 0;
 	if (!ops) {
 		snprintf(out->no_counters, sizeof(out->no_counters),
 		         "the device has no instruments");
 		snprintf(out->no_trace, sizeof(out->no_trace), "the device has no instruments");
-		return;
+		return 0;
 	}
 	if (ops->versions)
 		ops->versions(job->dev->dev, out->versions, sizeof(out->versions));
@@ -346,14 +347,28 @@ void nx_instrument_run(const struct nx_instrument_job *job, struct nx_profiled *
 		job->phase(job->phase_ctx, "the trace");
 	if (!ops->trace_begin)
 		snprintf(out->no_trace, sizeof(out->no_trace), "the device has no trace");
-	else if (run_trace(&p, &err))
+	else if ((rc = run_trace(&p, &err)))
 		snprintf(out->no_trace, sizeof(out->no_trace), "%s", err.msg);
+	if (rc != NX_EFAULT && job->time_line_ns) {
+		if (job->phase)
+			job->phase(job->phase_ctx, "the time line");
+		rc = nx_time_line_run(job, out, &err);
+		if (rc)
+			snprintf(out->no_time_line, sizeof(out->no_time_line), "%s", err.msg);
+	}
+	if (rc == NX_EFAULT) {
+		snprintf(out->no_counters, sizeof(out->no_counters),
+		         "the device failed before: %.400s", err.msg);
+		return rc;
+	}
 	if (job->phase)
 		job->phase(job->phase_ctx, "the counters");
 	p = (struct pass){.job = job, .ops = ops, .dev = job->dev->dev, .out = out};
+	rc = 0;
 	if (!ops->counters_open)
 		snprintf(out->no_counters, sizeof(out->no_counters), "the device has no counters");
-	else if (run_counters(&p, &err))
+	else if ((rc = run_counters(&p, &err)))
 		snprintf(out->no_counters, sizeof(out->no_counters), "%s", err.msg);
 	free(p.wanted);
+	return rc == NX_EFAULT ? rc : 0;
 }

@@ -184,6 +184,25 @@ struct nx_sink nx_recorder_sink(struct nx_recorder *r)
 	                        .step = on_step};
 }
 
+static void on_token_of_length(void *ctx, uint32_t request, uint32_t sample, int32_t index,
+                               int32_t token, uint64_t t_ns)
+{
+	struct nx_recorder *r = ctx;
+	struct nx_request_rec *q = record(r, request, sample);
+	(void)index;
+	(void)token;
+	if (!q)
+		return;
+	q->n_out++;
+	q->last_ns = since(r, t_ns);
+}
+
+struct nx_sink nx_recorder_sink_of_length(struct nx_recorder *r)
+{
+	return (struct nx_sink){
+		.ctx = r, .start = on_start, .token = on_token_of_length, .finish = on_finish};
+}
+
 /* Zeroed and written to, so that its pages exist. */
 static void *touched(size_t n, size_t size)
 {

@@ -40,6 +40,9 @@ struct nx_recorder {
 	int64_t last_perf[NX_PERF_COUNT];
 };
 
+/* For trials that keep their length alone: requests get when they came and when their last token did, and nothing is
+ * written by token or step. */
+struct nx_sink nx_recorder_sink_of_length(struct nx_recorder *r);
 int nx_recorder_init(struct nx_recorder *r, struct nx_trial *t, const struct nx_request *reqs,
                      size_t n, struct nx_err *err);
 void nx_recorder_release(struct nx_recorder *r); /* leaves the trial's arrays */

@@ -185,7 +185,9 @@ static int timed_run(struct nx_runner *r, const struct nx_runner_job *job, struc
 	int rc = nx_recorder_init(&rec, t, job->reqs, job->n_reqs, err);
 	if (rc)
 		return rc;
-	const struct nx_sink sink = nx_recorder_sink(&rec);
+	const bool plain = job->cell->stack->unrecorded;
+	const struct nx_sink sink =
+		plain ? nx_recorder_sink_of_length(&rec) : nx_recorder_sink(&rec);
 	struct nx_cpu_sample before, after;
 	const struct nx_perf no_perf = {.fd = {-1, -1, -1}};
 	const struct nx_perf *perf = r->cfg.perf ? r->cfg.perf : &no_perf;
@@ -199,7 +201,7 @@ static int timed_run(struct nx_runner *r, const struct nx_runner_job *job, struc
 	rec.perf = r->cfg.perf_by_phase ? perf : NULL;
 	memcpy(rec.last_perf, p0, sizeof(p0));
 
-	struct nx_telemetry_watch *watch = nx_telemetry_begin(r->cfg.dev);
+	struct nx_telemetry_watch *watch = plain ? NULL : nx_telemetry_begin(r->cfg.dev);
 	rec.t0_ns = nx_now_ns();
 	rc = nx_engine_run(r->engine, job->reqs, job->n_reqs, &sink, err);
 	t->duration_ns = nx_now_ns() - rec.t0_ns;
@@ -396,9 +398,9 @@ void nx_runner_trial(struct nx_runner *r, const struct nx_runner_job *job, struc
 	judge(r, out, &after_run);
 }
 
-void nx_runner_profile(struct nx_runner *r, const struct nx_runner_job *job,
-                       const struct nx_metric_group *group, const struct nx_trial *timed,
-                       struct nx_profiled *out)
+int nx_runner_profile(struct nx_runner *r, const struct nx_runner_job *job,
+                      const struct nx_metric_group *group, const struct nx_trial *timed,
+                      struct nx_profiled *out)
 {
 	struct nx_forecast f;
 	drop_engine(r);
@@ -412,10 +414,11 @@ void nx_runner_profile(struct nx_runner *r, const struct nx_runner_job *job,
 		.reqs = job->reqs,
 		.n_reqs = job->n_reqs,
 		.group = group,
+		.time_line_ns = job->time_line_ns,
 		.timed = timed->steps,
 		.n_timed = timed->n_steps,
 		.phase = r->cfg.phase,
 		.phase_ctx = r->cfg.phase_ctx,
 	};
-	nx_instrument_run(&ij, out);
+	return nx_instrument_run(&ij, out);
 }

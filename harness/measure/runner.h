@@ -68,18 +68,20 @@ struct nx_runner_job {
 	int32_t round;
 	const struct nx_request *reqs; /* borrowed for the call */
 	size_t n_reqs;
-	bool gate; /* run the gate when round is 0 and the stack claims exactness */
+	uint64_t time_line_ns; /* of nx_runner_profile() */
+	bool gate;             /* run the gate when round is 0 and the stack claims exactness */
 };
 /* Fills *out (initialised here; release it). Never fails: see out->status. */
 void nx_runner_trial(struct nx_runner *r, const struct nx_runner_job *job, struct nx_trial *out);
 
 /* The same requests once more under the device's instruments, in a worker that times nothing: instrument.h. timed is
- * the trial of the same job. Never fails: what could not be had is a sentence in *out, which was initialised. */
+ * the trial of the same job. What could not be had is a sentence in *out, which was initialised; NX_EFAULT: the device
+ * failed, and this process is of no more use. */
 struct nx_metric_group;
 struct nx_profiled;
-void nx_runner_profile(struct nx_runner *r, const struct nx_runner_job *job,
-                       const struct nx_metric_group *group, const struct nx_trial *timed,
-                       struct nx_profiled *out);
+int nx_runner_profile(struct nx_runner *r, const struct nx_runner_job *job,
+                      const struct nx_metric_group *group, const struct nx_trial *timed,
+                      struct nx_profiled *out);
 
 /* The status that an error of code ends a trial with. */
 int nx_status_of(int code);

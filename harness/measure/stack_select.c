@@ -144,6 +144,37 @@ static int load_reference(struct nx_loading *l, const struct selection *s, struc
 	                       err); /* also one that is not swept, or is several */
 }
 
+static int mark_unrecorded(struct nx_loading *l, const struct selection *s, const struct nx_yaml *v,
+                           struct nx_err *err)
+{
+	struct nx_experiment *x = &l->full->x;
+	size_t first = 0, n = 0;
+	bool swept = false;
+	if (v->kind == NX_YAML_SCALAR && !v->null)
+		(void)find_stacks(l, v->text, &first, &n);
+	for (size_t i = 0; i < s->n; i++)
+		if (s->picked[i] >= first && s->picked[i] < first + n)
+			x->stacks[i].unrecorded = swept = true;
+	if (swept)
+		return 0;
+	const char **names = nx_arena_array(l->arena, x->n_stacks, sizeof(*names));
+	for (size_t i = 0; names && i < x->n_stacks; i++)
+		names[i] = x->stacks[i].name;
+	return names ? nx_yaml_unknown(v, names, x->n_stacks, err) : nx_oom(err);
+}
+
+/* One name or a list of them. */
+static int load_unrecorded(struct nx_loading *l, const struct selection *s, struct nx_err *err)
+{
+	const struct nx_yaml *v = nx_yaml_get(l->root, "unrecorded");
+	int rc = 0;
+	if (!v || v->kind != NX_YAML_LIST)
+		return v ? mark_unrecorded(l, s, v, err) : 0;
+	for (const struct nx_yaml *c = v->first; rc == 0 && c; c = c->next)
+		rc = mark_unrecorded(l, s, c, err);
+	return rc;
+}
+
 int nx_select_stacks(struct nx_loading *l, struct nx_err *err)
 {
 	struct nx_experiment *x = &l->full->x;
@@ -160,5 +191,7 @@ int nx_select_stacks(struct nx_loading *l, struct nx_err *err)
 		rc = check_max_batch(l, &l->expanded[s.picked[i]], err);
 	}
 	x->n_stacks = s.n;
-	return rc ? rc : load_reference(l, &s, err);
+	if (!rc)
+		rc = load_reference(l, &s, err);
+	return rc ? rc : load_unrecorded(l, &s, err);
 }

@@ -92,6 +92,7 @@ static void phase_figures(struct nx_profile *p, struct nx_profile_phase *out)
 		.level = p->cached ? "the last-level cache" : "memory",
 		.steps = steps,
 		.rows = (double)u->rows,
+		.tile_rows = p->run->head.device.caps & NX_DEV_TILES ? NX_TILE_ROWS : 0,
 		.pad_rows = (double)u->rows_pad,
 		.needed_rows =
 			prompt ? (double)p->cell->n_ok * p->cell->num_requests * p->cell->seq_len

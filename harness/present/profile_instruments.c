@@ -50,6 +50,29 @@ static void put_trace(const struct nx_profiled *p, struct nx_text *out)
 	nx_text_put(out, ".\n");
 }
 
+static void put_time_line(const struct nx_profiled *p, struct nx_text *out)
+{
+	double dram = 0, sm = 0, tensor = 0, n = (double)p->n_samples;
+	if (p->no_time_line[0])
+		nx_text_printf(out, "No time line: %s.\n", p->no_time_line);
+	if (!p->n_samples)
+		return;
+	for (size_t i = 0; i < p->n_samples; i++) {
+		dram += p->samples[i].dram / n;
+		sm += p->samples[i].sm / n;
+		tensor += p->samples[i].tensor / n;
+	}
+	nx_text_printf(out,
+	               "Time line: %zu samples in %.3g s, in the mean %.0f %% of the memory's "
+	               "throughput, %.0f %% of the SMs' cycles, %.0f %% of the tensor cores'",
+	               p->n_samples, 1e-9 * (double)p->samples[p->n_samples - 1].end_ns, 100 * dram,
+	               100 * sm, 100 * tensor);
+	if (p->n_samples_lost)
+		nx_text_printf(out, "; %llu or more were lost",
+		               (unsigned long long)p->n_samples_lost);
+	nx_text_put(out, ".\n");
+}
+
 static void put_device(const struct nx_cell_row *c, struct nx_text *out)
 {
 	const struct nx_cell_device *d = &c->device;
@@ -102,6 +125,7 @@ void nx_profile_remarks(const struct nx_cell_row *c, struct nx_text *out)
 	if (c->profiled) {
 		put_counters(c->profiled, out);
 		put_trace(c->profiled, out);
+		put_time_line(c->profiled, out);
 	}
 	put_device(c, out);
 }

@@ -182,6 +182,7 @@ static void devices(struct nx_doc *d, const struct nx_run *r)
 	reasons(d, r, offsetof(struct nx_profiled, versions), "Read by");
 	reasons(d, r, offsetof(struct nx_profiled, no_counters), "Counters");
 	reasons(d, r, offsetof(struct nx_profiled, no_trace), "No trace");
+	reasons(d, r, offsetof(struct nx_profiled, no_time_line), "No time line");
 	nx_doc_list_end(d);
 }
 

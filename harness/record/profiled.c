@@ -87,6 +87,8 @@ int nx_profiled_write(hid_t g, const struct nx_profiled *p, struct nx_err *err)
 	nx_copy_text(row.group, sizeof(row.group), p->group.name);
 	nx_copy_text(row.no_counters, sizeof(row.no_counters), p->no_counters);
 	nx_copy_text(row.no_trace, sizeof(row.no_trace), p->no_trace);
+	nx_copy_text(row.no_time_line, sizeof(row.no_time_line), p->no_time_line);
+	row.n_samples_lost = p->n_samples_lost;
 	int rc = nx_h5_append(g, "instruments", nx_schema_table(NX_TABLE_INSTRUMENT), &row, 1, err);
 	if (!rc)
 		rc = write_metrics(g, p, err);
@@ -94,6 +96,9 @@ int nx_profiled_write(hid_t g, const struct nx_profiled *p, struct nx_err *err)
 		rc = nx_h5_append(g, "ranges", &ranges, p->ranges, p->n_ranges, err);
 	if (!rc)
 		rc = write_kernels(g, p, err);
+	if (!rc && p->n_samples)
+		rc = nx_h5_append(g, "time_line", nx_schema_table(NX_TABLE_SAMPLE), p->samples,
+		                  p->n_samples, err);
 	return rc ? rc : write_perturbed(g, p, err);
 }
 
@@ -208,6 +213,8 @@ static int read_row(hid_t g, struct nx_profiled *p, struct nx_err *err)
 	memcpy(p->group.name, row.group, sizeof(p->group.name));
 	memcpy(p->no_counters, row.no_counters, sizeof(p->no_counters));
 	memcpy(p->no_trace, row.no_trace, sizeof(p->no_trace));
+	memcpy(p->no_time_line, row.no_time_line, sizeof(p->no_time_line));
+	p->n_samples_lost = row.n_samples_lost;
 	return 0;
 }
 
@@ -223,6 +230,19 @@ static int read_ranges(hid_t g, struct nx_profiled *p, struct nx_err *err)
 	return rc;
 }
 
+static int read_samples(hid_t g, struct nx_profiled *p, struct nx_err *err)
+{
+	void *data = NULL;
+	if (H5Lexists(g, "time_line", H5P_DEFAULT) <= 0)
+		return 0;
+	int rc = nx_h5_read(g, "time_line", nx_schema_table(NX_TABLE_SAMPLE), &data, &p->n_samples,
+	                    err);
+	p->samples = data;
+	if (rc)
+		p->n_samples = 0;
+	return rc;
+}
+
 int nx_profiled_read(hid_t g, struct nx_profiled **out, struct nx_err *err)
 {
 	*out = NULL;
@@ -235,7 +255,7 @@ int nx_profiled_read(hid_t g, struct nx_profiled **out, struct nx_err *err)
 	int rc;
 	if ((rc = read_row(g, p, err)) || (rc = read_metrics(g, p, err)) ||
 	    (rc = read_ranges(g, p, err)) || (rc = read_kernels(g, p, err)) ||
-	    (rc = read_perturbed(g, p, err))) {
+	    (rc = read_perturbed(g, p, err)) || (rc = read_samples(g, p, err))) {
 		nx_profiled_release(p);
 		free(p);
 		return rc;

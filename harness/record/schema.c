@@ -80,6 +80,16 @@ static const struct nx_h5_column columns_INSTRUMENT[] = {
 	COLUMN(nx_instrument_row, kind, member, column, unit, text)
 	NX_INSTRUMENT_COLUMNS(X)
 #undef X
+#define X(kind, member, column, unit, text)                                                        \
+	LATE_COLUMN(nx_instrument_row, kind, member, column, unit, text)
+		NX_TIME_LINE_COLUMNS(X)
+#undef X
+};
+static const struct nx_h5_column columns_SAMPLE[] = {
+#define X(kind, member, column, unit, text)                                                        \
+	COLUMN(nx_device_sample, kind, member, column, unit, text)
+	NX_SAMPLE_COLUMNS(X)
+#undef X
 };
 static const struct nx_h5_column columns_METRIC[] = {
 #define X(kind, member, column, unit, text) COLUMN(nx_metric_row, kind, member, column, unit, text)

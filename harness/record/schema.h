@@ -45,7 +45,8 @@ struct nx_counter_row {
 struct nx_instrument_row {
 	int32_t round, n_steps, n_same, first_other, trace_phase, n_trace_steps;
 	char versions[128], group[64], no_counters[NX_ERR_MAX], no_trace[NX_ERR_MAX];
-	uint64_t window_ns, busy_ns, n_records, n_lost;
+	char no_time_line[NX_ERR_MAX];
+	uint64_t window_ns, busy_ns, n_records, n_lost, n_samples_lost;
 	double idle;
 };
 struct nx_metric_row {
@@ -234,6 +235,18 @@ struct nx_summary_row {
 	X(U64, n_lost, "n_lost", "count", "records that had no room")                              \
 	X(F64, idle, "idle", "fraction", "of the window in which nothing ran; NaN = no trace")
 
+/* Later than the others. */
+#define NX_TIME_LINE_COLUMNS(X)                                                                    \
+	X(TEXT, no_time_line, "no_time_line", "text", "why there is none where one was asked for") \
+	X(U64, n_samples_lost, "n_samples_lost", "count", "samples that had no room, at least")
+
+#define NX_SAMPLE_COLUMNS(X)                                                                       \
+	X(U64, begin_ns, "begin", "ns", "since the first sample began, by the device's clock")     \
+	X(U64, end_ns, "end", "ns", "likewise")                                                    \
+	X(F64, dram, "dram", "fraction", "of the memory's peak throughput")                        \
+	X(F64, sm, "sm", "fraction", "of the SMs' cycles in which something was on them")          \
+	X(F64, tensor, "tensor", "fraction", "of the tensor cores' cycles in which they worked")
+
 #define NX_METRIC_COLUMNS(X)                                                                       \
 	X(TEXT, name, "name", "text", "the device's name of it, or ours; a column of ranges")      \
 	X(TEXT, as, "as", "text", "name in formulas")                                              \
@@ -358,6 +371,7 @@ struct nx_shape_row {
 	X(INSTRUMENT, nx_instrument_row, "one row: what the device's instruments saw of the cell") \
 	X(METRIC, nx_metric_row, "one row a metric that was counted")                              \
 	X(KERNEL, nx_kernel_row, "one row a kernel of the traced steps")                           \
+	X(SAMPLE, nx_device_sample, "one row a sample of the device over time")                    \
 	X(PERTURBED, nx_perturbed, "one row a phase: how far looking slowed its steps")            \
 	X(TRIAL, nx_trial_row, "one row a trial: a cell in a round")                               \
 	X(SUMMARY, nx_summary_row, "one row a cell; medians over trials with 95 % intervals")      \

@@ -266,7 +266,16 @@ START_TEST(far_from_the_count_is_flagged)
 	/* Twice the operations are done (padding), and that is what the units are busy with. */
 	f.moved_bytes = 8.3e9;
 	f.moved_flops = 16e9;
-	expect(NX_BOUND_BANDWIDTH, "counters saw 2 times the counted operations");
+	expect(NX_BOUND_BANDWIDTH, "counters saw 2 times the counted operations.");
+	/* Where the device is known to take rows in tiles, the reason stands there; full tiles are none. */
+	f.tile_rows = 16;
+	f.rows = 8 * f.steps;
+	expect(NX_BOUND_BANDWIDTH, "counters saw 2 times the counted operations, as tensor cores "
+	                           "take tiles of 16 rows, which held 8.");
+	f.rows = 17 * f.steps;
+	expect(NX_BOUND_BANDWIDTH, "which held 8.5.");
+	f.rows = 32 * f.steps;
+	expect(NX_BOUND_BANDWIDTH, "counters saw 2 times the counted operations.");
 	ck_assert_double_eq_tol(b.compute, 0.16, 1e-9);
 	ck_assert_double_eq_tol(b.intensity, 16 / 8.3, 1e-9);
 	/* Counters of the tensor cores alone miss what other units did: the need stands. */

@@ -7,9 +7,10 @@
 #include "base/rng.h"
 #include "experiment_fixture.h"
 
-#define ALL_KEYS                                                                                              \
-	"model, device, base, dtype, invariant, threads, kv_memory, timeout, workload, sweep, num_requests, " \
-	"trials, min_effect, reference, goodput, gate, techniques, include, stacks, order, counters"
+#define ALL_KEYS                                                                                                   \
+	"model, device, base, dtype, invariant, threads, kv_memory, timeout, workload, sweep, num_requests, "      \
+	"trials, min_effect, reference, goodput, gate, techniques, include, stacks, order, counters, unrecorded, " \
+	"time_line"
 
 static const struct {
 	const char *text, *set;
@@ -58,6 +59,12 @@ static const struct {
          "x.yaml:5:17: found \"0\" for ttft; legal: milliseconds above 0", NULL},
 	{HEAD "order: random\n", NULL, NX_EINVAL,
          "x.yaml:5:8: found \"random\" for order; legal: shuffled, sorted", NULL},
+	{HEAD "unrecorded: [baseline, of]\nstacks: {off: []}\n", NULL, NX_EINVAL,
+         "x.yaml:5:24: found \"of\" for", "legal: baseline, off; did you mean \"off\"?"},
+	{HEAD "time_line: 1ns\n", NULL, NX_EINVAL,
+         "x.yaml:5:12: found \"1ns\" for time_line; legal: off, or from 10us to 1s", NULL},
+	{HEAD "time_line: 1ms\ncounters: off\n", NULL, NX_EINVAL,
+         "x.yaml:5:12: found a time_line beside counters: off", NULL},
 	{HEAD "gate: yes\n", NULL, NX_EINVAL,
          "x.yaml:5:7: found \"yes\" for gate; legal: true, false", NULL},
 	{HEAD "sweep: {seq_len: {unifrom: {min: 1, max: 2}}}\n", NULL, NX_EINVAL,

@@ -134,7 +134,7 @@ START_TEST(what_the_device_says_is_in_the_run_file)
 		ck_assert(q->n_counted == NX_RANGES_A_PHASE && q->n_beside > 0);
 		ck_assert(isfinite(nx_profiled_perturbation(p, true)) &&
 		          isfinite(nx_profiled_perturbation(p, false)));
-		/* Energy is a difference of two readings of the trial's thread. */
+		/* Energy is a difference of two readings, whatever is read in between. */
 		double tokens = 4 * 24;
 		ck_assert_double_eq_tol(cell->metrics[NX_METRIC_ENERGY_PER_TOKEN].value,
 		                        100 / tokens, 1e-9);
@@ -239,6 +239,58 @@ START_TEST(a_crash_of_the_profile_worker_costs_no_trial)
 		              "%s", p->no_counters);
 	}
 	ck_assert_ptr_nonnull(strstr(c.err, "its trials stand"));
+}
+END_TEST
+
+START_TEST(a_device_that_failed_is_opened_again_for_the_next_cell)
+{
+	run_with("on,fault", "");
+	for (size_t i = 0; i < 2; i++) {
+		const struct nx_profiled *p = run->cells[i].profiled;
+		ck_assert_int_eq(run->cells[i].n_ok, 2);
+		ck_assert_ptr_nonnull(p);
+		/* The second cell's trace, too, came before the fault: another process made it. */
+		ck_assert_str_eq(p->no_trace, "");
+		ck_assert_uint_eq(p->n_records, 60);
+		ck_assert_msg(strstr(p->no_counters, "was told to fail") && p->n_ranges == 0, "%s",
+		              p->no_counters);
+	}
+	const char *once = strstr(c.err, "the profile worker lost its device");
+	ck_assert_msg(once && strstr(once + 1, "lost its device"), "%s", c.err);
+	run_with("on,tracefault", "--force");
+	for (size_t i = 0; i < 2; i++) {
+		const struct nx_profiled *p = run->cells[i].profiled;
+		ck_assert_str_eq(p->no_trace, "the late device was told to fail");
+		ck_assert_str_eq(p->no_counters,
+		                 "the device failed before: the late device was told to fail");
+	}
+}
+END_TEST
+
+START_TEST(a_time_line_comes_only_where_it_is_asked_for)
+{
+	run_with("on", "");
+	ck_assert(!run->cells[0].profiled->n_samples && !run->cells[0].profiled->no_time_line[0]);
+	run_with("on", "--force --set time_line=250us");
+	for (size_t i = 0; i < 2; i++) {
+		const struct nx_profiled *p = run->cells[i].profiled;
+		ck_assert_str_eq(p->no_time_line, "");
+		ck_assert(p->n_samples == 5 && p->n_samples_lost == 1);
+		ck_assert(p->samples[0].begin_ns == 0 && p->samples[4].end_ns == 5 * 250000);
+		ck_assert(p->samples[0].dram == 0.1 && p->samples[4].dram == 0.5 &&
+		          p->samples[3].sm == 0.5 && p->samples[3].tensor == 0);
+		ck_assert(p->n_ranges > 0 && p->n_records == 60);
+	}
+	run_with("on,nosamples", "--force --set time_line=250us");
+	ck_assert_str_eq(run->cells[0].profiled->no_time_line, "this library cannot sample");
+	ck_assert(run->cells[0].profiled->n_ranges > 0);
+	cli_run(&c, "", "report r.h5 --format md");
+	ck_assert_ptr_nonnull(strstr(c.out, "No time line (2 of 2 cells): this library cannot"));
+	/* The clocks of others are not to be held. */
+	run_with("on,shared", "--force --set time_line=250us");
+	ck_assert_msg(strstr(run->cells[0].profiled->no_time_line, "1 other process has the "
+	                                                           "device open") != NULL,
+	              "%s", run->cells[0].profiled->no_time_line);
 }
 END_TEST
 
@@ -412,6 +464,8 @@ int main(void)
 	tcase_add_test(t, a_profile_has_measured_figures);
 	tcase_add_test(t, without_permission_the_run_goes_on_and_says_why);
 	tcase_add_test(t, a_crash_of_the_profile_worker_costs_no_trial);
+	tcase_add_test(t, a_device_that_failed_is_opened_again_for_the_next_cell);
+	tcase_add_test(t, a_time_line_comes_only_where_it_is_asked_for);
 	tcase_add_test(t, nobody_asks_in_vain);
 	tcase_add_test(t, what_disturbs_a_device_marks_the_trial);
 	tcase_add_test(t, bad_groups_are_refused_before_anything_runs);

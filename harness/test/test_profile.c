@@ -208,6 +208,10 @@ START_TEST(every_phase_of_the_enum_is_shown)
 	ck_assert_double_eq_tol(p.phases[1].bottleneck.bandwidth, 0.64, 1e-9); /* measured */
 	ck_assert_str_eq(p.phases[1].figures.source, "perf");
 	ck_assert_str_eq(p.phases[2].figures.source, "counted");
+	ck_assert(p.phases[2].figures.tile_rows == 0);
+	r.head.device.caps = NX_DEV_TILES;
+	nx_profile_of(&r, &cell, &p);
+	ck_assert(p.phases[2].figures.tile_rows == NX_TILE_ROWS);
 	nx_text_init(&text);
 	ck_assert_int_eq(nx_profile_write(&r, NULL, NX_TABLE_TEXT, &text, &err), 0);
 	for (int i = 0; i < NX_PHASE_COUNT; i++)

@@ -3,6 +3,7 @@
  * draft_rows: a round's drafts become rows of the step.
  */
 #include "cpu/ops.h"
+#include "nexus_kernels/work.h"
 
 /* A row that nobody sees and that sees no drafted row but itself. It stands in the root's place: the table keys
  * of a deeper one would be slots that hold nothing yet. The token is one that the sequence has, so embed() is
@@ -22,18 +23,12 @@ int check_draft_row(const struct nx_draft *d, int32_t seq, int32_t i, int32_t vo
 {
 	int64_t at = (int64_t)seq * d->stride + i;
 	if (d->parent[at] < NX_DRAFT_ROOT || d->parent[at] >= i)
-		return nx_fail(
-			err, NX_EBUG,
-			"drafted row %d of sequence %d has parent %d, which is no earlier row", i,
-			seq, d->parent[at]);
+		return nx_fail(err, NX_EBUG, NX_DRAFT_PARENT_TEXT, i, seq, d->parent[at]);
 	if (d->token[at] != NX_TOKEN_NONE && (d->token[at] < 0 || d->token[at] >= vocab))
 		return nx_fail(err, NX_EBUG, "drafted row %d of sequence %d has token %d of %d", i,
 		               seq, d->token[at], vocab);
 	if (d->kind[at] != NX_ROW_CANDIDATE && d->kind[at] != NX_ROW_PROBE)
-		return nx_fail(
-			err, NX_EBUG,
-			"drafted row %d of sequence %d must be CANDIDATE or PROBE, is kind %d", i,
-			seq, d->kind[at]);
+		return nx_fail(err, NX_EBUG, NX_DRAFT_KIND_TEXT, i, seq, d->kind[at]);
 	return 0;
 }
 

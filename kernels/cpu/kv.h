@@ -37,14 +37,6 @@ static inline uint8_t *kv_window(const struct nx_kv *kv, int32_t layer, int32_t 
 	       ((int64_t)seq * kv->window + slot % kv->window) * kv->scratch_row_bytes;
 }
 
-/* Bytes of K (or V) of a pool row. Those of a codec lie in planes of row_bytes. */
-static inline size_t kv_part_bytes(const struct nx_kv *kv)
-{
-	if (kv->codec >= NX_KV_OWN)
-		return (size_t)kv->row_bytes;
-	return (size_t)kv->n_kv_heads * (size_t)kv->head_dim * kv_element_bytes(kv);
-}
-
 static inline float kv_get(const struct nx_kv *kv, const uint8_t *row, int64_t i)
 {
 	return kv->codec == NX_KV_BF16 ? bf16_to_f32(((const uint16_t *)row)[i])

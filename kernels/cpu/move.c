@@ -4,6 +4,7 @@
  */
 #include "cpu/coded.h"
 #include "cpu/ops.h"
+#include "nexus_kernels/work.h"
 
 int op_copy(void *dev, struct nx_stream *s, void *dst, const void *src, size_t bytes,
             enum nx_copy_dir dir, struct nx_err *err)
@@ -37,7 +38,7 @@ int op_gather(void *dev, struct nx_stream *s, void *y, const void *x, const int3
 	for (int32_t i = 0; i < n; i++)
 		memcpy((char *)y + (size_t)i * bytes, (const char *)x + (size_t)index[i] * bytes,
 		       bytes);
-	d->counted.act_bytes += 2u * (size_t)n * bytes;
+	nx_count_gather(&d->counted, n, cols, sizeof(float));
 	return 0;
 }
 
@@ -74,7 +75,7 @@ int op_kv_copy(void *dev, struct nx_stream *s, const struct nx_kv *kv, const str
                int32_t n, struct nx_err *err)
 {
 	struct cpu_dev *d = dev;
-	size_t bytes = kv_part_bytes(kv);
+	size_t bytes = nx_kv_part_bytes(kv);
 	(void)s;
 	(void)err;
 	/* Row by row: K and V may lie apart or be interleaved, and v_offset does not say which. */
@@ -98,12 +99,12 @@ int op_kv_swap(void *dev, struct nx_stream *s, const struct nx_kv *kv, int32_t r
                void *host, enum nx_copy_dir dir, struct nx_err *err)
 {
 	struct cpu_dev *d = dev;
-	size_t bytes = kv_part_bytes(kv);
+	size_t bytes = nx_kv_part_bytes(kv);
 	uint8_t *h = host;
 	(void)s;
-	if (dir != NX_H2D && dir != NX_D2H)
-		return nx_fail(err, NX_EINVAL, "kv_swap goes to or from the host, got direction %d",
-		               (int)dir);
+	int rc = nx_check_swap(dir, err);
+	if (rc)
+		return rc;
 	for (int32_t layer = 0; layer < kv->n_layers; layer++)
 		for (int32_t r = 0; r < n; r++)
 			for (int part = 0; part < 2; part++) {
@@ -122,7 +123,7 @@ static size_t scratch_part_bytes(const struct nx_kv *kv)
 {
 	if (kv->window > 1)
 		return (size_t)kv->n_kv_heads * (size_t)kv->head_dim * nx_dtype_bytes(kv->plain);
-	return kv_part_bytes(kv);
+	return nx_kv_part_bytes(kv);
 }
 
 /* Moves scratch row `from` to the place of a slot, in all layers. */

@@ -7,6 +7,7 @@
 
 #include "cpu/kv.h"
 #include "cpu/library.h"
+#include "nexus_kernels/work.h"
 
 /* Below so many elements a call to the pool costs more than it saves. */
 #define SERIAL_ELEMENTS 8192
@@ -41,13 +42,12 @@ int op_embed(void *dev, struct nx_stream *s, const struct nx_rows *rows,
 {
 	struct cpu_dev *d = dev;
 	(void)s;
-	if (!table->lookup)
-		return nx_fail(err, NX_EINVAL, "embed needs a weight that was created with lookup");
+	int rc = nx_check_lookup(table->lookup, err);
+	if (rc)
+		return rc;
 	struct embed_job job = {rows, state, table, x};
 	for_rows(d, rows->n_rows, table->k, embed_part, &job);
-	uint64_t n = (uint64_t)rows->n_rows * (uint64_t)table->k;
-	d->counted.weight_bytes += n * nx_dtype_bytes(table->dtype);
-	d->counted.act_bytes += n * sizeof(float);
+	nx_count_embed(&d->counted, rows->n_rows, table->k, table->dtype, sizeof(float));
 	return 0;
 }
 
@@ -77,8 +77,7 @@ int op_rmsnorm(void *dev, struct nx_stream *s, void *y, const void *x, const flo
 	(void)s;
 	(void)err;
 	for_rows(d, rows, cols, norm_part, &job);
-	d->counted.act_bytes += 2u * (uint64_t)rows * (uint64_t)cols * sizeof(float);
-	d->counted.weight_bytes += (uint64_t)cols * sizeof(float);
+	nx_count_rmsnorm(&d->counted, rows, cols, sizeof(float));
 	return 0;
 }
 
@@ -89,29 +88,19 @@ int op_linear(void *dev, struct nx_stream *s, const struct nx_linear *a, struct 
 	struct cpu_dev *d = dev;
 	const struct nx_weight *w = a->w;
 	(void)s;
-	if (a->m < 0 || (a->epilogue == NX_EPI_SWIGLU && w->n % 2))
-		return nx_fail(err, NX_EINVAL, "linear of %d rows by %lld features is not possible",
-		               a->m, (long long)w->n);
-	if (a->m == 0)
-		return 0;
-	if (!d->k->gemm_f32) {
+	int rc = nx_check_linear(a, w->n, err);
+	if (rc || a->m == 0)
+		return rc;
+	if (!d->k->gemm_f32)
 		ref_linear(a);
-	} else {
-		int rc = fast_linear(d, a, err);
-		if (rc)
-			return rc;
-	}
-	uint64_t m = (uint64_t)a->m, n = (uint64_t)w->n, k = (uint64_t)w->k;
-	uint64_t out = a->epilogue == NX_EPI_ADD ? 2 * n : a->epilogue == NX_EPI_SWIGLU ? n / 2 : n;
-	d->counted.weight_bytes += n * k * nx_dtype_bytes(w->dtype);
-	d->counted.act_bytes += m * (k + out) * sizeof(float);
-	d->counted.flops += 2 * m * n * k;
-	return 0;
+	else
+		rc = fast_linear(d, a, err);
+	if (!rc)
+		nx_count_linear(&d->counted, a, w->n, w->k, w->dtype, sizeof(float));
+	return rc;
 }
 
 /* ---- rope_store */
-
-#define MAX_ROPE_DIM 1024
 
 struct rope_job {
 	const struct nx_rope_store *a;
@@ -121,7 +110,7 @@ struct rope_job {
 static void rope_part(void *ctx, int64_t begin, int64_t end, int thread)
 {
 	const struct rope_job *j = ctx;
-	float cos_sin[MAX_ROPE_DIM];
+	float cos_sin[NX_MAX_ROPE_DIM];
 	(void)thread;
 	for (int64_t r = begin; r < end; r++)
 		ref_rope_store(j->a, (int32_t)r, cos_sin, j->encode);
@@ -156,33 +145,20 @@ int op_rope_store(void *dev, struct nx_stream *s, const struct nx_rope_store *a,
 	struct cpu_dev *d = dev;
 	const struct nx_kv *kv = a->kv;
 	(void)s;
-	if (a->rope_dim < 0 || a->rope_dim % 2 || a->rope_dim > kv->head_dim ||
-	    a->rope_dim > MAX_ROPE_DIM)
-		return nx_fail(err, NX_EINVAL, "rope_dim must be even and at most %d, got %d",
-		               kv->head_dim, a->rope_dim);
-	if (!a->q_norm != !a->k_norm || (a->q_norm && !(a->norm_eps > 0)))
-		return nx_fail(
-			err, NX_EINVAL,
-			"norms of q and k come together, with an epsilon above 0 (got %s and %s, %g)",
-			a->q_norm ? "q" : "none of q", a->k_norm ? "k" : "none of k",
-			(double)a->norm_eps);
 	/* The codec's attention entry writes, or attention does. */
 	bool own = kv->codec == NX_KV_OWN || kv->window > 1;
 	struct rope_job job = {a, d->k->attention ? d->k->attention->encode : coded_encode_ref};
-	int rc = own ? 0 : check_places(a, err);
+	int rc = nx_check_rope_store(a, err);
+	if (!rc && !own)
+		rc = check_places(a, err);
 	if (rc)
 		return rc;
 	int64_t width = (int64_t)(a->n_heads + 2 * kv->n_kv_heads) * kv->head_dim;
 	for_rows(d, a->rows->n_rows, width, rope_part, &job);
-	uint64_t rows = (uint64_t)a->rows->n_rows;
-	d->counted.act_bytes += 2 * rows * (uint64_t)width * sizeof(float);
-	if (a->bias)
-		d->counted.weight_bytes += (uint64_t)width * sizeof(float);
-	if (a->q_norm)
-		d->counted.weight_bytes += 2 * (uint64_t)kv->head_dim * sizeof(float);
-	for (int32_t r = 0; r < a->rows->n_rows && !own; r++)
-		if (a->rows->kind[r] != NX_ROW_REDO)
-			d->counted.kv_bytes += 2u * kv_part_bytes(kv);
+	int32_t written = 0;
+	for (int32_t r = 0; r < a->rows->n_rows; r++)
+		written += a->rows->kind[r] != NX_ROW_REDO;
+	nx_count_rope_store(&d->counted, a, written, sizeof(float));
 	return 0;
 }
 
@@ -195,76 +171,31 @@ size_t op_attention_workspace(void *dev, enum nx_attn_kernel kernel, int32_t kv_
 	return attention_workspace_bytes(kernel, kv_chunk, n_heads, head_dim, rows, keys);
 }
 
-/* Keys stay within what the host promised, and the table has them. Counts them too. */
-static int check_keys(struct cpu_dev *d, const struct nx_attention *a, struct nx_err *err)
-{
-	const struct nx_kv *kv = a->kv;
-	uint64_t read = 0, pairs = 0;
-	for (int32_t i = 0; i < a->rows->n_segments; i++) {
-		const struct nx_segment *seg = &a->rows->segments[i];
-		int64_t most = 0, scratch = 0;
-		for (int32_t r = seg->row0; r < seg->row0 + seg->n_rows; r++) {
-			struct row_keys keys = row_keys(a->rows, a->state, r);
-			int64_t n = (int64_t)keys.n_table + keys.n_anc;
-			if (n > a->rows->max_keys)
-				return nx_fail(
-					err, NX_EBUG,
-					"row %d sees %lld keys, the host promised at most %d", r,
-					(long long)n, a->rows->max_keys);
-			for (int64_t b = most / kv->block_size; b * kv->block_size < keys.n_table;
-			     b++)
-				if (b >= kv->table_stride ||
-				    !kv_slot(kv, 0, keys.seq, b * kv->block_size))
-					return nx_fail(err, NX_EBUG,
-					               "row %d of sequence %d has no block %lld", r,
-					               keys.seq, (long long)b);
-			for (int32_t j = 0; j < keys.n_anc; j++)
-				if (keys.anc[j] < 0 || keys.anc[j] >= kv->scratch_cap)
-					return nx_fail(err, NX_EBUG, "row %d has ancestor %d of %d",
-					               r, keys.anc[j], kv->scratch_cap);
-			most = keys.n_table > most ? keys.n_table : most;
-			scratch += keys.n_anc > 0; /* each drafted row brings one of its own */
-			pairs += (uint64_t)n;
-		}
-		read += (uint64_t)(most + scratch);
-	}
-	uint64_t rows = (uint64_t)a->rows->n_rows,
-		 q_width = (uint64_t)a->n_heads * (uint64_t)kv->head_dim;
-	d->counted.kv_bytes += read * 2u * kv_part_bytes(kv);
-	d->counted.act_bytes += 2 * rows * q_width * sizeof(float);
-	/* Scores that are materialised are written, read and written by the softmax, and read again. */
-	if (a->kernel == NX_ATTN_MATERIALISED)
-		d->counted.act_bytes += 4 * pairs * (uint64_t)a->n_heads * sizeof(float);
-	d->counted.flops += 4 * pairs * q_width;
-	return 0;
-}
-
 int op_attention(void *dev, struct nx_stream *s, const struct nx_attention *a, struct nx_err *err)
 {
 	struct cpu_dev *d = dev;
 	(void)s;
-	if (a->kv->codec == NX_KV_OWN)
-		return nx_fail(
-			err, NX_ENOTSUP,
-			"rows of a technique's codec are read by its own attention entry alone");
-	if (a->kv->n_kv_heads < 1 || a->n_heads % a->kv->n_kv_heads)
-		return nx_fail(err, NX_EINVAL, "%d heads cannot share %d kv heads", a->n_heads,
-		               a->kv->n_kv_heads);
-	if (a->kernel == NX_ATTN_TILED && a->kv_chunk < 1)
-		return nx_fail(err, NX_EINVAL, "kv_chunk must be positive, got %d", a->kv_chunk);
-	int rc = check_keys(d, a, err);
+	const struct nx_kv *kv = a->kv;
+	struct nx_keys_seen seen = {0};
+	int rc = nx_check_attention(a, err);
+	if (!rc)
+		rc = nx_check_keys(a, &seen, err);
+	if (!rc)
+		rc = nx_check_workspace(
+			a,
+			attention_workspace_bytes(a->kernel, a->kv_chunk, a->n_heads, kv->head_dim,
+		                                  a->rows->n_rows, a->rows->max_keys),
+			err);
 	if (rc)
 		return rc;
-	size_t need = attention_workspace_bytes(a->kernel, a->kv_chunk, a->n_heads, a->kv->head_dim,
-	                                        a->rows->n_rows, a->rows->max_keys);
-	if (a->workspace_bytes < need)
-		return nx_fail(err, NX_EINVAL, "attention needs a workspace of %zu bytes, got %zu",
-		               need, a->workspace_bytes);
-	bool grouped = nx_kv_is_coded(a->kv->codec) && a->kv->window > 1;
+	nx_count_queries(&d->counted, a, sizeof(float));
+	nx_count_keys(&d->counted, &seen, nx_kv_part_bytes(kv), (uint64_t)a->n_heads,
+	              (uint64_t)kv->head_dim, a->kernel == NX_ATTN_MATERIALISED);
+	bool grouped = nx_kv_is_coded(kv->codec) && kv->window > 1;
 	rc = grouped ? coded_begin(d, a, err) : 0;
 	if (!rc)
-		rc = !d->k->attention || a->kv->head_dim > ATTN_MAX_DIM ? ref_attention(d, a, err)
-		                                                        : fast_attention(d, a, err);
+		rc = !d->k->attention || kv->head_dim > ATTN_MAX_DIM ? ref_attention(d, a, err)
+		                                                     : fast_attention(d, a, err);
 	if (!rc && grouped)
 		coded_end(d, a);
 	return rc;

@@ -4,6 +4,7 @@
  */
 #include "cpu/law.h"
 #include "cpu/ops.h"
+#include "nexus_kernels/work.h"
 
 /* Below so many logits a call to the pool costs more than it saves. */
 #define SERIAL_LOGITS 8192
@@ -102,11 +103,11 @@ int op_sample(void *dev, struct nx_stream *s, const struct nx_sample *a, struct 
 	(void)s;
 	if (a->n_emit < 1)
 		return 0;
-	if (a->vocab < 1)
-		return nx_fail(err, NX_EINVAL, "a vocabulary of %d tokens cannot be sampled",
-		               a->vocab);
+	int rc = nx_check_sample(a, err);
+	if (rc)
+		return rc;
 	for (int32_t i = 0; i < a->n_emit; i++) {
-		int rc = check_emit(a, &a->emit[i], err);
+		rc = check_emit(a, &a->emit[i], err);
 		if (rc)
 			return rc;
 		drafted |= a->emit[i].n_draft > 0;
@@ -126,6 +127,6 @@ int op_sample(void *dev, struct nx_stream *s, const struct nx_sample *a, struct 
 		pool_for(d->pool, a->n_emit, sample_part, &job);
 	for (int32_t i = 0; i < a->n_emit; i++)
 		rows += 1 + a->verdict->n_accepted[a->emit[i].seq];
-	d->counted.act_bytes += (uint64_t)rows * (uint64_t)a->vocab * sizeof(float);
+	nx_count_sample(&d->counted, rows, a->vocab);
 	return 0;
 }

@@ -5,6 +5,7 @@
 
 #include "cpu/cpu.h"
 #include "cpu/library.h"
+#include "nexus_kernels/work.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
 #define STAGE_ROWS 512 /* rows asked of the source at a time */
@@ -57,17 +58,12 @@ int cpu_weight_create(void *dev, const struct nx_weight_desc *desc, struct nx_we
                       struct nx_err *err)
 {
 	struct cpu_dev *d = dev;
-	if (desc->n < 1 || desc->k < 1 || !desc->rows)
-		return nx_fail(err, NX_EINVAL,
-		               "a weight needs rows, columns and a source, got %lld x %lld",
-		               (long long)desc->n, (long long)desc->k);
-	if (desc->quant.code != NX_WEIGHT_CODE_NONE)
-		return nx_fail(err, NX_ENOTSUP, "weight code %d is not known here",
-		               (int)desc->quant.code);
-	if (desc->dtype != NX_F32 && desc->dtype != NX_BF16)
-		return nx_fail(err, NX_ENOTSUP, "weight type %d is not known here",
-		               (int)desc->dtype);
-	int rc = 0;
+	int rc = nx_check_weight(desc, false, err);
+	if (!rc && desc->quant.code != NX_WEIGHT_CODE_NONE)
+		rc = nx_fail(err, NX_ENOTSUP, "weight code %d is not known here",
+		             (int)desc->quant.code);
+	if (rc)
+		return rc;
 	float *stage = NULL;
 	struct nx_weight *w = calloc(1, sizeof(*w));
 	if (!w)

@@ -3,6 +3,7 @@
  * attention.cu: attention over the KV store: checks, workspace, choice of kernel.
  */
 #include "cuda/attention.cuh"
+#include "nexus_kernels/work.h"
 
 size_t cu_attention_workspace(void *dev, enum nx_attn_kernel kernel, int32_t kv_chunk,
                               int32_t n_heads, int32_t head_dim, int64_t rows, int64_t keys)
@@ -23,67 +24,31 @@ size_t cu_attention_workspace(void *dev, enum nx_attn_kernel kernel, int32_t kv_
 
 /* Lengths, tables and segments are on the device, and nothing here waits for it. In host-memory mode all earlier work
  * has ended and the host may look, so there the promises are checked as the CPU checks them. */
-static int check_keys(const struct nx_attention *a, struct nx_err *err)
-{
-	const struct nx_kv *kv = a->kv;
-	const struct nx_rows *rows = a->rows;
-	for (int32_t r = 0; r < rows->n_rows; r++) {
-		int32_t seq = rows->seq[r], kind = rows->kind[r];
-		int32_t n_anc = nx_row_in_scratch(kind) ? rows->n_anc[r] : 0;
-		int32_t n_table =
-			nx_row_table_keys(kind, a->state->len[seq], rows->slot_off[r], n_anc);
-		if ((int64_t)n_table + n_anc > rows->max_keys)
-			return nx_fail(err, NX_EBUG,
-			               "row %d sees %lld keys, the host promised at most %d", r,
-			               (long long)n_table + n_anc, rows->max_keys);
-		for (int64_t b = 0; b * kv->block_size < n_table; b++)
-			if (b >= kv->table_stride ||
-			    kv->table[(int64_t)seq * kv->table_stride + b] < 0)
-				return nx_fail(err, NX_EBUG,
-				               "row %d of sequence %d has no block %lld", r, seq,
-				               (long long)b);
-		for (int32_t j = 0; j < n_anc; j++) {
-			int32_t anc = rows->anc[(int64_t)r * rows->anc_stride + j];
-			if (anc < 0 || anc >= kv->scratch_cap)
-				return nx_fail(err, NX_EBUG, "row %d has ancestor %d of %d", r, anc,
-				               kv->scratch_cap);
-		}
-	}
-	return 0;
-}
-
 static int check(const struct cuda_dev *d, const struct nx_attention *a, struct nx_err *err)
 {
 	const struct nx_kv *kv = a->kv;
-	if (kv->codec == NX_KV_OWN)
-		return nx_fail(
-			err, NX_ENOTSUP,
-			"rows of a technique's codec are read by its own attention entry alone");
-	if (kv->n_kv_heads < 1 || a->n_heads % kv->n_kv_heads)
-		return nx_fail(err, NX_EINVAL, "%d heads cannot share %d kv heads", a->n_heads,
-		               kv->n_kv_heads);
+	int rc = nx_check_attention(a, err);
+	if (rc)
+		return rc;
 	if (kv->head_dim < 2 || kv->head_dim > ATTN_MAX_DIM || kv->head_dim % 2)
 		return nx_fail(err, NX_ENOTSUP,
 		               "cuda: attention wants an even head_dim up to %d, got %d",
 		               ATTN_MAX_DIM, kv->head_dim);
-	if (a->kernel == NX_ATTN_TILED && a->kv_chunk < 1)
-		return nx_fail(err, NX_EINVAL, "kv_chunk must be positive, got %d", a->kv_chunk);
-	int rc = d->host_memory && !d->capturing ? check_keys(a, err) : 0;
+	rc = d->host_memory && !d->capturing ? nx_check_keys(a, NULL, err) : 0;
 	if (rc)
 		return rc;
-	size_t need = cu_attention_workspace(NULL, a->kernel, a->kv_chunk, a->n_heads, kv->head_dim,
-	                                     a->rows->n_rows, a->rows->max_keys);
-	if (a->workspace_bytes < need)
-		return nx_fail(err, NX_EINVAL, "attention needs a workspace of %zu bytes, got %zu",
-		               need, a->workspace_bytes);
-	return 0;
+	return nx_check_workspace(a,
+	                          cu_attention_workspace(NULL, a->kernel, a->kv_chunk, a->n_heads,
+	                                                 kv->head_dim, a->rows->n_rows,
+	                                                 a->rows->max_keys),
+	                          err);
 }
 
-/* Keys are counted by who enqueues this and knows them: counted_add() of the table. */
+/* Keys are counted by who enqueues this and knows them: uncounted() and counted_add() of the table. */
 static void count(struct cuda_dev *d, const struct nx_attention *a)
 {
-	uint64_t q_width = (uint64_t)a->n_heads * (uint64_t)a->kv->head_dim;
-	d->counted.act_bytes += 2 * (uint64_t)a->rows->n_rows * q_width * nx_dtype_bytes(d->act);
+	nx_count_queries(&d->counted, a, nx_dtype_bytes(d->act));
+	nx_count_unseen(&d->uncounted, a);
 }
 
 static struct attn_args make_args(const struct nx_attention *a)

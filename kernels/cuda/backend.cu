@@ -166,6 +166,8 @@ static void dev_info(void *dev, struct nx_device_info *out)
 	out->weight_codes = 1u << NX_WEIGHT_CODE_NONE;
 	/* C functions that enqueue() runs cannot be captured. */
 	out->caps = NX_DEV_ASYNC | (d->host_memory ? NX_DEV_HOST_MEMORY : NX_DEV_GRAPHS);
+	if (d->act == NX_BF16) /* on tensor cores */
+		out->caps |= NX_DEV_TILES;
 }
 
 /* Bytes that kv_compact has moved so far: how many rows it moves is known on the device alone. */
@@ -258,6 +260,13 @@ static void add_counted(struct nx_counted *to, const struct nx_counted *n, uint6
 static void counted_more(void *dev, const struct nx_counted *more)
 {
 	add_counted(&((struct cuda_dev *)dev)->counted, more, 1);
+}
+
+static void uncounted(void *dev, struct nx_uncounted *out)
+{
+	struct cuda_dev *d = (struct cuda_dev *)dev;
+	*out = d->uncounted;
+	memset(&d->uncounted, 0, sizeof(d->uncounted));
 }
 
 static int graph_begin(void *dev, struct nx_stream *s, struct nx_err *err)
@@ -383,6 +392,7 @@ static struct nx_device_ops make_ops(void)
 	o.kv_swap = cu_kv_swap;
 	o.kv_compact = cu_kv_compact;
 	o.counted_add = counted_more;
+	o.uncounted = uncounted;
 	o.instruments = &cu_instruments;
 	return o;
 }

@@ -40,7 +40,8 @@ struct cuda_dev {
 	bool poison;    /* NEXUS_POISON=1: new memory is filled with 0xff (NaN) */
 	bool capturing; /* between graph_begin and graph_end */
 	struct nx_counted counted, before_capture;
-	struct cublas_lt *lt; /* NULL: not opened, or not there */
+	struct nx_uncounted uncounted; /* of attention, by the key */
+	struct cublas_lt *lt;          /* NULL: not opened, or not there */
 	int32_t *
 		errors; /* pinned host memory: first error that a kernel found (draft_rows, ...), [0] 0 = none; see
 	                    error.cuh */

@@ -11,6 +11,7 @@
 #define NX_CUDA_ERROR_CUH
 
 #include "cuda/dev.cuh"
+#include "nexus_kernels/work.h"
 
 #define CU_ERROR_WORDS                                                                             \
 	8 /* int32 in d->errors: code, three numbers, and as int64 at [6] bytes that kv_compact moved */
@@ -22,9 +23,9 @@
 	X(COMMIT_ACCEPTED, "commit %d: sequence %d accepted %d rows, which cannot be")             \
 	X(COMMIT_LEN, "commit %d leaves sequence %d with %d rows")                                 \
 	X(DRAFT_SPAN, "draft span %d: sequence %d has no room for its %d drafted rows")            \
-	X(DRAFT_PARENT, "drafted row %d of sequence %d has parent %d, which is no earlier row")    \
+	X(DRAFT_PARENT, NX_DRAFT_PARENT_TEXT)                                                      \
 	X(DRAFT_TOKEN, "drafted row %d of sequence %d has token %d, which is none")                \
-	X(DRAFT_KIND, "drafted row %d of sequence %d must be CANDIDATE or PROBE, is kind %d")      \
+	X(DRAFT_KIND, NX_DRAFT_KIND_TEXT)                                                          \
 	X(DRAFT_DEPTH, "drafted row %d of sequence %d is %d deep, the step has less room")         \
 	X(STORE_SCRATCH, "row %d of sequence %d has scratch row %d, which is none")                \
 	X(STORE_SLOT, "row %d of sequence %d has no block for slot %d")                            \

@@ -20,6 +20,9 @@ int cupti_take(enum cupti_use use, struct nx_err *err)
 	if (cupti_use == CUPTI_TRACES)
 		return nx_fail(err, NX_ECONFLICT,
 		               "cuda: a trace is running in this process; end it first");
+	if (cupti_use == CUPTI_SAMPLES)
+		return nx_fail(err, NX_ECONFLICT,
+		               "cuda: this process samples the device; end that first");
 	cupti_use = use;
 	return 0;
 }
@@ -175,6 +178,11 @@ static constexpr struct nx_instrument_ops make_ops(void)
 	o.trace_end = cu_trace_end;
 	o.trace_free = cu_trace_free;
 	o.telemetry = cu_telemetry;
+	o.energy = cu_energy;
+	o.sampling_check = cu_sampling_check;
+	o.sampling_begin = cu_sampling_begin;
+	o.sampling_end = cu_sampling_end;
+	o.sampling_free = cu_sampling_free;
 	o.versions = versions;
 	return o;
 }

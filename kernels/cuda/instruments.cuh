@@ -11,7 +11,8 @@
 #include "nexus/instruments.h"
 
 #ifndef CU_HAVE_CUPTI
-#if __has_include(<cupti_range_profiler.h>) && __has_include(<cupti_profiler_host.h>)
+#if __has_include(<cupti_range_profiler.h>) && __has_include(<cupti_profiler_host.h>) &&                 \
+	__has_include(<cupti_pmsampling.h>)
 #define CU_HAVE_CUPTI 1
 #else
 #define CU_HAVE_CUPTI 0
@@ -23,13 +24,14 @@
 
 /* CUPTI measures or traces for a whole process, so there is one of each at a time, and not both: who has it.
  * Owned by the thread that drives the device. */
-enum cupti_use { CUPTI_FREE, CUPTI_COUNTS, CUPTI_TRACES };
+enum cupti_use { CUPTI_FREE, CUPTI_COUNTS, CUPTI_TRACES, CUPTI_SAMPLES };
 extern enum cupti_use cupti_use;
 /* NX_ECONFLICT with a sentence, unless it is free. */
 int cupti_take(enum cupti_use use, struct nx_err *err);
 
 #if CU_HAVE_CUPTI
 #include <cupti.h>
+#include <cupti_pmsampling.h>
 #include <cupti_profiler_host.h>
 #include <cupti_profiler_target.h>
 #include <cupti_range_profiler.h>
@@ -66,6 +68,16 @@ int cupti_take(enum cupti_use use, struct nx_err *err);
 	X(RangeProfilerDecodeData)                                                                 \
 	X(RangeProfilerGetCounterDataInfo)                                                         \
 	X(RangeProfilerCounterDataGetRangeInfo)                                                    \
+	X(PmSamplingEnable)                                                                        \
+	X(PmSamplingDisable)                                                                       \
+	X(PmSamplingSetConfig)                                                                     \
+	X(PmSamplingStart)                                                                         \
+	X(PmSamplingStop)                                                                          \
+	X(PmSamplingDecodeData)                                                                    \
+	X(PmSamplingGetCounterDataSize)                                                            \
+	X(PmSamplingCounterDataImageInitialize)                                                    \
+	X(PmSamplingGetCounterDataInfo)                                                            \
+	X(PmSamplingCounterDataGetSampleInfo)                                                      \
 	X(ActivityRegisterCallbacks)                                                               \
 	X(ActivityEnable)                                                                          \
 	X(ActivityDisable)                                                                         \
@@ -87,6 +99,10 @@ int cupti_initialize(const struct cupti *cupti, struct nx_err *err);
 /* A code and a sentence, with what to change where that is known. */
 int cupti_fail(struct nx_err *err, CUptiResult rc, const char *what);
 
+/* Says which of the things that keep CUPTI from a device it is. */
+int cupti_check_support(const struct cupti *cupti, const struct cuda_dev *d, CUpti_Profiler_API api,
+                        struct nx_err *err);
+
 /* A parameter block of CUPTI: zeros, and its size. */
 #define CUPTI_PARAMS(type, name)                                                                   \
 	type##_Params name = {};                                                                   \
@@ -100,17 +116,19 @@ int cupti_fail(struct nx_err *err, CUptiResult rc, const char *what);
 	} while (0)
 
 /* instruments_metrics.cpp: metrics by name, and how the hardware is to be set to count them. */
+enum metric_use { METRICS_BY_RANGE, METRICS_OVER_TIME };
 struct metric_set {
 	CUpti_Profiler_Host_Object *host;
 	uint8_t *available; /* counters of this device; host looks at it as long as it lives */
 	const char *chip;
+	enum metric_use use;
 	uint8_t *config;
 	size_t config_bytes;
 	int32_t passes;
 };
 /* dev may be NULL; chip NULL: the device's. After an error there is nothing to free. */
-int metric_set_make(const struct cupti *cupti, struct cuda_dev *dev, const char *chip,
-                    const char *const *metrics, int32_t n, struct metric_set *out,
+int metric_set_make(const struct cupti *cupti, enum metric_use use, struct cuda_dev *dev,
+                    const char *chip, const char *const *metrics, int32_t n, struct metric_set *out,
                     struct nx_err *err);
 void metric_set_free(const struct cupti *cupti, struct metric_set *m);
 /* instruments_names.cpp: NX_EINVAL, with the nearest metric that there is. */
@@ -139,11 +157,19 @@ int cu_trace_end(void *dev, struct nx_trace_record **out, size_t *n, size_t *los
                  struct nx_err *err);
 void cu_trace_free(void *dev, struct nx_trace_record *records);
 
+/* instruments_sampling.cpp */
+int cu_sampling_check(void *dev, const char *chip, int32_t *passes, struct nx_err *err);
+int cu_sampling_begin(void *dev, uint64_t interval_ns, size_t max_samples, struct nx_err *err);
+int cu_sampling_end(void *dev, struct nx_device_sample **out, size_t *n, size_t *lost,
+                    struct nx_err *err);
+void cu_sampling_free(void *dev, struct nx_device_sample *samples);
+
 /* instruments_names.cpp: "void a::k<T, (anonymous namespace)::U>(int)" -> "a::k". `mangled` may be plain, too. */
 void kernel_name(const char *mangled, char *dst, size_t size);
 
 /* instruments_nvml.cpp */
 int cu_telemetry(void *dev, struct nx_telemetry *out, struct nx_err *err);
+int cu_energy(void *dev, double *joules, struct nx_err *err);
 const char *nvml_driver_version(void); /* "580.159.03", or "" */
 
 #endif

@@ -53,12 +53,12 @@ static int alloc_counters(struct nx_counters *c, const char *const *metrics, str
 	return 0;
 }
 
-/* Says which of the things that keep CUPTI from a device it is. */
-static int check_support(const struct cupti *cupti, const struct cuda_dev *d, struct nx_err *err)
+int cupti_check_support(const struct cupti *cupti, const struct cuda_dev *d, CUpti_Profiler_API api,
+                        struct nx_err *err)
 {
 	CUPTI_PARAMS(CUpti_Profiler_DeviceSupported, p);
 	p.cuDevice = d->index;
-	p.api = CUPTI_PROFILER_RANGE_PROFILING;
+	p.api = api;
 	CUPTI(ProfilerDeviceSupported(&p));
 	if (p.isSupported == CUPTI_PROFILER_CONFIGURATION_SUPPORTED)
 		return 0;
@@ -126,7 +126,7 @@ int cu_counters_open(void *dev, const char *const *metrics, int32_t n, int32_t m
 		               max_ranges);
 	int rc = cupti_initialize(cupti, err);
 	if (!rc)
-		rc = check_support(cupti, d, err);
+		rc = cupti_check_support(cupti, d, CUPTI_PROFILER_RANGE_PROFILING, err);
 	if (!rc)
 		rc = cupti_take(CUPTI_COUNTS, err);
 	if (rc)
@@ -139,7 +139,7 @@ int cu_counters_open(void *dev, const char *const *metrics, int32_t n, int32_t m
 	c->cupti = cupti;
 	c->max_ranges = max_ranges;
 	c->batch = max_ranges < MAX_BATCH ? max_ranges : MAX_BATCH;
-	rc = metric_set_make(cupti, d, NULL, metrics, n, &c->set, err);
+	rc = metric_set_make(cupti, METRICS_BY_RANGE, d, NULL, metrics, n, &c->set, err);
 	if (!rc && c->set.passes != 1)
 		rc = nx_fail(
 			err, NX_ENOTSUP,

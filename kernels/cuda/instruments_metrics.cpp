@@ -54,9 +54,11 @@ static int unknown_chip(const struct cupti *cupti, const char *chip, struct nx_e
 static int open_host(const struct cupti *cupti, struct cuda_dev *dev, struct metric_set *m,
                      struct nx_err *err)
 {
-	m->available = dev ? availability(cupti) : NULL;
+	/* What it can sample is another image, without which the chip's name has to do. */
+	m->available = dev && m->use == METRICS_BY_RANGE ? availability(cupti) : NULL;
 	CUPTI_PARAMS(CUpti_Profiler_Host_Initialize, p);
-	p.profilerType = CUPTI_PROFILER_TYPE_RANGE_PROFILER;
+	p.profilerType = m->use == METRICS_BY_RANGE ? CUPTI_PROFILER_TYPE_RANGE_PROFILER
+	                                            : CUPTI_PROFILER_TYPE_PM_SAMPLING;
 	p.pChipName = m->chip;
 	p.pCounterAvailabilityImage = m->available;
 	CUptiResult rc = cupti->ProfilerHostInitialize(&p);
@@ -84,6 +86,7 @@ static int blame(const struct cupti *cupti, struct cuda_dev *dev, const struct m
 	for (int32_t i = 0; i < n; i++) {
 		struct metric_set one = {};
 		one.chip = m->chip;
+		one.use = m->use;
 		CUptiResult alone = CUPTI_SUCCESS;
 		if (!open_host(cupti, dev, &one, NULL)) {
 			CUPTI_PARAMS(CUpti_Profiler_Host_ConfigAddMetrics, p);
@@ -162,11 +165,12 @@ static int chip_of(const struct cupti *cupti, const struct cuda_dev *dev, const 
 	return 0;
 }
 
-int metric_set_make(const struct cupti *cupti, struct cuda_dev *dev, const char *chip,
-                    const char *const *metrics, int32_t n, struct metric_set *out,
+int metric_set_make(const struct cupti *cupti, enum metric_use use, struct cuda_dev *dev,
+                    const char *chip, const char *const *metrics, int32_t n, struct metric_set *out,
                     struct nx_err *err)
 {
 	*out = {};
+	out->use = use;
 	if (n <= 0)
 		return nx_fail(err, NX_EINVAL, "cuda: no metric was named");
 	out->chip = chip;
@@ -190,8 +194,8 @@ int cu_metrics_check(void *dev, const char *chip, const char *const *metrics, in
 	if (!cupti)
 		return NX_EENV;
 	/* With a device, the device is meant: "or on the chip of that name where dev is NULL". */
-	int rc = metric_set_make(cupti, (struct cuda_dev *)dev, dev ? NULL : chip, metrics, n, &m,
-	                         err);
+	int rc = metric_set_make(cupti, METRICS_BY_RANGE, (struct cuda_dev *)dev, dev ? NULL : chip,
+	                         metrics, n, &m, err);
 	if (rc)
 		return rc;
 	*passes = m.passes;

@@ -142,6 +142,22 @@ static int32_t other_processes(const struct nvml *n, nvml_device dev)
 	return (int32_t)count - 1;
 }
 
+int cu_energy(void *dev, double *joules, struct nx_err *err)
+{
+	const struct nvml *n = nvml_open(err);
+	nvml_device d = NULL;
+	unsigned long long mj = 0;
+	int rc = n ? find_device(n, (const struct cuda_dev *)dev, &d, err) : NX_EENV;
+	if (rc)
+		return rc;
+	rc = n->energy ? n->energy(d, &mj) : -1;
+	if (rc)
+		return nx_fail(err, NX_ENOTSUP, "cuda: NVML does not tell this device's energy: %s",
+		               rc < 0 ? "not in this library" : n->text(rc));
+	*joules = (double)mj * 1e-3;
+	return 0;
+}
+
 int cu_telemetry(void *dev, struct nx_telemetry *out, struct nx_err *err)
 {
 	const struct nvml *n = nvml_open(err);
@@ -158,7 +174,6 @@ int cu_telemetry(void *dev, struct nx_telemetry *out, struct nx_err *err)
 	out->mem_clock_hz = READ(clock, NVML_CLOCK_MEM, &u) ? u * 1e6 : NAN;
 	out->power_w = READ(power, &u) ? u * 1e-3 : NAN;
 	out->temperature_c = READ(temperature, NVML_TEMPERATURE_GPU, &u) ? (double)u : NAN;
-	out->energy_j = READ(energy, &ull) ? (double)ull * 1e-3 : NAN;
 	out->mem_used_bytes = READ(memory, &memory) ? (int64_t)memory.used : -1;
 	out->throttle = READ(reasons, &ull) || READ(old_reasons, &ull) ? throttle_of(ull) : -1;
 	out->utilisation = READ(utilisation, &use) ? use.gpu / 100.0 : NAN;

@@ -5,16 +5,9 @@
 #include "cuda/coded.cuh"
 #include "cuda/error.cuh"
 #include "cuda/vec.cuh"
+#include "nexus_kernels/work.h"
 
 #define MOVE_THREADS 128
-
-/* Bytes of K (or V) of a pool row. Those of a codec lie in planes of row_bytes. */
-static size_t part_bytes(const struct nx_kv *kv)
-{
-	if (kv->codec >= NX_KV_OWN)
-		return (size_t)kv->row_bytes;
-	return (size_t)kv->n_kv_heads * (size_t)kv->head_dim * (kv->codec == NX_KV_BF16 ? 2 : 4);
-}
 
 /* The widest piece that divides all of it: 16, 4 or 1 bytes. */
 static int piece_of(int64_t all)
@@ -25,7 +18,7 @@ static int piece_of(int64_t all)
 static int64_t pool_bits(const struct nx_kv *kv)
 {
 	return (int64_t)((uintptr_t)kv->base & 15) | kv->layer_bytes | kv->row_bytes |
-	       kv->v_offset | (int64_t)part_bytes(kv);
+	       kv->v_offset | (int64_t)nx_kv_part_bytes(kv);
 }
 
 /* ---- kv_copy */
@@ -103,7 +96,7 @@ int cu_kv_copy(void *dev, struct nx_stream *s, const struct nx_kv *kv, const str
 {
 	struct cuda_dev *d = (struct cuda_dev *)dev;
 	cudaStream_t st = cu_stream(d, s);
-	const size_t bytes = part_bytes(kv);
+	const size_t bytes = nx_kv_part_bytes(kv);
 	const int piece = piece_of(pool_bits(kv));
 	auto kernel = piece == 16  ? copy_rows<uint4>
 	              : piece == 4 ? copy_rows<uint32_t>
@@ -181,7 +174,7 @@ static uint8_t *mapped(const void *p)
 static int swap_staged(const struct nx_kv *kv, const struct swap_args *a, cudaStream_t s,
                        struct nx_err *err)
 {
-	const size_t pitch = (size_t)a->row_bytes, n = (size_t)a->n, bytes = part_bytes(kv);
+	const size_t pitch = (size_t)a->row_bytes, n = (size_t)a->n, bytes = nx_kv_part_bytes(kv);
 	for (int32_t i = 0; i < 2 * kv->n_layers; i++) {
 		uint8_t *p = a->pool + i / 2 * a->layer_bytes + i % 2 * a->v_offset,
 			*h = a->host + (size_t)i * n * pitch;
@@ -201,12 +194,10 @@ int cu_kv_swap(void *dev, struct nx_stream *s, const struct nx_kv *kv, int32_t r
 {
 	struct cuda_dev *d = (struct cuda_dev *)dev;
 	cudaStream_t st = cu_stream(d, s);
-	const size_t bytes = part_bytes(kv);
-	if (dir != NX_H2D && dir != NX_D2H)
-		return nx_fail(err, NX_EINVAL, "kv_swap goes to or from the host, got direction %d",
-		               (int)dir);
-	if (n < 1)
-		return 0;
+	const size_t bytes = nx_kv_part_bytes(kv);
+	int rc = nx_check_swap(dir, err);
+	if (rc || n < 1)
+		return rc;
 	struct swap_args a = {kv->base + row * kv->row_bytes,
 	                      (uint8_t *)host,
 	                      kv->layer_bytes,
@@ -215,7 +206,6 @@ int cu_kv_swap(void *dev, struct nx_stream *s, const struct nx_kv *kv, int32_t r
 	                      n,
 	                      0,
 	                      dir == NX_D2H};
-	int rc;
 	uint8_t *seen = mapped(host);
 	if (seen) {
 		a.host = seen;
@@ -338,7 +328,7 @@ int cu_kv_compact(void *dev, struct nx_stream *s, const struct nx_kv *kv,
 	const bool windowed = kv->window > 1;
 	const size_t bytes =
 		windowed ? (size_t)kv->n_kv_heads * (size_t)kv->head_dim * nx_dtype_bytes(kv->plain)
-			 : part_bytes(kv);
+			 : nx_kv_part_bytes(kv);
 	if (n_emit < 1)
 		return 0;
 	struct keep_args a = {};

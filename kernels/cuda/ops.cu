@@ -4,6 +4,7 @@
  */
 #include "cuda/dev.cuh"
 #include "cuda/vec.cuh"
+#include "nexus_kernels/work.h"
 
 /* ---- rmsnorm: a block works through rows, a thread keeps its part of a row and of w in registers */
 
@@ -135,8 +136,7 @@ int cu_rmsnorm(void *dev, struct nx_stream *s, void *y, const void *x, const flo
 	                 : norm_of(d, st, (float *)y, (const float *)x, w, rows, cols, eps, err);
 	if (rc)
 		return rc;
-	d->counted.act_bytes += 2u * (uint64_t)rows * (uint64_t)cols * nx_dtype_bytes(d->act);
-	d->counted.weight_bytes += (uint64_t)cols * sizeof(float);
+	nx_count_rmsnorm(&d->counted, rows, cols, nx_dtype_bytes(d->act));
 	return cu_done(d, st, err);
 }
 
@@ -174,6 +174,6 @@ int cu_gather(void *dev, struct nx_stream *s, void *y, const void *x, const int3
 	                             (const uint16_t *)x, index, per_row);
 	if (rc)
 		return rc;
-	d->counted.act_bytes += 2u * (size_t)n * bytes;
+	nx_count_gather(&d->counted, n, cols, nx_dtype_bytes(d->act));
 	return cu_done(d, st, err);
 }

@@ -5,9 +5,9 @@
 #include "cuda/coded.cuh"
 #include "cuda/error.cuh"
 #include "cuda/vec.cuh"
+#include "nexus_kernels/work.h"
 
 #define ROPE_THREADS 128
-#define MAX_ROPE_DIM 1024
 
 /* What the kernels need, by value. */
 struct rope_args {
@@ -163,7 +163,7 @@ static __global__ void __launch_bounds__(ROPE_THREADS)
 	rope_vectors(const __grid_constant__ rope_args a, T *qkv, int32_t lanes)
 {
 	constexpr int N = vec_elements<T>;
-	__shared__ float2 turn[MAX_ROPE_DIM / 2];
+	__shared__ float2 turn[NX_MAX_ROPE_DIM / 2];
 	const int row = (int)blockIdx.x, tid = (int)threadIdx.x;
 	const int rotated = a.n_heads + a.n_kv_heads, total = (rotated + a.n_kv_heads) * lanes;
 	pdl_trigger();
@@ -289,7 +289,7 @@ template <typename T>
 static __global__ void __launch_bounds__(ROPE_THREADS)
 	rope_elements(const __grid_constant__ rope_args a, T *qkv)
 {
-	__shared__ float2 turn[MAX_ROPE_DIM / 2];
+	__shared__ float2 turn[NX_MAX_ROPE_DIM / 2];
 	const int row = (int)blockIdx.x, tid = (int)threadIdx.x, lane = tid % 32;
 	const int rotated = a.n_heads + a.n_kv_heads, heads = rotated + a.n_kv_heads;
 	pdl_trigger();
@@ -430,36 +430,13 @@ int cu_rope_store(void *dev, struct nx_stream *s, const struct nx_rope_store *a,
 {
 	struct cuda_dev *d = (struct cuda_dev *)dev;
 	cudaStream_t st = cu_stream(d, s);
-	const struct nx_kv *kv = a->kv;
-	if (a->rope_dim < 0 || a->rope_dim % 2 || a->rope_dim > kv->head_dim ||
-	    a->rope_dim > MAX_ROPE_DIM)
-		return nx_fail(err, NX_EINVAL, "rope_dim must be even and at most %d, got %d",
-		               kv->head_dim, a->rope_dim);
-	if (!a->q_norm != !a->k_norm || (a->q_norm && !(a->norm_eps > 0)))
-		return nx_fail(
-			err, NX_EINVAL,
-			"norms of q and k come together, with an epsilon above 0 (got %s and %s, %g)",
-			a->q_norm ? "q" : "none of q", a->k_norm ? "k" : "none of k",
-			(double)a->norm_eps);
-	if (a->rows->n_rows < 1)
-		return 0;
-	int rc = d->act == NX_BF16 ? rope_of<__nv_bfloat16>(d, st, a, err)
-	                           : rope_of<float>(d, st, a, err);
+	int rc = nx_check_rope_store(a, err);
+	if (rc || a->rows->n_rows < 1)
+		return rc;
+	rc = d->act == NX_BF16 ? rope_of<__nv_bfloat16>(d, st, a, err)
+	                       : rope_of<float>(d, st, a, err);
 	if (rc)
 		return rc;
-	uint64_t rows = (uint64_t)a->rows->n_rows,
-		 kv_width = (uint64_t)kv->n_kv_heads * (uint64_t)kv->head_dim,
-		 width = (uint64_t)a->n_heads * (uint64_t)kv->head_dim + 2 * kv_width;
-	d->counted.act_bytes += 2 * rows * width * nx_dtype_bytes(d->act);
-	if (a->bias)
-		d->counted.weight_bytes += width * sizeof(float);
-	if (a->q_norm)
-		d->counted.weight_bytes += 2 * (uint64_t)kv->head_dim * sizeof(float);
-	/* Which rows are REDO is known on the device alone: they are counted as if they wrote. */
-	if (kv->codec != NX_KV_OWN && !(nx_kv_is_coded(kv->codec) && kv->window > 1))
-		d->counted.kv_bytes +=
-			rows * 2 *
-			(nx_kv_is_coded(kv->codec) ? (uint64_t)kv->row_bytes
-		                                   : kv_width * (kv->codec == NX_KV_BF16 ? 2 : 4));
+	nx_count_rope_store(&d->counted, a, nx_rows_written(a), nx_dtype_bytes(d->act));
 	return cu_done(d, st, err);
 }

@@ -6,6 +6,7 @@
  * sequence goes from node to node and leaves out what is not reached.
  */
 #include "cuda/sample_verify.cuh"
+#include "nexus_kernels/work.h"
 
 #define MAX_NODES 1024 /* that are decided on at once */
 #define MAX_ROWS 2048  /* drafted rows of a sequence */
@@ -265,17 +266,13 @@ static int launch(struct cuda_dev *d, cudaStream_t s, const struct task *t, int3
 
 static int check(const struct nx_sample *a, struct nx_err *err)
 {
-	if (a->vocab < 1)
-		return nx_fail(err, NX_EINVAL, "a vocabulary of %d tokens cannot be sampled",
-		               a->vocab);
+	int rc = nx_check_sample(a, err);
+	if (rc)
+		return rc;
 	if (a->verdict->stride < 1)
 		return nx_fail(err, NX_EBUG, "the verdict has room for %d tokens",
 		               a->verdict->stride);
-	if (a->draft && a->draft->stride > MAX_ROWS)
-		return nx_fail(err, NX_ENOTSUP,
-		               "cuda: %d drafted rows of a sequence cannot be verified; at most %d",
-		               a->draft->stride, MAX_ROWS);
-	return 0;
+	return a->draft ? nx_check_drafted(a->draft, MAX_ROWS, err) : 0;
 }
 
 int cu_sample(void *dev, struct nx_stream *s, const struct nx_sample *a, struct nx_err *err)
@@ -312,7 +309,7 @@ int cu_sample(void *dev, struct nx_stream *s, const struct nx_sample *a, struct 
 	rc = launch(d, cu_stream(d, s), &t, clusters, blocks, err);
 	if (rc)
 		return rc;
-	d->counted.act_bytes += (uint64_t)a->n_emit * (uint64_t)a->vocab * sizeof(float);
+	nx_count_sample(&d->counted, a->n_emit, a->vocab);
 	return cu_done(d, cu_stream(d, s), err);
 }
 

@@ -203,13 +203,13 @@ int cu_draft_rows(void *dev, struct nx_stream *s, const struct nx_draft *d,
 	cudaStream_t st = cu_stream(c, s);
 	if (n_spans < 1)
 		return 0;
-	if (d->stride > MAX_DRAFT)
-		return nx_fail(err, NX_ENOTSUP, "cuda: at most %d drafted rows a sequence, not %d",
-		               MAX_DRAFT, d->stride);
+	int rc = nx_check_drafted(d, MAX_DRAFT, err);
+	if (rc)
+		return rc;
 	const struct draft_args a = {spans,    d->token,  d->parent, d->kind, state->len,
 	                             *out,     d->stride, vocab,     window,  state->max_seqs,
 	                             c->errors};
-	int rc = cu_launch(err, "draft_rows", CU_PDL, draft_spans, dim3((unsigned)n_spans),
-	                   dim3(DRAFT_THREADS), 2u * sizeof(int32_t) * (size_t)d->stride, st, a);
+	rc = cu_launch(err, "draft_rows", CU_PDL, draft_spans, dim3((unsigned)n_spans),
+	               dim3(DRAFT_THREADS), 2u * sizeof(int32_t) * (size_t)d->stride, st, a);
 	return rc ? rc : cu_done(c, st, err);
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "cuda/linear.cuh"
+#include "nexus_kernels/work.h"
 
 #define STAGE_BYTES ((size_t)8 << 20) /* a piece of rows; more where a single row wants more */
 #define KEY_ROWS 65536                /* a piece of keys */
@@ -159,19 +160,15 @@ int cu_weight_create(void *dev, const struct nx_weight_desc *desc, struct nx_wei
                      struct nx_err *err)
 {
 	struct cuda_dev *d = (struct cuda_dev *)dev;
-	if (desc->n < 1 || desc->k < 1 || (!desc->rows && !desc->keys))
-		return nx_fail(err, NX_EINVAL,
-		               "a weight needs rows, columns and a source, got %lld x %lld",
-		               (long long)desc->n, (long long)desc->k);
+	int rc = nx_check_weight(desc, true, err);
+	if (rc)
+		return rc;
 	if (desc->n > INT32_MAX || desc->k > INT32_MAX - K_ALIGN)
 		return nx_fail(err, NX_ENOTSUP, "a weight of %lld x %lld is too large here",
 		               (long long)desc->n, (long long)desc->k);
 	if (desc->quant.code != NX_WEIGHT_CODE_NONE)
 		return nx_fail(err, NX_ENOTSUP, "weight code %d is not known here",
 		               (int)desc->quant.code);
-	if (desc->dtype != NX_F32 && desc->dtype != NX_BF16)
-		return nx_fail(err, NX_ENOTSUP, "weight type %d is not known here",
-		               (int)desc->dtype);
 	struct nx_weight *w = (struct nx_weight *)calloc(1, sizeof(*w));
 	if (!w)
 		return nx_fail(err, NX_ENOMEM, "no memory for a weight");
@@ -189,7 +186,7 @@ int cu_weight_create(void *dev, const struct nx_weight_desc *desc, struct nx_wei
 		               "no memory on the device for a weight of %lld x %lld: %s",
 		               (long long)desc->n, (long long)desc->k, cudaGetErrorString(e));
 	}
-	int rc = fill_weight(d, w, desc, err);
+	rc = fill_weight(d, w, desc, err);
 	if (rc) {
 		cu_weight_destroy(dev, w);
 		return rc;
@@ -271,19 +268,16 @@ int cu_embed(void *dev, struct nx_stream *stream, const struct nx_rows *rows,
 {
 	struct cuda_dev *d = (struct cuda_dev *)dev;
 	cudaStream_t s = cu_stream(d, stream);
-	if (!table->lookup)
-		return nx_fail(err, NX_EINVAL, "embed needs a weight that was created with lookup");
-	if (rows->n_rows <= 0)
-		return 0;
+	int rc = nx_check_lookup(table->lookup, err);
+	if (rc || rows->n_rows <= 0)
+		return rc;
 	bool f32_table = table->dtype == NX_F32, f32 = d->act == NX_F32;
-	int rc = f32_table && f32 ? embed_as<float, float>(s, rows, state, table, x, err)
-	         : f32_table      ? embed_as<float, __nv_bfloat16>(s, rows, state, table, x, err)
-	         : f32            ? embed_as<__nv_bfloat16, float>(s, rows, state, table, x, err)
-	               : embed_as<__nv_bfloat16, __nv_bfloat16>(s, rows, state, table, x, err);
+	rc = f32_table && f32 ? embed_as<float, float>(s, rows, state, table, x, err)
+	     : f32_table      ? embed_as<float, __nv_bfloat16>(s, rows, state, table, x, err)
+	     : f32            ? embed_as<__nv_bfloat16, float>(s, rows, state, table, x, err)
+	           : embed_as<__nv_bfloat16, __nv_bfloat16>(s, rows, state, table, x, err);
 	if (rc)
 		return rc;
-	uint64_t n = (uint64_t)rows->n_rows * (uint64_t)table->k;
-	d->counted.weight_bytes += n * nx_dtype_bytes(table->dtype);
-	d->counted.act_bytes += n * nx_dtype_bytes(d->act);
+	nx_count_embed(&d->counted, rows->n_rows, table->k, table->dtype, nx_dtype_bytes(d->act));
 	return cu_done(d, s, err);
 }

@@ -100,6 +100,23 @@ START_TEST(a_name_of_any_length_is_refused)
 }
 END_TEST
 
+START_TEST(what_is_sampled_over_time_fits_one_pass)
+{
+	struct nx_err err = {0};
+	int32_t passes = 0;
+	ck_assert_msg(ops->sampling_check(NULL, "GH100", &passes, &err) == 0, "%s", err.msg);
+	ck_assert_int_eq(passes, 1);
+	ck_assert_int_eq(ops->sampling_check(NULL, "GH999", &passes, &err), NX_EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.msg, "GH100"));
+	ck_assert_int_eq(ops->sampling_check(NULL, NULL, &passes, &err), NX_EINVAL);
+	/* What nobody began has no end. */
+	struct nx_device_sample *samples = NULL;
+	size_t n = 1, lost = 1;
+	ck_assert_int_eq(ops->sampling_end(NULL, &samples, &n, &lost, &err), NX_EINVAL);
+	ck_assert(!samples && n == 0 && lost == 0);
+}
+END_TEST
+
 START_TEST(what_is_no_chip_or_no_set_is_refused)
 {
 	static const char *const apart[] = {"pcie__read_bytes.sum", "dram__bytes.sum"};
@@ -210,6 +227,7 @@ int main(void)
 	tcase_add_test(tc, metrics_together_want_more_passes_than_alone);
 	tcase_add_test(tc, unknown_metrics_get_the_nearest_name);
 	tcase_add_test(tc, a_name_of_any_length_is_refused);
+	tcase_add_test(tc, what_is_sampled_over_time_fits_one_pass);
 	tcase_add_test(tc, what_is_no_chip_or_no_set_is_refused);
 	tcase_add_test(tc, groups_of_the_data_file_take_one_pass);
 	tcase_add_test(tc, versions_are_told_without_a_device);

@@ -119,7 +119,8 @@ struct nx_rope_store {
 	const struct nx_seq_state *state;
 	const struct nx_kv *kv;
 	int32_t layer, n_heads;
-	int32_t rope_dim;      /* leading dimensions of a head that are rotated; even */
+	int32_t rope_dim; /* leading dimensions of a head that are rotated; even */
+	int32_t n_redo; /* REDO rows among the rows, where the host knows; for counted work alone */
 	const float *inv_freq; /* device, [rope_dim / 2] */
 	void *qkv; /* [n_rows, (n_heads + 2 n_kv_heads) * head_dim]: q heads, k heads, v heads */
 	const float *bias;            /* device, [(n_heads + 2 n_kv_heads) * head_dim], or NULL */
@@ -238,6 +239,8 @@ enum nx_copy_dir { NX_H2D, NX_D2H, NX_D2D };
 #define NX_DEV_HOST_MEMORY 1u /* the host may dereference device pointers */
 #define NX_DEV_ASYNC 2u       /* work runs after the call returns */
 #define NX_DEV_GRAPHS 4u      /* graph_* are there */
+#define NX_DEV_TILES 8u       /* products take rows of x in tiles of NX_TILE_ROWS, full or not */
+#define NX_TILE_ROWS 16
 
 struct nx_device_config {
 	int32_t n_threads;   /* cpu: 0 = all that the process may use */
@@ -275,6 +278,13 @@ struct nx_calibration {
 struct nx_counted {
 	uint64_t weight_bytes, kv_bytes, act_bytes; /* bytes that operations had to move at least */
 	uint64_t flops;                             /* 2 per multiply-add, products and attention */
+};
+
+/* Work of attention by the key, of devices whose host does not know how many keys there are: what it would be if every
+ * segment read one key, and every row saw one. */
+struct nx_uncounted {
+	uint64_t kv_bytes;         /* times the keys of a segment */
+	uint64_t act_bytes, flops; /* times the keys that a row sees */
 };
 
 /* args: the device's own copy, aligned to 16 bytes and good during the call. */
@@ -402,6 +412,9 @@ struct nx_device_ops {
 	/* Devices whose host does not know lengths leave attention's keys uncounted in attention(): who enqueues it
 	 * knows them and adds them here. NULL: the device counts by itself. */
 	void (*counted_add)(void *dev, const struct nx_counted *more);
+
+	/* With counted_add: what attention() has left uncounted since this was asked last. */
+	void (*uncounted)(void *dev, struct nx_uncounted *out);
 
 	/* Hardware counters, traces and telemetry; NULL where the device has none. nexus/instruments.h */
 	const struct nx_instrument_ops *instruments;

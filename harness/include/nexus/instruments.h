@@ -5,14 +5,15 @@
  * (NX_ENOTSUP: this device never can; NX_EENV: a permission or a library is missing, and what to change), and the
  * run goes on without.
  *
- * One at a time. A process holds one open set of counters, or runs one trace: what comes second is NX_ECONFLICT.
+ * One at a time. A process holds one open set of counters, or runs one trace, or samples: what comes second is
+ * NX_ECONFLICT.
  *
  * Perturbation. A process that has opened counters may time up to 6 % slower until it ends, also after they are
  * closed: counters belong into a process that is not timed. Traces cost 1 % where kernels last 30 us, 9 % where they
- * last 2 us, and nothing once they have ended. Telemetry takes a few ms of the host, nearly all of it for the energy:
- * it may be read between timed runs, or by a thread of its own.
+ * last 2 us, and nothing once they have ended. Telemetry takes 0.6 ms of the host and may be read by a thread of its
+ * own beside a timed run; energy takes a few ms and sums up by itself, so it is read before and after one.
  *
- * Threads: the thread that drives the device, but telemetry(), which any one other thread may call.
+ * Threads: the thread that drives the device, but telemetry() and energy(), which any one other thread may call.
  */
 #ifndef NEXUS_INSTRUMENTS_H
 #define NEXUS_INSTRUMENTS_H
@@ -44,10 +45,17 @@ struct nx_trace_record {
 	char name[NX_TRACE_NAME]; /* kernel, without its arguments */
 };
 
+/* Of the whole device, whoever uses it, over a stretch of its clock; shares of what it could do, 0 to 1, or NaN. */
+struct nx_device_sample {
+	uint64_t begin_ns, end_ns;
+	double dram;   /* of the memory's throughput */
+	double sm;     /* of the SMs' cycles: something was on them */
+	double tensor; /* of the tensor cores' cycles: they worked */
+};
+
 /* What is not known is NaN, or -1 in an integer. */
 struct nx_telemetry {
 	double sm_clock_hz, mem_clock_hz, power_w, temperature_c;
-	double energy_j;           /* since the driver was loaded: take differences */
 	int64_t mem_used_bytes;    /* of the whole device, by whomever */
 	int64_t throttle;          /* bits of enum nx_throttle: why clocks are not higher */
 	int32_t n_other_processes; /* that have the device open, beside this one */
@@ -99,6 +107,20 @@ struct nx_instrument_ops {
 	void (*trace_free)(void *dev, struct nx_trace_record *records);
 
 	int (*telemetry)(void *dev, struct nx_telemetry *out, struct nx_err *err);
+
+	/* Used since the driver was loaded: take differences. */
+	int (*energy)(void *dev, double *joules, struct nx_err *err);
+
+	/* Samples over time. The device's clocks are held while it is sampled, for all who use it: only for a device of one's
+	 * own, and never unless it was asked for by name. sampling_check: as metrics_check, of what is sampled. At most
+	 * max_samples are kept; *lost is 0 when none was left out, else at least how many were. */
+	int (*sampling_check)(void *dev, const char *chip, int32_t *passes, struct nx_err *err);
+	int (*sampling_begin)(void *dev, uint64_t interval_ns, size_t max_samples,
+	                      struct nx_err *err);
+	/* Waits for the device. In the order of time; to be given to sampling_free. */
+	int (*sampling_end)(void *dev, struct nx_device_sample **out, size_t *n, size_t *lost,
+	                    struct nx_err *err);
+	void (*sampling_free)(void *dev, struct nx_device_sample *samples);
 
 	/* Versions of what is behind this, for the record: "CUPTI 13.0, driver 580.159". */
 	void (*versions)(void *dev, char *dst, size_t size);

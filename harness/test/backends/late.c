@@ -14,6 +14,8 @@
  *   Errors   of queued work come with the next wait, and from then on with everything.
  *   Graphs   keep captured work and its arguments, and run it whenever they are launched. Waiting for a
  *            stream that is being captured ends the program: on a GPU it would spoil the capture.
+ *   Counts   of work are the CPU's. NEXUS_LATE_BLIND=1: without attention's keys, as those of a device whose host does
+ *            not know lengths: uncounted() and counted_add() are there.
  *   Bugs     that have no error to return end the program with a sentence: memory, a weight or a host
  *            buffer freed while queued work names it, an allocation written past its ends.
  *
@@ -147,14 +149,45 @@ static int late_calibrate(void *dev, double seconds, struct nx_calibration *out,
 	return late_inner->calibrate(((struct late_dev *)dev)->inner, seconds, out, err);
 }
 
+bool late_blind(void)
+{
+	const char *s = getenv("NEXUS_LATE_BLIND");
+	return s && *s && strcmp(s, "0") != 0;
+}
+
+void late_add_counted(struct nx_counted *a, const struct nx_counted *b, int sign)
+{
+	a->weight_bytes += (uint64_t)sign * b->weight_bytes;
+	a->kv_bytes += (uint64_t)sign * b->kv_bytes;
+	a->act_bytes += (uint64_t)sign * b->act_bytes;
+	a->flops += (uint64_t)sign * b->flops;
+}
+
 static void late_counted(void *dev, struct nx_counted *out)
 {
-	late_inner->counted(((struct late_dev *)dev)->inner, out);
+	struct late_dev *d = dev;
+	late_inner->counted(d->inner, out);
+	late_add_counted(out, &d->hidden, -1);
+	late_add_counted(out, &d->added, 1);
 }
 
 static void late_counted_reset(void *dev)
 {
-	late_inner->counted_reset(((struct late_dev *)dev)->inner);
+	struct late_dev *d = dev;
+	late_inner->counted_reset(d->inner);
+	d->hidden = d->added = (struct nx_counted){0};
+}
+
+static void late_counted_add(void *dev, const struct nx_counted *more)
+{
+	late_add_counted(&((struct late_dev *)dev)->added, more, 1);
+}
+
+static void late_uncounted(void *dev, struct nx_uncounted *out)
+{
+	struct late_dev *d = dev;
+	*out = d->uncounted;
+	d->uncounted = (struct nx_uncounted){0};
 }
 
 static int late_weight_create(void *dev, const struct nx_weight_desc *desc, struct nx_weight **out,
@@ -223,6 +256,10 @@ const struct nx_device_ops *nx_backend(void)
 		.weight_prepare = late_weight_prepare,
 		.attention_workspace = late_attention_workspace,
 	};
+	if (late_blind()) {
+		table.counted_add = late_counted_add;
+		table.uncounted = late_uncounted;
+	}
 	table.instruments = late_instruments();
 	late_set_ops(&table);
 	return &table;

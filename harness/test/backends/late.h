@@ -64,6 +64,9 @@ struct late_dev {
 	struct nx_err sticky;      /* code 0 = nothing has failed */
 	uint64_t rng;
 	bool poison;
+	/* NEXUS_LATE_BLIND: attention's keys, which are left to who enqueues it */
+	struct nx_counted hidden, added;
+	struct nx_uncounted uncounted;
 };
 
 /* The table of the real backend, once a device has been opened. */
@@ -116,6 +119,10 @@ void late_graph_destroy(void *dev, struct nx_graph *g);
 /* ---- instruments: late_instruments.c */
 
 const struct nx_instrument_ops *late_instruments(void); /* NULL = none */
+
+/* a += b, or a -= b with sign -1. */
+void late_add_counted(struct nx_counted *a, const struct nx_counted *b, int sign);
+bool late_blind(void);
 
 /* ---- operations: late_ops.c, and what the table says of them */
 

@@ -8,11 +8,14 @@
  *   notrace     the trace likewise
  * Metrics that begin with "two." need two passes, those that begin with "no." are unknown.
  *   crash       counters_open ends the process
+ *   fault, tracefault   the device fails for good in the first range, in the trace
+ *   nosamples   sampling: NX_EENV, likewise
  *   hot, capped, shared   telemetry: throttled for heat; at the power cap; another process on the device
  *
  * Of a range, fake.bytes is twice the bytes that the CPU backend counted in it, fake.flops its operations, fake.time
  * 1000 ns. The trace is a kernel "gemm" of 60 ns every 100 ns, and every fifth "norm" of 20 ns right after it. Energy
- * is 100 J a reading; 1.5 GHz, 700 W, 55 C.
+ * is 100 J a reading. Samples of the interval that was asked for, five of them, are 0.1, 0.2 ... of the memory, half of
+ * the SMs and none of the tensor cores; one was lost; 1.5 GHz, 700 W, 55 C.
  */
 #include "late.h"
 
@@ -99,10 +102,18 @@ static int counters_open(void *dev, const char *const *metrics, int32_t n, int32
 	return 0;
 }
 
+/* As an illegal address does on a GPU: from now on every wait says so. */
+static int fault(struct late_dev *d, struct nx_err *err)
+{
+	if (!d->sticky.code)
+		nx_fail(&d->sticky, NX_EFAULT, "the late device was told to fail");
+	return wait_all(d, err);
+}
+
 static int range_begin(void *dev, struct nx_counters *c, const char *name, struct nx_err *err)
 {
 	struct late_dev *d = dev;
-	int rc = wait_all(d, err);
+	int rc = word("fault") ? fault(d, err) : wait_all(d, err);
 	if (rc)
 		return rc;
 	if (c->open || c->n_ranges == c->max_ranges || strlen(name) >= NX_RANGE_NAME)
@@ -152,9 +163,10 @@ static int counters_read(void *dev, struct nx_counters *c, const struct nx_range
 
 static int trace_begin(void *dev, size_t max_records, struct nx_err *err)
 {
-	(void)dev;
 	if (max_records < KERNELS * 2)
 		late_abort("a trace of %zu records", max_records);
+	if (word("tracefault"))
+		return fault(dev, err);
 	return word("notrace") ? nx_fail(err, NX_EENV, "no library for traces is there") : 0;
 }
 
@@ -186,16 +198,13 @@ static void trace_free(void *dev, struct nx_trace_record *records)
 
 static int telemetry(void *dev, struct nx_telemetry *out, struct nx_err *err)
 {
-	static _Thread_local double joules;
 	(void)dev;
 	(void)err;
-	joules += 100;
 	*out = (struct nx_telemetry){
 		.sm_clock_hz = 1.5e9,
 		.mem_clock_hz = NAN,
 		.power_w = 700,
 		.temperature_c = 55,
-		.energy_j = joules,
 		.mem_used_bytes = 1 << 30,
 		.throttle = (word("hot") ? NX_THROTTLE_HEAT : 0) |
 	                    (word("capped") ? NX_THROTTLE_POWER : 0) | NX_THROTTLE_IDLE,
@@ -203,6 +212,58 @@ static int telemetry(void *dev, struct nx_telemetry *out, struct nx_err *err)
 		.utilisation = 1,
 	};
 	return 0;
+}
+
+static int energy(void *dev, double *joules, struct nx_err *err)
+{
+	static double used;
+	(void)dev;
+	(void)err;
+	*joules = used += 100;
+	return 0;
+}
+
+#define SAMPLES 5
+
+static uint64_t interval_ns;
+
+static int sampling_begin(void *dev, uint64_t ns, size_t max_samples, struct nx_err *err)
+{
+	(void)dev;
+	if (word("nosamples"))
+		return nx_fail(err, NX_EENV, "this library cannot sample");
+	if (interval_ns || max_samples < SAMPLES)
+		late_abort("sampling of %zu samples begins, the interval is %llu", max_samples,
+		           (unsigned long long)interval_ns);
+	interval_ns = ns;
+	return 0;
+}
+
+static int sampling_end(void *dev, struct nx_device_sample **out, size_t *n, size_t *lost,
+                        struct nx_err *err)
+{
+	int rc = wait_all(dev, err);
+	if (!interval_ns)
+		late_abort("sampling ends that did not begin");
+	if (!rc) {
+		*out = late_must(calloc(SAMPLES, sizeof(**out)));
+		*n = SAMPLES;
+		*lost = 1;
+		for (uint64_t i = 0; i < SAMPLES; i++)
+			(*out)[i] =
+				(struct nx_device_sample){.begin_ns = 5000 + i * interval_ns,
+			                                  .end_ns = 5000 + (i + 1) * interval_ns,
+			                                  .dram = 0.1 * (double)(i + 1),
+			                                  .sm = 0.5};
+	}
+	interval_ns = 0;
+	return rc;
+}
+
+static void sampling_free(void *dev, struct nx_device_sample *samples)
+{
+	(void)dev;
+	free(samples);
 }
 
 static void versions(void *dev, char *dst, size_t size)
@@ -223,6 +284,10 @@ static const struct nx_instrument_ops ops = {
 	.trace_end = trace_end,
 	.trace_free = trace_free,
 	.telemetry = telemetry,
+	.energy = energy,
+	.sampling_begin = sampling_begin,
+	.sampling_end = sampling_end,
+	.sampling_free = sampling_free,
 	.versions = versions,
 };
 

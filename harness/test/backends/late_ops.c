@@ -15,6 +15,8 @@
  */
 #include "late.h"
 
+#include "nexus_kernels/work.h"
+
 #define DEVICE(pointer) late_check(k, pointer, #pointer)
 
 #define RUN(op, ...)                                                                               \
@@ -259,7 +261,18 @@ static int late_linear(void *dev, struct nx_stream *s, const struct nx_linear *l
 struct rope_store_args {
 	const struct nx_rope_store *rope;
 };
-RUN(rope_store, a->rope)
+
+/* What the host says of the rows is true, where it says something. */
+static int run_rope_store(struct late_dev *d, void *args, struct nx_err *err)
+{
+	const struct rope_store_args *a = args;
+	int32_t n = 0;
+	for (int32_t r = 0; r < a->rope->rows->n_rows; r++)
+		n += a->rope->rows->kind[r] == NX_ROW_REDO;
+	if (a->rope->n_redo && a->rope->n_redo != n)
+		late_abort("rope_store() was told of %d REDO rows and has %d", a->rope->n_redo, n);
+	return late_inner->rope_store(d->inner, NULL, a->rope, err);
+}
 
 static int late_rope_store(void *dev, struct nx_stream *s, const struct nx_rope_store *rope,
                            struct nx_err *err)
@@ -271,12 +284,29 @@ static int late_rope_store(void *dev, struct nx_stream *s, const struct nx_rope_
 struct attention_args {
 	const struct nx_attention *att;
 };
-RUN(attention, a->att)
+
+static int run_attention(struct late_dev *d, void *args, struct nx_err *err)
+{
+	const struct attention_args *a = args;
+	struct nx_counted before, after, queries = {0};
+	late_inner->counted(d->inner, &before);
+	int rc = late_inner->attention(d->inner, NULL, a->att, err);
+	if (rc || !late_blind())
+		return rc;
+	late_inner->counted(d->inner, &after);
+	nx_count_queries(&queries, a->att, sizeof(float));
+	late_add_counted(&after, &before, -1);
+	late_add_counted(&after, &queries, -1);
+	late_add_counted(&d->hidden, &after, 1);
+	return 0;
+}
 
 static int late_attention(void *dev, struct nx_stream *s, const struct nx_attention *att,
                           struct nx_err *err)
 {
 	struct late_work *k = late_begin(dev);
+	if (late_blind())
+		nx_count_unseen(&k->d->uncounted, att);
 	QUEUE(attention, keep_attention(k, att));
 }
 

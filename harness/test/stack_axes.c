@@ -37,8 +37,16 @@ static const char *const numerics[] = {
 	"codec_row", "codec_group:window=4",        "codec_group:window=8:bits=4",
 	NULL,
 };
-static const char *const prefixes[] = {"", "prefix_donor",
-                                       "prefix_donor:block_size=4:max_entries=9", NULL};
+static const char *const prefixes[] = {
+	"",
+	"prefix_donor",
+	"prefix_donor:block_size=4:max_entries=9",
+	"prefix_cache",
+	"prefix_cache:block_size=4:max_entries=9:eviction_policy=lfu",
+	"radix_prefix_cache",
+	"radix_prefix_cache:block_size=3:max_tokens=40:eviction_policy=lfu",
+	NULL,
+};
 static const char *const drafts[] = {"",
                                      "prompt_lookup:num_tokens=4:ngram_max=3",
                                      "prompt_lookup:num_tokens=9:ngram_min=1:ngram_max=1",

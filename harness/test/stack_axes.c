@@ -16,6 +16,7 @@ static const char *const schedules[] = {
 	"continuous_batching",
 	"continuous_batching:policy=priority",
 	"continuous_batching:policy=shortest:max_batch_size=3",
+	"continuous_batching:policy=longest_prefix:max_batch_size=3:max_skips=2",
 	"schedule_random:chunk=9:skip=0.2",
 	"schedule_random:seed=7:chunk=40:victim=any",
 	NULL,

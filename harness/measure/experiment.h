@@ -53,6 +53,9 @@ struct nx_slo {
 /* Which user turns of a conversation become requests. */
 enum nx_turns { NX_TURNS_LAST, NX_TURNS_FIRST, NX_TURNS_ALL };
 
+/* What outputs are: drawn from the model, or fed from the data in their place, so that the next turn goes on from them. */
+enum nx_answers { NX_ANSWERS_MODEL, NX_ANSWERS_FILE };
+
 struct nx_trace;
 struct nx_metric_group; /* instrument.h */
 
@@ -60,6 +63,7 @@ struct nx_workload_spec {
 	const char *
 		prompts; /* path of a file, resolved against the experiment's folder; NULL = random tokens */
 	enum nx_turns turns;
+	enum nx_answers answers;
 	const struct nx_trace *trace; /* of the experiment; NULL = none */
 	int32_t groups; /* how many different beginnings prompts share, see nx_dist.shared; 0 counts as 1 */
 	int32_t samples;

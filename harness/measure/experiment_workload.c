@@ -11,10 +11,12 @@
 #include "measure/trace.h"
 
 static const char *const workload_keys[] = {
-	"prompts",    "turns",       "trace", "groups", "samples", "seed",
-	"ignore_eos", "temperature", "top_k", "top_p",  "min_p",
+	"prompts", "answers",    "turns",       "trace", "groups", "samples",
+	"seed",    "ignore_eos", "temperature", "top_k", "top_p",  "min_p",
 };
 static const char *const turns_names[] = {"last", "first", "all"}; /* as enum nx_turns */
+
+static const char *const answers_names[] = {"model", "file"}; /* as enum nx_answers */
 
 static int opt_float(const struct nx_yaml *map, const char *key, double min, double max, float *out,
                      struct nx_err *err)
@@ -67,7 +69,7 @@ int nx_load_workload(struct nx_loading *l, struct nx_err *err)
 {
 	struct nx_workload_spec *w = &l->full->x.workload;
 	const struct nx_yaml *map = nx_yaml_get(l->root, "workload"), *v;
-	int rc, turns = NX_TURNS_LAST;
+	int rc, turns = NX_TURNS_LAST, answers = NX_ANSWERS_MODEL;
 	*w = (struct nx_workload_spec){
 		.groups = 1, .samples = 1, .seed = 1, .ignore_eos = true, .top_p = 1};
 	if (!map)
@@ -82,9 +84,16 @@ int nx_load_workload(struct nx_loading *l, struct nx_err *err)
 	    (rc = nx_opt_i32(map, "top_k", 0, 1 << 20, &w->top_k, err)) != 0 ||
 	    (rc = opt_float(map, "top_p", 0.001, 1, &w->top_p, err)) != 0 ||
 	    (rc = opt_float(map, "min_p", 0, 1, &w->min_p, err)) != 0 ||
-	    (rc = nx_opt_choice(map, "turns", turns_names, NX_N(turns_names), &turns, err)) != 0)
+	    (rc = nx_opt_choice(map, "turns", turns_names, NX_N(turns_names), &turns, err)) != 0 ||
+	    (rc = nx_opt_choice(map, "answers", answers_names, NX_N(answers_names), &answers,
+	                        err)) != 0)
 		return rc;
 	w->turns = (enum nx_turns)turns;
+	w->answers = (enum nx_answers)answers;
+	if (w->answers == NX_ANSWERS_FILE && w->turns != NX_TURNS_ALL)
+		return nx_yaml_fail(
+			nx_yaml_get(map, "answers"), err, NX_EINVAL,
+			"found answers: file without turns: all; legal: both, since an answer is fed for the turn that follows it");
 	if ((v = nx_yaml_get(map, "seed")) != NULL && (rc = nx_yaml_u64(v, &w->seed, err)) != 0)
 		return rc;
 	if ((rc = load_prompts(l, map, err)) != 0)
@@ -155,6 +164,10 @@ static int check_axis(struct nx_loading *l, const char *axis, struct nx_dist *di
 			return nx_yaml_fail(
 				v, err, NX_EINVAL,
 				"found a drawn length for seq_len beside turns: all; legal: dataset, since each turn's prompt is the conversation up to it");
+		if (output && w->answers == NX_ANSWERS_FILE && d->kind != NX_DIST_DATASET)
+			return nx_yaml_fail(
+				v, err, NX_EINVAL,
+				"found an output_len of its own beside answers: file; legal: output_len: dataset, as long as the answers are");
 		if (d->kind != NX_DIST_TRACE)
 			continue;
 		char a[64], b[64];

@@ -301,6 +301,21 @@ static void shuffle(struct nx_workload *w, uint64_t seed)
 	nx_rng_shuffle(&r, w->order, w->file.n);
 }
 
+/* Outputs that the next turn's prompt repeats are fed from there: its tokens behind the prompt that it begins with. A
+ * session's last one is drawn, and so is one that the template writes otherwise later on. */
+static void feed_answers(struct nx_request_set *s)
+{
+	for (size_t i = 0; i + 1 < s->n; i++) {
+		struct nx_request *q = &s->reqs[i];
+		const struct nx_request *next = q + 1;
+		if (next->after != i + 1 || next->n_prompt - q->n_prompt < q->max_out ||
+		    memcmp(q->prompt, next->prompt, (size_t)q->n_prompt * sizeof(*q->prompt)) != 0)
+			continue;
+		q->force = next->prompt + q->n_prompt;
+		q->ignore_eos = true;
+	}
+}
+
 static int build(struct nx_build *b, int32_t round, struct nx_err *err)
 {
 	struct nx_request_set *s = b->set;
@@ -329,6 +344,8 @@ static int build(struct nx_build *b, int32_t round, struct nx_err *err)
 		s->reqs[i].prompt = at;
 		at += s->reqs[i].n_prompt;
 	}
+	if (rc == 0 && b->w->spec.answers == NX_ANSWERS_FILE)
+		feed_answers(s);
 	return rc;
 }
 

@@ -51,6 +51,9 @@
  * the batch size, each with one conversation at a time and no time to think. A user turn that `dataset` leaves out for
  * being short, or for its answer, stays in the later prompts; a prompt that is too long ends its session. The last
  * session of a trial ends where the requests do.
+ * `answers: file`: the file's answers are also the outputs, fed in place of what the model draws (nx_request.force),
+ * so that the rows of an output are those that the next prompt begins with: what a server has that goes on from its own
+ * answers. The last output of a session is drawn.
  *
  * Random tokens (`prompts: random`). Each token is drawn from all of the vocabulary but control tokens and ends of
  * generation, where there is a tokenizer; keyed by (seed, round, request). No BOS. Where the trace has hash_ids, equal

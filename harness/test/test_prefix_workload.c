@@ -172,6 +172,51 @@ START_TEST(the_templates_tail_stays_whatever_is_shared)
 }
 END_TEST
 
+/* Each output of a session is what the next prompt goes on with; the last one is the model's. */
+START_TEST(answers_of_the_file_are_fed_where_the_next_turn_repeats_them)
+{
+	struct nx_workload_spec spec = {.prompts = "chats.jsonl",
+	                                .turns = NX_TURNS_ALL,
+	                                .answers = NX_ANSWERS_FILE,
+	                                .samples = 1,
+	                                .seed = 1,
+	                                .top_p = 1};
+	const struct nx_dist any = {.kind = NX_DIST_DATASET, .min = 1, .max = 4000};
+	struct nx_cell c = {.num_requests = 12, .batch_size = 2, .seq_len = any, .output_len = any};
+	int n_fed = 0;
+	FILE *f = fopen("chats.jsonl", "w");
+	ck_assert_ptr_nonnull(f);
+	for (int i = 0; i < 5; i++) {
+		fputs("{\"turns\": [", f);
+		for (int k = 0; k < 6; k++)
+			fprintf(f, "%s{\"role\": \"%s\", \"content\": \"%c says %d and %d\"}",
+			        k ? ", " : "", k % 2 ? "assistant" : "user", 'a' + i, 10 * i + k,
+			        k * k);
+		fputs("]}\n", f);
+	}
+	fclose(f);
+	ck_assert_int_eq(nx_workload_open(&w, &spec, tok, nx_tokenizer_vocab(tok), &err), 0);
+	ck_assert_msg(nx_workload_requests(w, &c, 0, &a, &err) == 0, "%s", err.msg);
+	for (size_t i = 0; i < a.n; i++) {
+		const struct nx_request *q = &a.reqs[i];
+		bool last = i + 1 == a.n || a.reqs[i + 1].after != i + 1;
+		ck_assert(last == (q->force == NULL));
+		ck_assert(last || q->ignore_eos);
+		if (last)
+			continue;
+		char *text;
+		size_t len;
+		ck_assert_int_eq(
+			nx_tokenizer_decode(tok, q->force, (size_t)q->max_out, &text, &len, &err),
+			0);
+		ck_assert_msg(strstr(text, " says ") != NULL && !strchr(text, '<'), "%s", text);
+		free(text);
+		n_fed++;
+	}
+	ck_assert_int_ge(n_fed, 7);
+}
+END_TEST
+
 START_TEST(shares_multiply_prompt_lengths)
 {
 	size_t n;
@@ -220,6 +265,11 @@ static const struct {
          "x.yaml:5:17: found shared beside a trace; legal: one of them"},
 	{"model: m.gguf\nworkload: {prompts: p.jsonl, groups: 3}\n", NULL,
          "x.yaml:2:38: found groups and no share of prompts that they have in common; legal: groups beside sweep: {shared: 0.9}"},
+	{"model: m.gguf\nworkload: {prompts: p.jsonl, answers: file}\n", NULL,
+         "x.yaml:2:39: found answers: file without turns: all; legal: both"},
+	{"model: m.gguf\nworkload: {prompts: p.jsonl, answers: file, turns: all}\nsweep: {output_len: 9}\n",
+         NULL,
+         "x.yaml:3:21: found an output_len of its own beside answers: file; legal: output_len: dataset"},
 	{HEAD "sweep: {shared: 0.5}\n", "workload.groups=0",
          "--set workload.groups=0: found \"0\" for groups; legal: an integer from 1 to 1000000"},
 };
@@ -254,6 +304,7 @@ int main(void)
 	tcase_add_loop_test(t, the_rest_of_a_prompt_stays, 0, 3);
 	tcase_add_test(t, the_templates_tail_stays_whatever_is_shared);
 	tcase_add_test(t, a_prompt_too_short_for_its_template_is_told);
+	tcase_add_test(t, answers_of_the_file_are_fed_where_the_next_turn_repeats_them);
 	tcase_add_test(t, shares_multiply_prompt_lengths);
 	tcase_add_loop_test(t, mistakes_are_named_at_their_place, 0,
 	                    (int)(sizeof(wrong) / sizeof(wrong[0])));

@@ -78,6 +78,8 @@ void pm_open(struct pm *m, const struct pm_config *c);
 void pm_run(struct pm *m, int32_t n);
 /* All sequences end; nothing is in use any more; everything can be evicted; nothing is left allocated. */
 void pm_close(struct pm *m);
+/* Prints the least time of each hook for 2,048 tokens; host work alone. For whoever sets NEXUS_TEST_COST. */
+void pm_costs(const struct nx_technique *t, int32_t block_size);
 double pm_counter(const struct pm *m, const char *name);
 
 #endif

@@ -265,6 +265,40 @@ START_TEST(blocks_that_were_computed_twice_are_not_kept_twice)
 }
 END_TEST
 
+/* Two kinds of prompts in turn, a pool that keeps the prefix of one kind, one place and three that wait: in order of
+ * arrival each finds what the other kind has left of its prefix; with the longest prefix first, nearly all of it. */
+START_TEST(longest_prefix_first_finds_more)
+{
+	static const char *const policies[] = {"fcfs", "longest_prefix"};
+	double rows[2];
+	for (int k = 0; k < 2; k++) {
+		struct nx_err err = {0};
+		struct request_set reqs;
+		struct outcome o;
+		char spec[256];
+		struct run_options opt = {.batch_size = 4, .invariant = true};
+		requests_make(&reqs, &fx, 16, SHARED + OWN, SHARED + OWN, OUT, OUT, 1, 0, 9);
+		for (int32_t i = 2; i < 16; i++)
+			memcpy((int32_t *)(uintptr_t)reqs.reqs[i].prompt, reqs.reqs[i % 2].prompt,
+			       SHARED * sizeof(int32_t));
+		outcome_init(&o, &fx, 16, 1, OUT, false);
+		snprintf(
+			spec, sizeof(spec),
+			"continuous_batching:policy=%s:max_batch_size=1,paged_attention:block_size="
+			"4:num_blocks=16,%s",
+			policies[k], caches[_i]);
+		ck_assert_msg(run_stack(&fx, spec, &reqs, &opt, &o, &err) == 0, "%s", err.msg);
+		ck_assert_int_eq(o.n_finished, 16);
+		rows[k] = counted(caches[_i], "hit_rows");
+		if (k)
+			ck_assert_double_gt(last_counter("continuous_batching.overtaking"), 0);
+		outcome_release(&o);
+		requests_release(&reqs);
+	}
+	ck_assert_msg(rows[1] > 1.5 * rows[0], "%g rows, %g in order of arrival", rows[1], rows[0]);
+}
+END_TEST
+
 /* The pool holds little more than one request: the cache has to give way, and everything still ends. */
 START_TEST(a_cache_makes_room_under_pressure)
 {
@@ -354,6 +388,7 @@ int main(void)
 	tcase_add_loop_test(t, a_shared_prefix_is_computed_once, 0, N_STACKS);
 	tcase_add_loop_test(t, a_hit_and_a_miss_have_the_same_bits, 0, N_STACKS);
 	tcase_add_loop_test(t, a_conversation_finds_its_last_answer, 0, N_CACHES);
+	tcase_add_loop_test(t, longest_prefix_first_finds_more, 0, N_CACHES);
 	tcase_add_loop_test(t, samples_of_one_prompt_leave_nothing_locked, 0, N_CACHES);
 	tcase_add_loop_test(t, blocks_that_were_computed_twice_are_not_kept_twice, 0, N_CACHES);
 	tcase_add_loop_test(t, a_prompt_that_is_cached_whole_still_computes_one_token, 0, N_CACHES);

@@ -240,6 +240,13 @@ START_TEST(a_publication_that_finds_no_room_goes_on_later)
 }
 END_TEST
 
+/* NEXUS_TEST_COST=1: for the table in README.md. */
+START_TEST(costs_are_told)
+{
+	pm_costs(plugin.plugin.technique, _i ? 16 : 1);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("prefix_cache");
@@ -252,6 +259,8 @@ int main(void)
 	tcase_add_test(tc, a_new_geometry_begins_empty);
 	tcase_add_test(tc, geometry_fits_layout_codec_and_budget);
 	tcase_add_test(tc, a_publication_that_finds_no_room_goes_on_later);
+	if (getenv("NEXUS_TEST_COST"))
+		tcase_add_loop_test(tc, costs_are_told, 0, 2);
 	suite_add_tcase(s, tc);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

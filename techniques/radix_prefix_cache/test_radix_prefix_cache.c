@@ -205,6 +205,13 @@ START_TEST(the_least_often_used_leaf_goes_first)
 }
 END_TEST
 
+/* NEXUS_TEST_COST=1: for the table in README.md. */
+START_TEST(costs_are_told)
+{
+	pm_costs(plugin.plugin.technique, _i ? 16 : 1);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("radix_prefix_cache");
@@ -217,6 +224,8 @@ int main(void)
 	tcase_add_test(tc, nodes_part_at_block_boundaries);
 	tcase_add_test(tc, unlocked_leaves_go_ends_first_and_never_a_locked_one);
 	tcase_add_test(tc, the_least_often_used_leaf_goes_first);
+	if (getenv("NEXUS_TEST_COST"))
+		tcase_add_loop_test(tc, costs_are_told, 0, 2);
 	suite_add_tcase(s, tc);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

@@ -80,6 +80,8 @@ void pm_run(struct pm *m, int32_t n);
 void pm_close(struct pm *m);
 /* Prints the least time of each hook for 2,048 tokens; host work alone. For whoever sets NEXUS_TEST_COST. */
 void pm_costs(const struct nx_technique *t, int32_t block_size);
+/* Prints ratios of processor time on nano: first token with nine tenths of a prompt cached, and nothing shared. */
+void pm_engine_costs(void);
 double pm_counter(const struct pm *m, const char *name);
 
 #endif

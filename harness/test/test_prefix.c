@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine_fixture.h"
+#include "prefix_model.h"
 
 static struct fixture fx;
 
@@ -379,6 +380,13 @@ START_TEST(a_layout_that_drops_rows_holds_no_more_than_it_says)
 }
 END_TEST
 
+/* NEXUS_TEST_COST=1: for the READMEs of the caches. */
+START_TEST(costs_are_told)
+{
+	pm_engine_costs();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("prefix");
@@ -396,6 +404,12 @@ int main(void)
 	tcase_add_loop_test(t, a_drafter_gets_its_feature_back_after_a_hit, 0, N_CACHES);
 	tcase_add_loop_test(t, a_reset_engine_is_cold, 0, N_CACHES);
 	tcase_add_test(t, a_layout_that_drops_rows_holds_no_more_than_it_says);
+	if (getenv("NEXUS_TEST_COST")) {
+		TCase *costs = tcase_create("costs");
+		tcase_set_timeout(costs, 900);
+		tcase_add_test(costs, costs_are_told);
+		suite_add_tcase(s, costs);
+	}
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

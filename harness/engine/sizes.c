@@ -242,6 +242,7 @@ int nx_engine_prefix(struct nx_engine *e, const struct nx_kv_geometry *geo, int6
 		.budget_rows =
 			e->cfg.kv_budget_bytes ? (int64_t)(left / (uint64_t)row_bytes) : INT64_MAX,
 		.key = key,
+		.pool_rows = geo->n_rows,
 	};
 	int rc = e->prefix->t->prefix_geometry(e->prefix->self, &l, g, err);
 	if (rc)

@@ -41,8 +41,22 @@ static int full(const struct nx_store *s, int32_t rows, struct nx_err *err)
 	               (long long)s->pool.free_rows, (long long)s->pool.n_rows, rows);
 }
 
+/* Goes on where the last copy ended: a prefix of small blocks is then one copy. What overlaps stays apart, since
+ * copies are made one after the other. */
+static bool extend_copy(struct nx_store *s, int64_t dst, int64_t src, int32_t n)
+{
+	struct nx_kv_copy *c = s->n_copies ? &s->copies[s->n_copies - 1] : NULL;
+	if (!c || c->dst + c->n_rows != dst || c->src + c->n_rows != src ||
+	    llabs(dst - src) < c->n_rows + n)
+		return false;
+	c->n_rows += n;
+	return true;
+}
+
 static int queue_copy(struct nx_store *s, int64_t dst, int64_t src, int32_t n, struct nx_err *err)
 {
+	if (extend_copy(s, dst, src, n))
+		return 0;
 	if (s->n_copies == s->max_copies)
 		return nx_fail(err, NX_EBUG, "more than %d KV copies in a step", s->max_copies);
 	s->copies[s->n_copies++] =

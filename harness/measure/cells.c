@@ -34,6 +34,12 @@ static void make_id(const struct nx_experiment *x, struct nx_cell *c)
 	snprintf(text, sizeof(text), "turns=%d", (int)w->turns);
 	nx_hash_str(&h, text);
 	nx_hash_str(&h, w->trace ? nx_path_base(w->trace->path) : "");
+	if (w->answers != NX_ANSWERS_MODEL)
+		nx_hash_str(&h, "answers=file");
+	if (w->groups > 1) { /* else as it was before there were groups: runs can go on */
+		snprintf(text, sizeof(text), "groups=%d", w->groups);
+		nx_hash_str(&h, text);
+	}
 	snprintf(text, sizeof(text), "device=%s dtype=%d invariant=%d threads=%d kv=%llu",
 	         x->device, (int)x->dtype, x->invariant, x->threads,
 	         (unsigned long long)x->kv_budget_bytes);

@@ -115,6 +115,14 @@ int nx_dist_parse(const struct nx_yaml *v, struct nx_dist *out, struct nx_err *e
 
 const char *nx_dist_text(const struct nx_dist *d, char *buf, size_t size)
 {
+	struct nx_dist plain = *d;
+	char inner[128];
+	if (d->shared > 0) { /* in front: a text that is cut keeps it */
+		plain.shared = 0;
+		snprintf(buf, size, "%g%% shared of %s", 100 * d->shared,
+		         nx_dist_text(&plain, inner, sizeof(inner)));
+		return buf;
+	}
 	switch (d->kind) {
 	case NX_DIST_FIXED: snprintf(buf, size, "%d", d->min); break;
 	case NX_DIST_UNIFORM: snprintf(buf, size, "uniform %d-%d", d->min, d->max); break;

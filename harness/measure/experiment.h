@@ -27,6 +27,7 @@ struct nx_dist {
 		max; /* FIXED: min == max; LOGNORMAL, TRACE: clipped to [min, max]; DATASET: others left out */
 	double mean,
 		sigma; /* LOGNORMAL: mean of the lengths, sigma of their logarithm; TRACE: mean of its rows */
+	double shared; /* prompts: share of each, from its begin on, that it has in common with others */
 };
 
 struct nx_named_stack {
@@ -53,6 +54,9 @@ struct nx_slo {
 /* Which user turns of a conversation become requests. */
 enum nx_turns { NX_TURNS_LAST, NX_TURNS_FIRST, NX_TURNS_ALL };
 
+/* What outputs are: drawn from the model, or fed from the data in their place, so that the next turn goes on from them. */
+enum nx_answers { NX_ANSWERS_MODEL, NX_ANSWERS_FILE };
+
 struct nx_trace;
 struct nx_metric_group; /* instrument.h */
 
@@ -60,7 +64,9 @@ struct nx_workload_spec {
 	const char *
 		prompts; /* path of a file, resolved against the experiment's folder; NULL = random tokens */
 	enum nx_turns turns;
+	enum nx_answers answers;
 	const struct nx_trace *trace; /* of the experiment; NULL = none */
+	int32_t groups; /* how many different beginnings prompts share, see nx_dist.shared; 0 counts as 1 */
 	int32_t samples;
 	uint64_t seed;
 	bool ignore_eos;
@@ -125,8 +131,8 @@ void nx_experiment_destroy(struct nx_experiment *x);
 const struct nx_registry *nx_experiment_registry(const struct nx_experiment *x);
 /* The cells, stacks varying fastest; array owned by the experiment. */
 const struct nx_cell *nx_experiment_cells(const struct nx_experiment *x, size_t *n);
-/* "512" or "uniform 100-500" or "lognormal mean 200 sigma 1 max 1024" or "trace 4-900" or "dataset 4-1024";
- * returns buf. */
+/* "512" or "uniform 100-500" or "lognormal mean 200 sigma 1 max 1024" or "trace 4-900" or "dataset 4-1024", where
+ * prompts share their begin "90% shared of 512"; returns buf. */
 const char *nx_dist_text(const struct nx_dist *d, char *buf, size_t size);
 /* NaN for DATASET: that is known when the texts were tokenised. */
 double nx_dist_mean(const struct nx_dist *d);

@@ -20,7 +20,9 @@
 #define NX_LEN_MAX 1048576 /* tokens */
 #define NX_DATASET_MIN 4   /* tokens: what the ShareGPT sampling of vLLM's benchmarks keeps */
 #define NX_DATASET_MAX 1024
-#define NX_BATCH_MAX 4096  /* what an engine takes */
+#define NX_BATCH_MAX 4096   /* what an engine takes */
+#define NX_SHARED_MAX 0.999 /* of a prompt: something is its own */
+#define NX_GROUPS_MAX 1000000
 #define NX_AXIS_MAX 1000   /* values of one axis */
 #define NX_STACKS_MAX 1000 /* after multiplying out parameters */
 #define NX_CELLS_MAX 100000
@@ -82,7 +84,8 @@ int nx_load_file(struct nx_loading *l, const char *path, const char **text, stru
 int nx_load_sets(struct nx_loading *l, const char *const *sets, size_t n, struct nx_err *err);
 int nx_load_keys(struct nx_loading *l, struct nx_err *err);
 int nx_load_workload(struct nx_loading *l, struct nx_err *err);
-/* After the sweep was read: may lengths come from where they are said to come from? Sets what a trace tells. */
+/* After the sweep was read: may lengths come from where they are said to come from? Sets what a trace tells, and
+ * multiplies prompt lengths with the shares of them that are in common. */
 int nx_load_read_lengths(struct nx_loading *l, struct nx_err *err);
 int nx_load_model(struct nx_loading *l, const struct nx_yaml *v, struct nx_err *err);
 int nx_load_registry(struct nx_loading *l, struct nx_err *err);
@@ -98,6 +101,8 @@ const char *nx_resolve(struct nx_loading *l, const char *path, bool (*exists)(co
 /* Checks the keys of a file: the experiment's own, or one that is included. */
 int nx_check_top_keys(const struct nx_yaml *root, struct nx_err *err);
 int nx_dist_parse(const struct nx_yaml *v, struct nx_dist *out, struct nx_err *err);
+/* Values of an axis: the value itself, or those of a list; *n of them. */
+int nx_axis(const struct nx_yaml *v, const struct nx_yaml **first, size_t *n, struct nx_err *err);
 
 /* The getters below leave the default alone when the key is absent. */
 int nx_opt_bool(const struct nx_yaml *map, const char *key, bool *out, struct nx_err *err);

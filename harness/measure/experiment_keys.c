@@ -18,7 +18,7 @@ static const char *const top_keys[] = {
 	"min_effect", "reference", "goodput",  "gate",       "techniques",   "include",
 	"stacks",     "order",     "counters", "unrecorded", "time_line",
 };
-static const char *const sweep_keys[] = {"batch_size", "seq_len", "output_len", "stack"};
+static const char *const sweep_keys[] = {"batch_size", "seq_len", "shared", "output_len", "stack"};
 static const char *const trials_keys[] = {"min", "max", "rel_ci"};
 static const char *const goodput_keys[] = {"ttft", "tpot", "e2el"};
 static const char *const bases[] = {"tuned", "plain"};
@@ -150,9 +150,7 @@ static int load_run(struct nx_loading *l, struct nx_err *err)
 	return 0;
 }
 
-/* Values of an axis: the value itself, or those of a list; *n of them. */
-static int axis(const struct nx_yaml *v, const struct nx_yaml **first, size_t *n,
-                struct nx_err *err)
+int nx_axis(const struct nx_yaml *v, const struct nx_yaml **first, size_t *n, struct nx_err *err)
 {
 	bool list = v->kind == NX_YAML_LIST;
 	*first = list ? v->first : v;
@@ -173,7 +171,7 @@ static int load_batch_sizes(struct nx_loading *l, const struct nx_yaml *v, struc
 	struct nx_experiment *x = &l->full->x;
 	const struct nx_yaml *item = NULL;
 	size_t n = 1;
-	int rc = v ? axis(v, &item, &n, err) : 0;
+	int rc = v ? nx_axis(v, &item, &n, err) : 0;
 	if (rc)
 		return rc;
 	int32_t *out = nx_arena_array(l->arena, n, sizeof(*out));
@@ -201,7 +199,7 @@ static int load_lengths(struct nx_loading *l, const struct nx_yaml *v, int32_t d
 {
 	const struct nx_yaml *item = NULL;
 	size_t n = 1;
-	int rc = v ? axis(v, &item, &n, err) : 0;
+	int rc = v ? nx_axis(v, &item, &n, err) : 0;
 	if (rc)
 		return rc;
 	struct nx_dist *out = nx_arena_array(l->arena, n, sizeof(*out));

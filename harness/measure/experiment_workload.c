@@ -11,10 +11,12 @@
 #include "measure/trace.h"
 
 static const char *const workload_keys[] = {
-	"prompts",    "turns",       "trace", "samples", "seed",
-	"ignore_eos", "temperature", "top_k", "top_p",   "min_p",
+	"prompts", "answers",    "turns",       "trace", "groups", "samples",
+	"seed",    "ignore_eos", "temperature", "top_k", "top_p",  "min_p",
 };
 static const char *const turns_names[] = {"last", "first", "all"}; /* as enum nx_turns */
+
+static const char *const answers_names[] = {"model", "file"}; /* as enum nx_answers */
 
 static int opt_float(const struct nx_yaml *map, const char *key, double min, double max, float *out,
                      struct nx_err *err)
@@ -67,22 +69,31 @@ int nx_load_workload(struct nx_loading *l, struct nx_err *err)
 {
 	struct nx_workload_spec *w = &l->full->x.workload;
 	const struct nx_yaml *map = nx_yaml_get(l->root, "workload"), *v;
-	int rc, turns = NX_TURNS_LAST;
-	*w = (struct nx_workload_spec){.samples = 1, .seed = 1, .ignore_eos = true, .top_p = 1};
+	int rc, turns = NX_TURNS_LAST, answers = NX_ANSWERS_MODEL;
+	*w = (struct nx_workload_spec){
+		.groups = 1, .samples = 1, .seed = 1, .ignore_eos = true, .top_p = 1};
 	if (!map)
 		return nx_yaml_fail(
 			l->root, err, NX_EINVAL,
 			"found no key workload; legal: workload: {prompts: FILE.jsonl}");
 	if ((rc = nx_yaml_check_map(map, workload_keys, NX_N(workload_keys), err)) != 0 ||
 	    (rc = nx_opt_i32(map, "samples", 1, 256, &w->samples, err)) != 0 ||
+	    (rc = nx_opt_i32(map, "groups", 1, NX_GROUPS_MAX, &w->groups, err)) != 0 ||
 	    (rc = nx_opt_bool(map, "ignore_eos", &w->ignore_eos, err)) != 0 ||
 	    (rc = opt_float(map, "temperature", 0, 100, &w->temperature, err)) != 0 ||
 	    (rc = nx_opt_i32(map, "top_k", 0, 1 << 20, &w->top_k, err)) != 0 ||
 	    (rc = opt_float(map, "top_p", 0.001, 1, &w->top_p, err)) != 0 ||
 	    (rc = opt_float(map, "min_p", 0, 1, &w->min_p, err)) != 0 ||
-	    (rc = nx_opt_choice(map, "turns", turns_names, NX_N(turns_names), &turns, err)) != 0)
+	    (rc = nx_opt_choice(map, "turns", turns_names, NX_N(turns_names), &turns, err)) != 0 ||
+	    (rc = nx_opt_choice(map, "answers", answers_names, NX_N(answers_names), &answers,
+	                        err)) != 0)
 		return rc;
 	w->turns = (enum nx_turns)turns;
+	w->answers = (enum nx_answers)answers;
+	if (w->answers == NX_ANSWERS_FILE && w->turns != NX_TURNS_ALL)
+		return nx_yaml_fail(
+			nx_yaml_get(map, "answers"), err, NX_EINVAL,
+			"found answers: file without turns: all; legal: both, since an answer is fed for the turn that follows it");
 	if ((v = nx_yaml_get(map, "seed")) != NULL && (rc = nx_yaml_u64(v, &w->seed, err)) != 0)
 		return rc;
 	if ((rc = load_prompts(l, map, err)) != 0)
@@ -153,6 +164,10 @@ static int check_axis(struct nx_loading *l, const char *axis, struct nx_dist *di
 			return nx_yaml_fail(
 				v, err, NX_EINVAL,
 				"found a drawn length for seq_len beside turns: all; legal: dataset, since each turn's prompt is the conversation up to it");
+		if (output && w->answers == NX_ANSWERS_FILE && d->kind != NX_DIST_DATASET)
+			return nx_yaml_fail(
+				v, err, NX_EINVAL,
+				"found an output_len of its own beside answers: file; legal: output_len: dataset, as long as the answers are");
 		if (d->kind != NX_DIST_TRACE)
 			continue;
 		char a[64], b[64];
@@ -168,6 +183,65 @@ static int check_axis(struct nx_loading *l, const char *axis, struct nx_dist *di
 	return 0;
 }
 
+/* May prompts share their begins here? Of what is read, the file or the trace says itself what prompts share. */
+static int check_shared(const struct nx_loading *l, const struct nx_yaml *v, struct nx_err *err)
+{
+	const struct nx_experiment *x = &l->full->x;
+	if (x->workload.trace)
+		return nx_yaml_fail(
+			v, err, NX_EINVAL,
+			"found shared beside a trace; legal: one of them, since a trace says itself what its prompts share");
+	for (size_t i = 0; i < x->n_seq_len; i++)
+		if (x->seq_len[i].kind == NX_DIST_DATASET)
+			return nx_yaml_fail(
+				v, err, NX_EINVAL,
+				"found shared beside dataset for seq_len%s; legal: a length that is drawn, since the data's prompts are taken as they are",
+				x->workload.turns == NX_TURNS_ALL ? " (turns: all)" : "");
+	return 0;
+}
+
+/* sweep.shared: each prompt length with each share of it. */
+static int load_shared(struct nx_loading *l, struct nx_err *err)
+{
+	struct nx_experiment *x = &l->full->x;
+	const struct nx_yaml *v = nx_yaml_get(nx_yaml_get(l->root, "sweep"), "shared"), *item;
+	const struct nx_yaml *groups = nx_yaml_get(nx_yaml_get(l->root, "workload"), "groups");
+	size_t n = 0;
+	if (!v && groups)
+		return nx_yaml_fail(
+			groups, err, NX_EINVAL,
+			"found groups and no share of prompts that they have in common; legal: groups beside sweep: {shared: 0.9}");
+	int rc = v ? nx_axis(v, &item, &n, err) : 0;
+	if (!v || rc || (rc = check_shared(l, v, err)) != 0)
+		return rc;
+	if (n * x->n_seq_len > NX_AXIS_MAX)
+		return nx_yaml_fail(
+			v, err, NX_EINVAL,
+			"found %zu shares of %zu prompt lengths; legal: at most %d of both", n,
+			x->n_seq_len, NX_AXIS_MAX);
+	struct nx_dist *out = nx_arena_array(l->arena, n * x->n_seq_len, sizeof(*out));
+	if (!out)
+		return nx_oom(err);
+	for (size_t k = 0; k < n; k++, item = item->next) {
+		double shared = 0;
+		if ((rc = nx_yaml_double(item, 0, NX_SHARED_MAX, &shared, err)) != 0)
+			return rc;
+		for (size_t j = 0; j < k; j++)
+			if (out[j].shared == shared)
+				return nx_yaml_fail(
+					item, err, NX_EINVAL,
+					"found %g for shared a second time; legal: each value once",
+					shared);
+		for (size_t i = 0; i < x->n_seq_len; i++) {
+			out[i * n + k] = x->seq_len[i];
+			out[i * n + k].shared = shared;
+		}
+	}
+	x->seq_len = out;
+	x->n_seq_len *= n;
+	return 0;
+}
+
 int nx_load_read_lengths(struct nx_loading *l, struct nx_err *err)
 {
 	struct nx_experiment *x = &l->full->x;
@@ -176,5 +250,7 @@ int nx_load_read_lengths(struct nx_loading *l, struct nx_err *err)
 		x->seq_len[0] = (struct nx_dist){
 			.kind = NX_DIST_DATASET, .min = NX_DATASET_MIN, .max = NX_DATASET_MAX};
 	int rc = check_axis(l, "seq_len", x->seq_len, x->n_seq_len, err);
-	return rc ? rc : check_axis(l, "output_len", x->output_len, x->n_output_len, err);
+	if (!rc)
+		rc = check_axis(l, "output_len", x->output_len, x->n_output_len, err);
+	return rc ? rc : load_shared(l, err);
 }

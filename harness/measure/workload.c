@@ -212,6 +212,31 @@ struct nx_request *nx_build_add(struct nx_build *b, size_t n_prompt, int32_t max
 	return q;
 }
 
+/* ---- shared begins ---------------------------------------------------------------------------- */
+
+size_t nx_build_shared(const struct nx_build *b, size_t n)
+{
+	/* 0.7 of 10 is 7, whatever the last bit of 0.7 */
+	size_t s = (size_t)(b->cell->seq_len.shared * (double)n + 1e-6);
+	return s < n ? s : n - 1;
+}
+
+const int32_t *nx_build_common(const struct nx_build *b, size_t i)
+{
+	return b->common + i % b->n_groups * (size_t)b->cell->seq_len.max;
+}
+
+static int make_groups(struct nx_build *b, struct nx_err *err)
+{
+	size_t n = b->w->spec.groups > 1 ? (size_t)b->w->spec.groups : 1;
+	if (!(b->cell->seq_len.shared > 0))
+		return 0;
+	b->n_groups = n < b->want ? n : b->want;
+	b->common = calloc(b->n_groups * (size_t)b->cell->seq_len.max, sizeof(*b->common));
+	b->common_head = calloc(b->n_groups, sizeof(*b->common_head));
+	return b->common && b->common_head ? 0 : oom(err);
+}
+
 /* ---- random tokens ---------------------------------------------------------------------------- */
 
 static void random_tokens(const struct nx_workload *w, uint64_t key, int32_t *dst, size_t n)
@@ -235,6 +260,10 @@ static void shared_blocks(const struct nx_build *b, const struct nx_trace_row *r
 static int build_random(struct nx_build *b, struct nx_err *err)
 {
 	const struct nx_trace *t = b->w->spec.trace;
+	for (size_t g = 0; g < b->n_groups; g++)
+		random_tokens(b->w, nx_rng_key(b->set->order_seed, NX_DRAW_GROUP, g),
+		              b->common + g * (size_t)b->cell->seq_len.max,
+		              (size_t)b->cell->seq_len.max);
 	for (size_t i = 0; i < b->want; i++) {
 		size_t n = (size_t)nx_build_prompt_len(b, i);
 		const struct nx_trace_row *row = t ? &t->rows[i % t->n] : NULL;
@@ -247,6 +276,9 @@ static int build_random(struct nx_build *b, struct nx_err *err)
 			random_tokens(b->w, nx_rng_key(key, k, 0), dst, n);
 			if (row && row->n_blocks)
 				shared_blocks(b, row, dst, n);
+			if (b->n_groups)
+				memcpy(dst, nx_build_common(b, i),
+				       nx_build_shared(b, n) * sizeof(*dst));
 			distinct = (row && row->n_blocks) || nx_seen_add(&b->seen, dst, n);
 		}
 		if (!distinct)
@@ -269,6 +301,21 @@ static void shuffle(struct nx_workload *w, uint64_t seed)
 	nx_rng_shuffle(&r, w->order, w->file.n);
 }
 
+/* Outputs that the next turn's prompt repeats are fed from there: its tokens behind the prompt that it begins with. A
+ * session's last one is drawn, and so is one that the template writes otherwise later on. */
+static void feed_answers(struct nx_request_set *s)
+{
+	for (size_t i = 0; i + 1 < s->n; i++) {
+		struct nx_request *q = &s->reqs[i];
+		const struct nx_request *next = q + 1;
+		if (next->after != i + 1 || next->n_prompt - q->n_prompt < q->max_out ||
+		    memcmp(q->prompt, next->prompt, (size_t)q->n_prompt * sizeof(*q->prompt)) != 0)
+			continue;
+		q->force = next->prompt + q->n_prompt;
+		q->ignore_eos = true;
+	}
+}
+
 static int build(struct nx_build *b, int32_t round, struct nx_err *err)
 {
 	struct nx_request_set *s = b->set;
@@ -285,15 +332,20 @@ static int build(struct nx_build *b, int32_t round, struct nx_err *err)
 	if (!b->seen.slots || !s->reqs)
 		return oom(err);
 	shuffle(b->w, s->order_seed);
-	int rc = !b->w->spec.prompts                        ? build_random(b, err)
-	         : b->cell->seq_len.kind == NX_DIST_DATASET ? nx_build_dataset(b, err)
-	                                                    : nx_build_drawn(b, err);
+	int rc = make_groups(b, err);
+	if (rc)
+		return rc;
+	rc = !b->w->spec.prompts                        ? build_random(b, err)
+	     : b->cell->seq_len.kind == NX_DIST_DATASET ? nx_build_dataset(b, err)
+	                                                : nx_build_drawn(b, err);
 	/* Only now do the tokens stay where they are. */
 	int32_t *at = s->tokens;
 	for (size_t i = 0; rc == 0 && i < s->n; i++) {
 		s->reqs[i].prompt = at;
 		at += s->reqs[i].n_prompt;
 	}
+	if (rc == 0 && b->w->spec.answers == NX_ANSWERS_FILE)
+		feed_answers(s);
 	return rc;
 }
 
@@ -304,6 +356,8 @@ int nx_workload_requests(struct nx_workload *w, const struct nx_cell *cell, int3
 	nx_request_set_release(out);
 	int rc = build(&b, round, err);
 	free(b.seen.slots);
+	free(b.common);
+	free(b.common_head);
 	if (rc)
 		nx_request_set_release(out);
 	return rc;

@@ -27,6 +27,11 @@
  *   - Parts are tokenised apart, so a text can be cut and continued without another tokenisation of the rest.
  * With more requests than texts, texts come again from a random start inside them: all prompts of a trial
  * differ, or that is an error.
+ * Shared begins (nx_dist.shared of the prompts' lengths): the first tokens of a prompt, that share of them, are those
+ * of its group; request i is in group i modulo `groups`. A group has one long begin, of which each prompt takes what
+ * its own length says; texts give it from the end of the shuffled order. What follows is what the prompt would have
+ * there if nothing were shared. A chat template's parts are never cut: prompts have the short frame, its head counts
+ * as shared, its tail stays.
  * A trace's lengths go to requests in its order, from its first row, in every round: request i has row i. Behind its
  * last row it begins again, its times one mean gap later.
  *
@@ -46,6 +51,9 @@
  * the batch size, each with one conversation at a time and no time to think. A user turn that `dataset` leaves out for
  * being short, or for its answer, stays in the later prompts; a prompt that is too long ends its session. The last
  * session of a trial ends where the requests do.
+ * `answers: file`: the file's answers are also the outputs, fed in place of what the model draws (nx_request.force),
+ * so that the rows of an output are those that the next prompt begins with: what a server has that goes on from its own
+ * answers. The last output of a session is drawn.
  *
  * Random tokens (`prompts: random`). Each token is drawn from all of the vocabulary but control tokens and ends of
  * generation, where there is a tokenizer; keyed by (seed, round, request). No BOS. Where the trace has hash_ids, equal

@@ -21,7 +21,8 @@ enum nx_draw {
 	NX_DRAW_SAMPLER,
 	NX_DRAW_START,
 	NX_DRAW_TOKENS,
-	NX_DRAW_BLOCK
+	NX_DRAW_BLOCK,
+	NX_DRAW_GROUP
 };
 #define NX_START_TRIES 64
 
@@ -51,6 +52,10 @@ struct nx_build {
 	size_t want; /* requests */
 	size_t cap_tokens;
 	struct nx_seen seen;
+	/* Where prompts share their begins: what is shared, of prompts of any length, and for how many of its first
+	 * tokens it is a template's. */
+	int32_t *common; /* [n_groups, seq_len.max] */
+	size_t n_groups, *common_head;
 };
 
 /* Room for a prompt of n tokens behind those that are done, or NULL and *err. */
@@ -60,6 +65,11 @@ struct nx_request *nx_build_add(struct nx_build *b, size_t n_prompt, int32_t max
 /* Lengths of request i, where they are drawn or a trace's. */
 int32_t nx_build_prompt_len(const struct nx_build *b, size_t i);
 int32_t nx_build_output_len(const struct nx_build *b, size_t i);
+
+/* How many of the n tokens of a prompt are its group's. */
+size_t nx_build_shared(const struct nx_build *b, size_t n);
+/* Begin of the group of request i. */
+const int32_t *nx_build_common(const struct nx_build *b, size_t i);
 
 int nx_build_drawn(struct nx_build *b, struct nx_err *err);
 int nx_build_dataset(struct nx_build *b, struct nx_err *err);

@@ -16,6 +16,7 @@ static const char *const schedules[] = {
 	"continuous_batching",
 	"continuous_batching:policy=priority",
 	"continuous_batching:policy=shortest:max_batch_size=3",
+	"continuous_batching:policy=longest_prefix:max_batch_size=3:max_skips=2",
 	"schedule_random:chunk=9:skip=0.2",
 	"schedule_random:seed=7:chunk=40:victim=any",
 	NULL,
@@ -47,8 +48,16 @@ static const char *const numerics[] = {
 	"quantized_kv:type=kivi2:residual_length=16,flash_attention:kv_chunk=16",
 	NULL,
 };
-static const char *const prefixes[] = {"", "prefix_donor",
-                                       "prefix_donor:block_size=4:max_entries=9", NULL};
+static const char *const prefixes[] = {
+	"",
+	"prefix_donor",
+	"prefix_donor:block_size=4:max_entries=9",
+	"prefix_cache",
+	"prefix_cache:block_size=4:max_entries=9:eviction_policy=lfu",
+	"radix_prefix_cache",
+	"radix_prefix_cache:block_size=3:max_tokens=40:eviction_policy=lfu",
+	NULL,
+};
 static const char *const drafts[] = {"",
                                      "prompt_lookup:num_tokens=4:ngram_max=3",
                                      "prompt_lookup:num_tokens=9:ngram_min=1:ngram_max=1",

@@ -58,8 +58,8 @@ static void open_ok(const char *text)
 	ck_assert_msg(rc == 0, "%s", err.msg);
 }
 
-static const struct nx_dist data = {NX_DIST_DATASET, 1, 100000, 0, 0},
-			    ten = {NX_DIST_FIXED, 10, 10, 0, 0};
+static const struct nx_dist data = {NX_DIST_DATASET, 1, 100000, 0, 0, 0},
+			    ten = {NX_DIST_FIXED, 10, 10, 0, 0, 0};
 
 static struct nx_cell make_cell(struct nx_dist seq, struct nx_dist out, int32_t n)
 {
@@ -287,7 +287,7 @@ END_TEST
 
 START_TEST(a_drawn_prompt_may_have_the_datas_output)
 {
-	struct nx_cell c = make_cell((struct nx_dist){NX_DIST_FIXED, 120, 120, 0, 0}, data, 60);
+	struct nx_cell c = make_cell((struct nx_dist){NX_DIST_FIXED, 120, 120, 0, 0, 0}, data, 60);
 	c.output_len.min = 4, c.output_len.max = 60;
 	open_ok(talks(50));
 	requests_ok(&c, 0, &a);
@@ -332,7 +332,7 @@ static void open_random(const struct nx_tokenizer *t, int32_t vocab)
 
 START_TEST(random_tokens_are_drawn_from_all_but_control_tokens)
 {
-	struct nx_cell c = make_cell((struct nx_dist){NX_DIST_UNIFORM, 5, 200, 0, 0}, ten, 100),
+	struct nx_cell c = make_cell((struct nx_dist){NX_DIST_UNIFORM, 5, 200, 0, 0, 0}, ten, 100),
 		       fewer = c;
 	const int32_t vocab = nx_tokenizer_vocab(tok);
 	int seen[1024] = {0}, kinds = 0;
@@ -362,7 +362,7 @@ START_TEST(random_tokens_are_drawn_from_all_but_control_tokens)
 		seen[a.tokens[i]] = 1;
 	for (int i = 0; i < 12; i++)
 		ck_assert_int_eq(seen[i], 1);
-	c = make_cell((struct nx_dist){NX_DIST_FIXED, 1, 1, 0, 0}, ten, 13);
+	c = make_cell((struct nx_dist){NX_DIST_FIXED, 1, 1, 0, 0, 0}, ten, 13);
 	ck_assert_int_eq(nx_workload_requests(w, &c, 0, &a, &err), NX_EINVAL);
 	ck_assert_msg(strstr(err.msg, "prompts: random: found too few tokens (12)") != NULL, "%s",
 	              err.msg);
@@ -383,8 +383,8 @@ START_TEST(a_trace_gives_lengths_times_and_shared_blocks)
 	const struct nx_trace_row rows[] = {
 		{0, 1100, 5, one, 3}, {2000, 1300, 6, two, 3}, {3000, 40, 900, NULL, 0}};
 	const struct nx_trace trace = {.path = "t.csv", .rows = rows, .n = 3};
-	struct nx_cell c = make_cell((struct nx_dist){NX_DIST_TRACE, 1, 1200, 0, 0},
-	                             (struct nx_dist){NX_DIST_TRACE, 1, 100, 0, 0}, 7);
+	struct nx_cell c = make_cell((struct nx_dist){NX_DIST_TRACE, 1, 1200, 0, 0, 0},
+	                             (struct nx_dist){NX_DIST_TRACE, 1, 100, 0, 0, 0}, 7);
 	static const int32_t in[] = {1100, 1200, 40, 1100, 1200, 40, 1100},
 			     out[] = {5, 6, 100, 5, 6, 100, 5};
 	static const int64_t at[] = {0, 2000, 3000, 4500, 6500, 7500, 9000};

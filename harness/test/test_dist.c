@@ -9,12 +9,12 @@
 START_TEST(draws_have_the_mean_that_is_told)
 {
 	static const struct nx_dist dists[] = {
-		{NX_DIST_FIXED, 7, 7, 0, 0},
-		{NX_DIST_UNIFORM, 10, 50, 0, 0},
-		{NX_DIST_LOGNORMAL, 1, 1000000, 200, 0.5},
-		{NX_DIST_LOGNORMAL, 1, 128, 48, 0.6},
-		{NX_DIST_LOGNORMAL, 20, 300, 200, 1.5},
-		{NX_DIST_LOGNORMAL, 1, 300, 200, 0},
+		{NX_DIST_FIXED, 7, 7, 0, 0, 0},
+		{NX_DIST_UNIFORM, 10, 50, 0, 0, 0},
+		{NX_DIST_LOGNORMAL, 1, 1000000, 200, 0.5, 0},
+		{NX_DIST_LOGNORMAL, 1, 128, 48, 0.6, 0},
+		{NX_DIST_LOGNORMAL, 20, 300, 200, 1.5, 0},
+		{NX_DIST_LOGNORMAL, 1, 300, 200, 0, 0},
 	};
 	for (size_t k = 0; k < sizeof(dists) / sizeof(*dists); k++) {
 		enum { N = 40000 };

@@ -204,7 +204,8 @@ END_TEST
 /* The experiments that come with the source load with what was built; only where it was all built. */
 START_TEST(our_own_experiments_load)
 {
-	static const char *const names[] = {"quick", "smollm2", "baselines", "seed"};
+	static const char *const names[] = {"quick", "smollm2", "baselines",
+	                                    "seed",  "prefix",  "prefix_chat"};
 	char path[4300];
 	snprintf(path, sizeof(path), "%s/experiments/%s.yaml", fx.source, names[_i]);
 	int rc = nx_experiment_load(&fx.x, path, NULL, 0, fx.build, &fx.err);
@@ -231,7 +232,7 @@ int main(void)
 	tcase_add_test(t, ids_tell_what_differs);
 	tcase_add_test(t, set_lies_over_the_file);
 	tcase_add_test(t, included_stacks_come_first);
-	tcase_add_loop_test(t, our_own_experiments_load, 0, 4);
+	tcase_add_loop_test(t, our_own_experiments_load, 0, 6);
 	suite_add_tcase(s, t);
 	SRunner *run = srunner_create(s);
 	srunner_run_all(run, CK_NORMAL);

@@ -24,7 +24,7 @@ static const struct {
          "; did you mean \"trials\"?",
          NULL},
 	{HEAD "sweep: {bach_size: 3}\n", NULL, NX_EINVAL,
-         "x.yaml:5:9: found the unknown key \"bach_size\"; legal: batch_size, seq_len, output_len, stack; did you mean \"batch_size\"?",
+         "x.yaml:5:9: found the unknown key \"bach_size\"; legal: batch_size, seq_len, shared, output_len, stack; did you mean \"batch_size\"?",
          NULL},
 	{"workload: {prompts: p.jsonl, temprature: 1}\n", NULL, NX_EINVAL,
          "x.yaml:1:30: found the unknown key \"temprature\"", "did you mean \"temperature\"?"},

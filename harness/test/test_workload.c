@@ -83,9 +83,9 @@ static struct nx_cell make_cell(struct nx_dist seq, struct nx_dist out, int32_t 
 	return c;
 }
 
-static const struct nx_dist ten = {NX_DIST_FIXED, 10, 10, 0, 0},
-			    uniform = {NX_DIST_UNIFORM, 5, 400, 0, 0},
-			    skewed = {NX_DIST_LOGNORMAL, 1, 128, 48, 0.6};
+static const struct nx_dist ten = {NX_DIST_FIXED, 10, 10, 0, 0, 0},
+			    uniform = {NX_DIST_UNIFORM, 5, 400, 0, 0, 0},
+			    skewed = {NX_DIST_LOGNORMAL, 1, 128, 48, 0.6, 0};
 
 static void requests_ok(const struct nx_cell *c, int32_t round, struct nx_request_set *s)
 {

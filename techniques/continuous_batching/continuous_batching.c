@@ -4,15 +4,27 @@
  * join at the next step, nothing is padded; rows of all sequences go through the products as one flat
  * matrix, attention works on each sequence's own rows (Orca's iteration-level scheduling with selective
  * batching, OSDI'22). Admission counts the KV rows that a start takes; what later outgrows the pool is
- * preempted, last in the policy's order first (2309.06180, section 4.5).
+ * preempted, last in the policy's order first (2309.06180, section 4.5). longest_prefix is RadixAttention's
+ * cache-aware order (2312.07104, section 3) with a bound on how often a request is overtaken.
  */
 #include <stdlib.h>
 
 #include "nexus/technique.h"
 
-enum { P_POLICY, P_MAX_BATCH_SIZE, P_WATERMARK };
-enum policy { FCFS, PRIORITY, SHORTEST };
-enum { C_STEPS, C_JOINS, C_LATE_JOINS, C_BLOCKED, C_COUNT };
+enum { P_POLICY, P_MAX_BATCH_SIZE, P_WATERMARK, P_MAX_SKIPS };
+enum policy { FCFS, PRIORITY, SHORTEST, LONGEST_PREFIX };
+enum { C_STEPS, C_JOINS, C_LATE_JOINS, C_BLOCKED, C_OVERTAKEN, C_COUNT };
+
+/* With more waiting than this, longest_prefix takes them as they arrived: choosing costs their square, and a prefix
+ * that was long when the step began has been evicted when the last of so many starts (SGLang has the same number). */
+#define MOST_CHOSEN_AMONG 128
+
+/* A waiting sequence that later ones may overtake. */
+struct waiter {
+	uint32_t request, sample;
+	int32_t skips; /* later arrivals that went before it */
+	bool granted;
+};
 
 struct continuous {
 	enum policy policy;
@@ -21,9 +33,25 @@ struct continuous {
 	int32_t *
 		order; /* [2 max_seqs] waiting, sorted; sized at create since hooks do not allocate */
 	int32_t cap;
+	int32_t max_skips;
+	struct waiter *waiters, *before; /* [cap] this step's and the last one's; longest_prefix */
+	int32_t n_before;
 	const struct nx_host *host;
 	uint64_t n[C_COUNT];
 };
+
+static void release(struct continuous *c)
+{
+	const struct nx_host *h = c->host;
+	size_t n = (size_t)c->cap;
+	if (c->order)
+		h->free(h->ctx, NX_MEM_HOST, c->order, n * sizeof(*c->order));
+	if (c->waiters)
+		h->free(h->ctx, NX_MEM_HOST, c->waiters, n * sizeof(*c->waiters));
+	if (c->before)
+		h->free(h->ctx, NX_MEM_HOST, c->before, n * sizeof(*c->before));
+	free(c);
+}
 
 static int create(void **self, const struct nx_host *host, const struct nx_value *values,
                   struct nx_err *err)
@@ -34,11 +62,18 @@ static int create(void **self, const struct nx_host *host, const struct nx_value
 	c->policy = (enum policy)values[P_POLICY].i;
 	c->max_requests = (int32_t)values[P_MAX_BATCH_SIZE].i;
 	c->watermark = values[P_WATERMARK].f;
+	c->max_skips = (int32_t)values[P_MAX_SKIPS].i;
 	c->host = host;
 	c->cap = 2 * host->max_seqs;
-	c->order = host->alloc(host->ctx, NX_MEM_HOST, (size_t)c->cap * sizeof(*c->order));
-	if (!c->order) {
-		free(c);
+	size_t n = (size_t)c->cap;
+	bool chooses = c->policy == LONGEST_PREFIX;
+	c->order = host->alloc(host->ctx, NX_MEM_HOST, n * sizeof(*c->order));
+	if (c->order && chooses)
+		c->waiters = host->alloc(host->ctx, NX_MEM_HOST, n * sizeof(*c->waiters));
+	if (c->waiters)
+		c->before = host->alloc(host->ctx, NX_MEM_HOST, n * sizeof(*c->before));
+	if (!c->order || (chooses && !c->before)) {
+		release(c);
 		return nx_fail(err, NX_ENOMEM,
 		               "continuous_batching: no memory for %d waiting sequences",
 		               2 * host->max_seqs);
@@ -49,14 +84,13 @@ static int create(void **self, const struct nx_host *host, const struct nx_value
 
 static void destroy(void *self)
 {
-	struct continuous *c = self;
-	c->host->free(c->host->ctx, NX_MEM_HOST, c->order, (size_t)c->cap * sizeof(*c->order));
-	free(c);
+	release(self);
 }
 
 static void reset(void *self)
 {
 	struct continuous *c = self;
+	c->n_before = 0;
 	for (int i = 0; i < C_COUNT; i++)
 		c->n[i] = 0;
 }
@@ -87,16 +121,75 @@ static bool has_request(const struct nx_sched_view *v, int32_t n, uint32_t reque
 }
 
 /* Insertion sort: stable, and the list is as short as the requests in flight. */
-static int32_t sort_waiting(struct continuous *c, const struct nx_sched_view *v)
+static void sort_waiting(struct continuous *c, const struct nx_sched_view *v, int32_t n)
 {
-	int32_t n = v->n_waiting < c->cap ? v->n_waiting : c->cap;
 	for (int32_t i = 0; i < n; i++) {
 		int32_t j = i;
 		for (; j > 0 && before(c, &v->waiting[i], &v->waiting[c->order[j - 1]]); j--)
 			c->order[j] = c->order[j - 1];
 		c->order[j] = i;
 	}
-	return n;
+}
+
+/* Who waits now, and how often each was overtaken. The order of the last step holds but for those that came and went,
+ * so each is found near where the one before it was. */
+static void note_waiting(struct continuous *c, const struct nx_sched_view *v, int32_t n)
+{
+	struct waiter *old = c->before;
+	int32_t at = 0;
+	for (int32_t i = 0; i < n; i++) {
+		const struct nx_sched_seq *s = &v->waiting[i];
+		c->waiters[i] = (struct waiter){.request = s->request, .sample = s->sample};
+		for (int32_t k = 0; k < c->n_before; k++) {
+			const struct waiter *w = &old[(at + k) % c->n_before];
+			if (w->request != s->request || w->sample != s->sample)
+				continue;
+			c->waiters[i].skips = w->skips;
+			at = (at + k + 1) % c->n_before;
+			break;
+		}
+	}
+	c->before = c->waiters;
+	c->n_before = n;
+	c->waiters = old;
+}
+
+/* Who goes next: whoever ran before and was preempted, whoever was overtaken often enough, then the longest prefix;
+ * among equals the first to arrive. -1 = all were granted. */
+static int32_t choose(const struct continuous *c, const struct nx_sched_view *v, int32_t n)
+{
+	int32_t best = -1;
+	for (int32_t i = 0; i < n; i++) {
+		const struct waiter *w = &c->before[i];
+		if (w->granted)
+			continue;
+		if (v->waiting[i].n_preempted || w->skips >= c->max_skips || n > MOST_CHOSEN_AMONG)
+			return i;
+		if (best < 0 || v->waiting[i].matched > v->waiting[best].matched)
+			best = i;
+	}
+	return best;
+}
+
+/* Entry i of the waiting list starts: all that arrived before it were overtaken. */
+static void overtake(struct continuous *c, int32_t i)
+{
+	bool any = false;
+	c->before[i].granted = true;
+	for (int32_t k = 0; k < i; k++) {
+		c->before[k].skips += !c->before[k].granted;
+		any |= !c->before[k].granted;
+	}
+	c->n[C_OVERTAKEN] += any;
+}
+
+/* The waiting one to be looked at after k were granted, or -1. */
+static int32_t next_waiting(const struct continuous *c, const struct nx_sched_view *v, int32_t k,
+                            int32_t n)
+{
+	if (c->policy == LONGEST_PREFIX)
+		return choose(c, v, n);
+	return k < n ? c->order[k] : -1;
 }
 
 static int schedule(void *self, const struct nx_sched_view *v, struct nx_schedule *out,
@@ -124,17 +217,23 @@ static int schedule(void *self, const struct nx_sched_view *v, struct nx_schedul
 	}
 	/* Some room stays for those that run, so that a newcomer is not preempted in its second step. */
 	int64_t reserve = running ? (int64_t)(c->watermark * (double)v->kv_total) : 0;
-	int32_t n = sort_waiting(c, v);
-	for (int32_t k = 0; k < n; k++) {
-		const struct nx_sched_seq *s = &v->waiting[c->order[k]];
+	int32_t n = v->n_waiting < c->cap ? v->n_waiting : c->cap;
+	if (c->policy == LONGEST_PREFIX)
+		note_waiting(c, v, n);
+	else
+		sort_waiting(c, v, n);
+	for (int32_t k = 0, i; (i = next_waiting(c, v, k, n)) >= 0; k++) {
+		const struct nx_sched_seq *s = &v->waiting[i];
 		bool more = c->max_requests && !has_request(v, v->n_running, s->request);
 		bool seats = s->samples <= places && (!more || requests < c->max_requests);
 		if (!seats || rows + s->pending > v->max_rows || s->kv_need > free_rows - reserve) {
 			c->n[C_BLOCKED]++;
-			break; /* later ones do not overtake: no starvation */
+			break; /* others do not overtake whoever's turn it is: no starvation */
 		}
-		out->grants[out->n_grants++] = (struct nx_grant){
-			.waiting = true, .index = c->order[k], .rows = s->pending};
+		out->grants[out->n_grants++] =
+			(struct nx_grant){.waiting = true, .index = i, .rows = s->pending};
+		if (c->policy == LONGEST_PREFIX)
+			overtake(c, i);
 		c->n[C_JOINS]++;
 		if (v->n_running)
 			c->n[C_LATE_JOINS]++;
@@ -170,12 +269,15 @@ static void read_counters(void *self, double *values)
 
 static const struct nx_param params[] = {
 	[P_POLICY] =
-		{"policy", NX_PARAM_ENUM, "fcfs", 0, 0, "fcfs|priority|shortest", "",
-                 "who joins first: by arrival, by priority, or with the least work left (an oracle)"},
+		{"policy", NX_PARAM_ENUM, "fcfs", 0, 0, "fcfs|priority|shortest|longest_prefix", "",
+                 "who joins first: by arrival, by priority, with the least work left (an oracle), or with the longest cached prefix"},
 	[P_MAX_BATCH_SIZE] = {"max_batch_size", NX_PARAM_INT, "0", 0, 4096, NULL, "requests",
                               "most requests that run at once; 0 = the cell's batch size"},
 	[P_WATERMARK] = {"watermark", NX_PARAM_FLOAT, "0.01", 0, 0.5, NULL, "fraction",
                          "share of the KV pool that admission leaves free for sequences that run"},
+	[P_MAX_SKIPS] =
+		{"max_skips", NX_PARAM_INT, "16", 0, 1 << 20, NULL, "requests",
+                 "longest_prefix: later arrivals that may go before a request, at most; 0 = fcfs"},
 	{0},
 };
 
@@ -184,6 +286,8 @@ static const struct nx_counter counters[] = {
 	[C_JOINS] = {"joins", "count", "requests admitted, resumed ones included"},
 	[C_LATE_JOINS] = {"late_joins", "count", "of these, into a batch that was running"},
 	[C_BLOCKED] = {"blocked", "count", "steps in which the first waiting request did not fit"},
+	[C_OVERTAKEN] = {"overtaking", "count",
+                         "requests that joined before an earlier arrival, for their longer prefix"},
 	{0},
 };
 
@@ -192,7 +296,8 @@ static const struct nx_technique continuous_batching = {
 	.name = "continuous_batching",
 	.version = "1",
 	.summary = "sequences join and leave the batch at every step; admission by KV room",
-	.source = "Yu et al., Orca, OSDI 2022, sections 3.1 and 3.2; 2309.06180 section 4.5",
+	.source =
+		"Yu et al., Orca, OSDI 2022, sections 3.1 and 3.2; 2309.06180 section 4.5; 2312.07104 section 3",
 	.params = params,
 	.counters = counters,
 	.assumes = NX_TRAIT_LATE_JOIN,

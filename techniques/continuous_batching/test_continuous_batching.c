@@ -173,6 +173,154 @@ START_TEST(max_batch_size_limits_who_runs)
 }
 END_TEST
 
+/* ---- longest_prefix --------------------------------------------------------------------------- */
+
+#define MANY 300
+
+/* A queue that one request leaves at a time, more or less. */
+struct queue {
+	struct fake_host f;
+	struct nx_sched_seq waiting[MANY];
+	struct nx_grant grants[2 * MANY];
+	int32_t n, overtaken[MANY * 40]; /* by request: later arrivals that went before it */
+	uint32_t arrived;
+	uint32_t rng;
+};
+
+static uint32_t draw(struct queue *q, uint32_t n)
+{
+	q->rng = q->rng * 1664525u + 1013904223u;
+	return (q->rng >> 8) % n;
+}
+
+static void arrive(struct queue *q, int32_t matched)
+{
+	ck_assert_int_lt(q->n, MANY);
+	q->waiting[q->n++] = (struct nx_sched_seq){.request = q->arrived++,
+	                                           .phase = NX_SEQ_WAITING,
+	                                           .samples = 1,
+	                                           .n_prompt = 100,
+	                                           .pending = 100 - matched,
+	                                           .matched = matched,
+	                                           .max_out = 10,
+	                                           .kv_need = 110};
+}
+
+static struct queue *queue_open(const char *values)
+{
+	struct queue *q = calloc(1, sizeof(*q));
+	ck_assert_ptr_nonnull(q);
+	fake_host_open(&q->f, "continuous_batching", values, MANY);
+	q->rng = 7;
+	return q;
+}
+
+static void queue_close(struct queue *q)
+{
+	fake_host_close(&q->f);
+	free(q);
+}
+
+/* One step with so many free places: who joins leaves the queue, into joined. */
+static int32_t serve(struct queue *q, int32_t places, uint32_t *joined)
+{
+	struct nx_err err = {0};
+	int32_t n = 0;
+	struct nx_sched_view v = {.waiting = q->waiting,
+	                          .n_waiting = q->n,
+	                          .batch_size = MANY,
+	                          .free_seqs = places,
+	                          .max_rows = 1 << 20,
+	                          .kv_free = 1 << 20,
+	                          .kv_total = 1 << 20,
+	                          .split_prompt = true};
+	struct nx_schedule out = {.grants = q->grants};
+	ck_assert_int_eq(q->f.plugin.technique->schedule(q->f.self, &v, &out, &err), 0);
+	for (int32_t g = 0; g < out.n_grants; g++) {
+		int32_t at = q->grants[g].index;
+		for (int32_t k = 0; k < at; k++)
+			if (q->waiting[k].phase == NX_SEQ_WAITING)
+				q->overtaken[q->waiting[k].request]++;
+		ck_assert_int_eq(q->waiting[at].phase, NX_SEQ_WAITING);
+		q->waiting[at].phase = NX_SEQ_HELD; /* gone, for those counted after it */
+		joined[n++] = q->waiting[at].request;
+	}
+	int32_t left = 0;
+	for (int32_t k = 0; k < q->n; k++)
+		if (q->waiting[k].phase == NX_SEQ_WAITING)
+			q->waiting[left++] = q->waiting[k];
+	q->n = left;
+	return n;
+}
+
+START_TEST(the_longest_prefix_goes_first)
+{
+	struct queue *q = queue_open("policy=longest_prefix");
+	uint32_t j[MANY];
+	const int32_t matched[] = {0, 16, 48, 16, 0};
+	const uint32_t want[] = {2, 1, 3, 0, 4};
+	for (int i = 0; i < 5; i++)
+		arrive(q, matched[i]);
+	ck_assert_int_eq(serve(q, 5, j), 5);
+	for (int i = 0; i < 5; i++)
+		ck_assert_uint_eq(j[i], want[i]);
+	queue_close(q);
+}
+END_TEST
+
+/* Whatever arrives, and however often: no request is overtaken more often than that, and all get their turn. */
+START_TEST(nobody_is_overtaken_more_often_than_max_skips)
+{
+	static const int32_t bounds[] = {0, 1, 3, 16};
+	char values[64];
+	uint32_t j[MANY];
+	int32_t most = 0, bound = bounds[_i], n_joined = 0;
+	snprintf(values, sizeof(values), "policy=longest_prefix,max_skips=%d", bound);
+	struct queue *q = queue_open(values);
+	for (int step = 0; step < 3000; step++) {
+		/* One in ten finds nothing, and would wait for ever. */
+		for (uint32_t k = draw(q, 3); k > 0 && q->n < 100; k--)
+			arrive(q, draw(q, 10) ? 1 + (int32_t)draw(q, 90) : 0);
+		if (q->n)
+			n_joined += serve(q, (int32_t)draw(q, 3), j);
+	}
+	while (q->n)
+		n_joined += serve(q, 1, j);
+	ck_assert_int_eq(n_joined, q->arrived);
+	for (uint32_t r = 0; r < q->arrived; r++)
+		most = q->overtaken[r] > most ? q->overtaken[r] : most;
+	ck_assert_int_eq(most, bound); /* it is reached, too: the queue was long enough */
+	queue_close(q);
+}
+END_TEST
+
+START_TEST(preempted_ones_go_before_any_prefix)
+{
+	struct queue *q = queue_open("policy=longest_prefix");
+	uint32_t j[MANY];
+	arrive(q, 0);
+	q->waiting[0].n_preempted = 1;
+	arrive(q, 90);
+	ck_assert_int_eq(serve(q, 1, j), 1);
+	ck_assert_uint_eq(j[0], 0);
+	queue_close(q);
+}
+END_TEST
+
+START_TEST(a_long_queue_is_served_as_it_arrived)
+{
+	struct queue *q = queue_open("policy=longest_prefix");
+	uint32_t j[MANY];
+	for (int i = 0; i < 129; i++)
+		arrive(q, i % 90);
+	ck_assert_int_eq(serve(q, 1, j), 1);
+	ck_assert_uint_eq(j[0], 0); /* 129 waited */
+	ck_assert_int_eq(serve(q, 1, j), 1);
+	ck_assert_uint_eq(j[0], 89); /* 128 did */
+	queue_close(q);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("continuous_batching");
@@ -183,6 +331,10 @@ int main(void)
 	tcase_add_loop_test(tc, policies_order_the_waiting, 0, 3);
 	tcase_add_loop_test(tc, the_victim_is_the_last_in_the_policys_order, 0, 3);
 	tcase_add_test(tc, max_batch_size_limits_who_runs);
+	tcase_add_test(tc, the_longest_prefix_goes_first);
+	tcase_add_loop_test(tc, nobody_is_overtaken_more_often_than_max_skips, 0, 4);
+	tcase_add_test(tc, preempted_ones_go_before_any_prefix);
+	tcase_add_test(tc, a_long_queue_is_served_as_it_arrived);
 	suite_add_tcase(s, tc);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

@@ -201,6 +201,7 @@ struct nx_prefix_limits {
 	int64_t budget_rows; /* contiguous layouts: most rows of a pool of its own */
 	uint64_t
 		key; /* model, codec, drafter and its codec: entries of another key must not match */
+	int64_t pool_rows; /* rows of the layout's pool; 0 = not said */
 };
 
 struct nx_prefix_geometry {

@@ -8,12 +8,13 @@
  * there is no barrier over the block while keys stream. Groups are merged in order at the end of a range.
  *
  * Ranges. Invariant mode: a range is a chunk of the grid. Else it is a run of chunks. Work, the units (tile, kv
- * head, chunk), is dealt out to the CTAs in equal runs: the segments' bounds say how much there is.
+ * head, chunk), is dealt out to the CTAs in equal runs: the segments' bounds say how much there is. Where lengths
+ * cannot differ much, not even that: see attention_spread.cuh.
  *
  * Drafted rows. Steps that hold scratch rows differ from row to row: they are staged for each such row and then
  * change this row alone. So a drafted row adds what a plain row of the same keys would, in the same order.
  */
-#include "cuda/attention_parts.cuh"
+#include "cuda/attention_spread.cuh"
 
 /* Sums of one group over a range. */
 template <int D, int MT>
@@ -34,8 +35,8 @@ static __device__ __forceinline__ void stream(const struct attn_args &a, const s
 #pragma unroll 1
 	for (int i = 0; i < S::STAGES - 1; i++) {
 		if (steps_left(g, in)) {
-			stage<D, MT>(a, ring + (uint32_t)(load * S::STAGE), where, head_bytes, part,
-			             lane);
+			stage<D, MT, true>(a, ring + (uint32_t)(load * S::STAGE), where, 0,
+			                   head_bytes, part, lane);
 			steps_next(g, w, &in);
 			where = locate(a, g, w, in, seq, lane);
 		}
@@ -47,8 +48,8 @@ static __device__ __forceinline__ void stream(const struct attn_args &a, const s
 		asm volatile("cp.async.wait_group %0;" ::"n"(S::STAGES - 2) : "memory");
 		group_sync<MT>(g.group);
 		if (steps_left(g, in)) {
-			stage<D, MT>(a, ring + (uint32_t)(load * S::STAGE), where, head_bytes, part,
-			             lane);
+			stage<D, MT, true>(a, ring + (uint32_t)(load * S::STAGE), where, 0,
+			                   head_bytes, part, lane);
 			steps_next(g, w, &in);
 			where = locate(a, g, w, in, seq, lane);
 		}
@@ -60,35 +61,12 @@ static __device__ __forceinline__ void stream(const struct attn_args &a, const s
 			end0 = my_row[0] == at.row ? end : 0;
 			end1 = my_row[1] == at.row ? end : 0;
 		}
-		compute<D>(q, o, ring + (uint32_t)(use * S::STAGE), a.scale2, end0 - k, end1 - k,
-		           lane);
+		compute<D>(q, o, ring + (uint32_t)(use * S::STAGE), a.scale2, first_keys(end0 - k),
+		           first_keys(end1 - k), lane);
 		use = use + 1 == S::STAGES ? 0 : use + 1;
 		steps_next(g, w, &at);
 	}
 	asm volatile("cp.async.wait_group 0;" ::: "memory");
-}
-
-/* q rows of the tile as operand of the products. */
-template <int D>
-static __device__ __forceinline__ void load_q(const struct attn_args &a, const struct place &p,
-                                              const int32_t (&q_row)[2], const int32_t (&my_row)[2],
-                                              uint32_t (&q)[D / 16][4], int32_t lane)
-{
-#pragma unroll
-	for (int h = 0; h < 2; h++) {
-		bool there = my_row[h] < p.n_rows;
-		int32_t head = p.kv_head * a.group + q_row[h] % a.group;
-		const bf16 *from = (const bf16 *)a.q;
-		if (there)
-			from += (p.row0 + my_row[h]) * a.q_stride + (int64_t)head * D;
-#pragma unroll
-		for (int kk = 0; kk < D / 16; kk++)
-#pragma unroll
-			for (int e = 0; e < 2; e++)
-				q[kk][h + 2 * e] = there ? *(const uint32_t *)(from + kk * 16 +
-				                                               e * 8 + lane % 4 * 2)
-				                         : 0;
-	}
 }
 
 /* Chunks [p.chunk, p.chunk + n) of a tile and head. */
@@ -157,6 +135,7 @@ static __device__ __forceinline__ void do_run(const struct attn_args &a, const s
 			              p.seq, (int64_t)p.kv_head * S::ROW_BYTES, my_row);
 		struct merged<D> m;
 		merge_groups<D, MT>(o, (float *)smem, group, m);
+		__syncthreads();
 		if (whole)
 			merge<D>(total, m.max, m.sum, m.out);
 		else if (mine)
@@ -179,15 +158,16 @@ template <int D, int MT>
 static __global__ void __launch_bounds__(shape<D, MT>::THREADS, MT == 1 ? 2 : 1)
 	decode_kernel(const __grid_constant__ struct attn_args a, int32_t tile_rows)
 {
-	extern __shared__ __align__(128) uint8_t smem[];
+	extern __shared__ __align__(1024) uint8_t smem[]; /* steps are addressed by xor */
 	__shared__ struct tile w;
 	pdl_trigger();
 	pdl_wait();
 	struct place p;
 	int32_t u = (int32_t)blockIdx.x, end = u + 1, all = find_unit(a, tile_rows, -1, &p);
-	if (a.split) {
-		u = (int32_t)((int64_t)all * blockIdx.x / gridDim.x);
-		end = (int32_t)((int64_t)all * (blockIdx.x + 1) / gridDim.x);
+	if (a.split) { /* runs of equal length; where they fit the tiles there is nothing to merge */
+		int32_t run = (all + (int32_t)gridDim.x - 1) / (int32_t)gridDim.x;
+		u = (int32_t)blockIdx.x * run;
+		end = u + run;
 	}
 	end = min(end, all);
 #pragma unroll 1
@@ -202,11 +182,66 @@ static __global__ void __launch_bounds__(shape<D, MT>::THREADS, MT == 1 ? 2 : 1)
 
 /* ---- host */
 
+/* Clusters of 2, 4, 8, 16 CTAs of a kernel that run at once, by the logarithm: the fewest of the devices opened. */
+#define N_CLUSTERS 5
+template <int D, int MT, bool DRAFTED> struct clusters {
+	static int most[N_CLUSTERS];
+};
+template <int D, int MT, bool DRAFTED> int clusters<D, MT, DRAFTED>::most[N_CLUSTERS];
+
+/* A launch of a kernel in clusters. */
+struct cluster_launch {
+	cudaLaunchConfig_t c;
+	cudaLaunchAttribute a[2];
+};
+
+template <int D, int MT>
+static void cluster_config(struct cluster_launch *l, cudaStream_t s, unsigned clusters,
+                           unsigned parts)
+{
+	typedef shape<D, MT> S;
+	*l = {};
+	l->a[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+	l->a[0].val.programmaticStreamSerializationAllowed = 1;
+	l->a[1].id = cudaLaunchAttributeClusterDimension;
+	l->a[1].val.clusterDim.x = parts;
+	l->a[1].val.clusterDim.y = l->a[1].val.clusterDim.z = 1;
+	l->c.gridDim = dim3(clusters * parts);
+	l->c.blockDim = dim3(S::THREADS);
+	l->c.dynamicSmemBytes = S::SMEM;
+	l->c.stream = s;
+	l->c.attrs = l->a;
+	l->c.numAttrs = parts > 1 ? 2 : 1;
+}
+
+template <int D, int MT, bool DRAFTED> static int open_spread(struct nx_err *err)
+{
+	int *most = clusters<D, MT, DRAFTED>::most;
+	CU(cudaFuncSetAttribute(spread_kernel<D, MT, DRAFTED>,
+	                        cudaFuncAttributeMaxDynamicSharedMemorySize, shape<D, MT>::SMEM));
+	CU(cudaFuncSetAttribute(spread_kernel<D, MT, DRAFTED>,
+	                        cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
+	for (int i = 1; i < N_CLUSTERS; i++) {
+		struct cluster_launch l;
+		int n = 0;
+		cluster_config<D, MT>(&l, NULL, 1, 1u << i);
+		if (cudaOccupancyMaxActiveClusters(&n, spread_kernel<D, MT, DRAFTED>, &l.c) !=
+		    cudaSuccess) {
+			(void)cudaGetLastError(); /* the device has no such clusters */
+			n = 0;
+		}
+		most[i] = most[0] && most[i] < n ? most[i] : n;
+	}
+	most[0] = 1;
+	return 0;
+}
+
 template <int D, int MT> static int open_one(struct nx_err *err)
 {
 	CU(cudaFuncSetAttribute(decode_kernel<D, MT>, cudaFuncAttributeMaxDynamicSharedMemorySize,
 	                        shape<D, MT>::SMEM));
-	return 0;
+	int rc = open_spread<D, MT, false>(err);
+	return rc ? rc : open_spread<D, MT, true>(err);
 }
 
 int attention_decode_open(struct cuda_dev *d, struct nx_err *err)
@@ -235,16 +270,55 @@ bool attention_decode_fits(const struct cuda_dev *d, const struct attn_args *a,
 	       a->scratch_v_offset % 16 == 0;
 }
 
+/* CTAs that share a tile and head: as many as run at once and get a step for each group; 0: not this way. */
+static int32_t spread_parts(const struct cuda_dev *d, const struct attn_args *a, const int *most,
+                            int64_t items)
+{
+	int32_t parts = 1;
+	if (a->invariant || (a->anc_stride > 0 && a->scratch_cap > SPREAD_SCRATCH))
+		return 0;
+	for (int i = 1; i < N_CLUSTERS; i++)
+		if (items <= most[i] && a->max_keys > STEP * GROUPS << (i - 1))
+			parts = 1 << i;
+	/* Each item gets as many, however long it is. So where items are many and may differ much, runs of equal
+	 * length over all of them end sooner. */
+	bool few = parts >= 4 && parts * items * 2 >= d->n_sms;
+	if (a->n_rows > ATTN_SPLIT_ROWS || a->n_chunks == 1 || few || a->max_keys <= 1024 * parts)
+		return parts;
+	return 0;
+}
+
+template <int D, int MT, bool DRAFTED>
+static int spread(cudaStream_t s, const struct attn_args *a, int32_t tile_rows, int64_t items,
+                  int32_t parts, struct nx_err *err)
+{
+	struct cluster_launch l;
+	cluster_config<D, MT>(&l, s, (unsigned)items, (unsigned)parts);
+	cudaError_t e =
+		cudaLaunchKernelEx(&l.c, spread_kernel<D, MT, DRAFTED>, *a, tile_rows, parts);
+	return e == cudaSuccess ? 0 : cu_fail(err, e, "attention_spread");
+}
+
 template <int D, int MT>
 static int launch(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, struct nx_err *err)
 {
 	typedef shape<D, MT> S;
 	int32_t tile_rows = S::ROWS / a->group, slots = d->n_sms * (MT == 1 ? 2 : 1);
 	/* Each segment may have a tile that is not full. */
-	int64_t tiles = a->n_rows / tile_rows + a->n_segments, units = tiles * a->n_kv_heads;
+	int64_t tiles = a->n_rows / tile_rows + a->n_segments;
 	if (a->n_rows == a->n_segments)
 		tiles = a->n_segments;
-	units = tiles * a->n_kv_heads;
+	else if (a->n_segments == 1)
+		tiles = attn_div_up(a->n_rows, tile_rows);
+	int64_t units = tiles * a->n_kv_heads;
+	bool drafted = a->anc_stride > 0;
+	int32_t parts = spread_parts(
+		d, a, drafted ? clusters<D, MT, true>::most : clusters<D, MT, false>::most, units);
+	a->split = false;
+	if (parts > 0 && drafted)
+		return spread<D, MT, true>(s, a, tile_rows, units, parts, err);
+	if (parts > 0)
+		return spread<D, MT, false>(s, a, tile_rows, units, parts, err);
 	a->split = a->n_rows <= ATTN_SPLIT_ROWS && a->n_chunks > 1;
 	if (a->split) {
 		units *= a->n_chunks;

@@ -37,7 +37,7 @@ template <int D> static __device__ __forceinline__ void clear(struct merged<D> &
 			m.out[j][e] = 0;
 }
 
-/* Brings the groups' sums together, in order. */
+/* Brings the groups' sums together, in order. The area is free again after a barrier. */
 template <int D, int MT>
 static __device__ __forceinline__ void merge_groups(struct sums<D> &o, float *area, int32_t group,
                                                     struct merged<D> &to)
@@ -77,7 +77,6 @@ static __device__ __forceinline__ void merge_groups(struct sums<D> &o, float *ar
 		}
 		merge<D>(to, head.x, head.y, out);
 	}
-	__syncthreads(); /* the area is free */
 }
 
 template <int D>

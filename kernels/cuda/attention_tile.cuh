@@ -62,34 +62,35 @@ template <int D, int MT> struct shape {
 	/* At the end of a range the rings hold the groups' sums. */
 	static const int OUT_STRIDE = D + 4;
 	static const int SUMS = GROUPS * ROWS * (OUT_STRIDE + 2) * 4;
-	static const int SMEM = RING > SUMS ? RING : SUMS;
+	/* And behind them what other CTAs of the cluster read. */
+	static const int EXCHANGE = SUMS, EXCHANGED = ROWS * (OUT_STRIDE + 2) * 4;
+	static const int SMEM = RING > SUMS + EXCHANGED ? RING : SUMS + EXCHANGED;
 };
 
-/* Starts the copies of a step into a stage: of the group's MT warps, each its share. */
-template <int D, int MT>
+/* Starts the copies of a step into a stage: of the group's MT warps, each its share. Lanes from `from` on know the
+ * places of its keys. SCRATCH: some may be scratch rows. */
+template <int D, int MT, bool SCRATCH>
 static __device__ __forceinline__ void stage(const struct attn_args &a, uint32_t to, int32_t place,
-                                             int64_t head_bytes, int32_t part, int32_t lane)
+                                             int32_t from, int64_t head_bytes, int32_t part,
+                                             int32_t lane)
 {
 	typedef shape<D, MT> S;
 	const int rows_at_once = 32 / S::PIECES, share = STEP / MT;
-	int32_t piece = lane % S::PIECES;
+	int32_t piece = lane % S::PIECES, first = lane / S::PIECES;
+	head_bytes += piece * 16;
 #pragma unroll
 	for (int i = 0; i < share; i += rows_at_once) {
-		int32_t row = part * share + i + lane / S::PIECES;
-		int32_t at = __shfl_sync(~0u, place, row);
-		bool there = at != NOWHERE;
-		const uint8_t *k = a.base;
-		int64_t v_offset = a.v_offset;
-		if (at >= 0) {
-			k = a.base + at * a.row_bytes;
-		} else if (there) {
-			k = a.scratch + (int64_t)~at * a.scratch_row_bytes;
-			v_offset = a.scratch_v_offset;
-		}
-		k += head_bytes + piece * 16;
+		int32_t row = part * share + i + first;
+		int32_t at = __shfl_sync(~0u, place, from + row);
+		bool there = at != NOWHERE, scratch = SCRATCH && there && at < 0;
+		/* No branches: the warp stays whole. */
+		const uint8_t *k = scratch ? a.scratch : a.base;
+		int64_t v_offset = scratch ? a.scratch_v_offset : a.v_offset;
+		k += (scratch ? ~at : max(at, 0)) * (scratch ? a.scratch_row_bytes : a.row_bytes) +
+		     head_bytes;
 		uint32_t at_smem = to + (uint32_t)(row * S::ROW_BYTES + ((piece ^ (row & 7)) * 16));
 		fetch16(at_smem, k, there);
-		fetch16(at_smem + STEP * S::ROW_BYTES, there ? k + v_offset : k, there);
+		fetch16(at_smem + STEP * S::ROW_BYTES, k + v_offset, there);
 	}
 }
 
@@ -106,34 +107,72 @@ template <int D> struct sums {
 	float max[2], sum[2]; /* of q rows lane / 4 and lane / 4 + 8; sum: this lane's share */
 };
 
-/* One step: end0, end1: keys that the lane's two q rows see, counted from the step's first. */
+/* q rows of the tile as operand of the products. */
+template <int D>
+static __device__ __forceinline__ void load_q(const struct attn_args &a, const struct place &p,
+                                              const int32_t (&q_row)[2], const int32_t (&my_row)[2],
+                                              uint32_t (&q)[D / 16][4], int32_t lane)
+{
+#pragma unroll
+	for (int h = 0; h < 2; h++) {
+		bool there = my_row[h] < p.n_rows;
+		int32_t head = p.kv_head * a.group + q_row[h] % a.group;
+		const bf16 *from = (const bf16 *)a.q;
+		if (there)
+			from += (p.row0 + my_row[h]) * a.q_stride + (int64_t)head * D;
+#pragma unroll
+		for (int kk = 0; kk < D / 16; kk++)
+#pragma unroll
+			for (int e = 0; e < 2; e++)
+				q[kk][h + 2 * e] = there ? *(const uint32_t *)(from + kk * 16 +
+				                                               e * 8 + lane % 4 * 2)
+				                         : 0;
+	}
+}
+
+/* Which of a step's keys a row sees that sees the first `end` of them, a bit each. */
+static __device__ __forceinline__ uint32_t first_keys(int32_t end)
+{
+	return end <= 0 ? 0 : (1u << min(end, STEP)) - 1;
+}
+
+/* One step: seen0, seen1: which keys the lane's two q rows see. */
 template <int D>
 static __device__ __forceinline__ void compute(const uint32_t (&q)[D / 16][4], struct sums<D> &o,
-                                               uint32_t at, float scale2, int32_t end0,
-                                               int32_t end1, int32_t lane)
+                                               uint32_t at, float scale2, uint32_t seen0,
+                                               uint32_t seen1, int32_t lane)
 {
 	const int row_bytes = D * 2;
 	float s[2][4] = {};
+	__syncwarp(); /* what went before may have split the warp, and these instructions want it whole */
 	{
+		float odd[2][4] = {}; /* two chains of products: each waits half as long */
+		/* Pieces lie at (piece ^ key % 8), and stages at multiples of 128. */
 		int32_t key = lane / 16 * 8 + lane % 8;
-		uint32_t row = at + (uint32_t)(key * row_bytes);
+		uint32_t row = at + (uint32_t)(key * row_bytes + ((lane / 8 & 1) ^ (key & 7)) * 16);
 #pragma unroll
 		for (int kk = 0; kk < D / 16; kk++) {
 			uint32_t b[4];
-			load_matrices(
-				b, row + (uint32_t)(((kk * 2 + (lane / 8 & 1)) ^ (key & 7)) * 16));
-			mma(s[0], q[kk], b[0], b[1]);
-			mma(s[1], q[kk], b[2], b[3]);
+			load_matrices(b, row ^ (uint32_t)(kk * 32));
+			mma(kk % 2 ? odd[0] : s[0], q[kk], b[0], b[1]);
+			mma(kk % 2 ? odd[1] : s[1], q[kk], b[2], b[3]);
+		}
+#pragma unroll
+		for (int e = 0; e < 4; e++) {
+			s[0][e] += odd[0][e];
+			s[1][e] += odd[1][e];
 		}
 	}
+	seen0 >>= lane % 4 * 2;
+	seen1 >>= lane % 4 * 2;
 	float top0 = o.max[0], top1 = o.max[1];
 #pragma unroll
 	for (int j = 0; j < 2; j++)
 #pragma unroll
 		for (int e = 0; e < 2; e++) {
-			int32_t key = j * 8 + lane % 4 * 2 + e;
-			s[j][e] = key < end0 ? s[j][e] * scale2 : -INFINITY;
-			s[j][2 + e] = key < end1 ? s[j][2 + e] * scale2 : -INFINITY;
+			bool see0 = seen0 >> (j * 8 + e) & 1, see1 = seen1 >> (j * 8 + e) & 1;
+			s[j][e] = see0 ? s[j][e] * scale2 : -INFINITY;
+			s[j][2 + e] = see1 ? s[j][2 + e] * scale2 : -INFINITY;
 			top0 = fmaxf(top0, s[j][e]);
 			top1 = fmaxf(top1, s[j][2 + e]);
 		}
@@ -176,15 +215,16 @@ static __device__ __forceinline__ void compute(const uint32_t (&q)[D / 16][4], s
 	                 pack(s[1][2], s[1][3])};
 	{
 		int32_t key = (lane / 8 & 1) * 8 + lane % 8;
-		uint32_t row = at + (uint32_t)((STEP + key) * row_bytes);
+		uint32_t row =
+			at + (uint32_t)((STEP + key) * row_bytes + (lane / 16 ^ (key & 7)) * 16);
 #pragma unroll
 		for (int n = 0; n < D / 16; n++) {
 			uint32_t b[4];
-			load_transposed(b,
-			                row + (uint32_t)(((n * 2 + lane / 16) ^ (key & 7)) * 16));
+			load_transposed(b, row ^ (uint32_t)(n * 32));
 			mma(o.out[2 * n], p, b[0], b[1]);
 			mma(o.out[2 * n + 1], p, b[2], b[3]);
 		}
 	}
 }
+
 #endif

@@ -35,8 +35,8 @@ static __device__ __forceinline__ void stream(const struct attn_args &a, const s
 #pragma unroll 1
 	for (int i = 0; i < S::STAGES - 1; i++) {
 		if (steps_left(g, in)) {
-			stage<D, MT, true>(a, ring + (uint32_t)(load * S::STAGE), where, 0,
-			                   head_bytes, part, lane);
+			stage<S, true>(a, ring + (uint32_t)(load * S::STAGE), where, 0, head_bytes,
+			               part, lane);
 			steps_next(g, w, &in);
 			where = locate(a, g, w, in, seq, lane);
 		}
@@ -48,8 +48,8 @@ static __device__ __forceinline__ void stream(const struct attn_args &a, const s
 		asm volatile("cp.async.wait_group %0;" ::"n"(S::STAGES - 2) : "memory");
 		group_sync<MT>(g.group);
 		if (steps_left(g, in)) {
-			stage<D, MT, true>(a, ring + (uint32_t)(load * S::STAGE), where, 0,
-			                   head_bytes, part, lane);
+			stage<S, true>(a, ring + (uint32_t)(load * S::STAGE), where, 0, head_bytes,
+			               part, lane);
 			steps_next(g, w, &in);
 			where = locate(a, g, w, in, seq, lane);
 		}
@@ -61,8 +61,8 @@ static __device__ __forceinline__ void stream(const struct attn_args &a, const s
 			end0 = my_row[0] == at.row ? end : 0;
 			end1 = my_row[1] == at.row ? end : 0;
 		}
-		compute<D>(q, o, ring + (uint32_t)(use * S::STAGE), a.scale2, first_keys(end0 - k),
-		           first_keys(end1 - k), lane);
+		compute<D, 1>(q, o, ring + (uint32_t)(use * S::STAGE), a.scale2,
+		              first_keys<STEP>(end0 - k), first_keys<STEP>(end1 - k), lane);
 		use = use + 1 == S::STAGES ? 0 : use + 1;
 		steps_next(g, w, &at);
 	}
@@ -182,12 +182,12 @@ static __global__ void __launch_bounds__(shape<D, MT>::THREADS, MT == 1 ? 2 : 1)
 
 /* ---- host */
 
-/* Clusters of 2, 4, 8, 16 CTAs of a kernel that run at once, by the logarithm: the fewest of the devices opened. */
+/* Clusters of 1, 2, 4, 8, 16 CTAs of a kernel that run at once, by the logarithm: the fewest of the devices opened. */
 #define N_CLUSTERS 5
-template <int D, int MT, bool DRAFTED> struct clusters {
+template <class S, bool DRAFTED> struct clusters {
 	static int most[N_CLUSTERS];
 };
-template <int D, int MT, bool DRAFTED> int clusters<D, MT, DRAFTED>::most[N_CLUSTERS];
+template <class S, bool DRAFTED> int clusters<S, DRAFTED>::most[N_CLUSTERS];
 
 /* A launch of a kernel in clusters. */
 struct cluster_launch {
@@ -195,63 +195,76 @@ struct cluster_launch {
 	cudaLaunchAttribute a[2];
 };
 
-template <int D, int MT>
+template <class S>
 static void cluster_config(struct cluster_launch *l, cudaStream_t s, unsigned clusters,
-                           unsigned parts)
+                           int32_t log_parts)
 {
-	typedef shape<D, MT> S;
 	*l = {};
 	l->a[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
 	l->a[0].val.programmaticStreamSerializationAllowed = 1;
 	l->a[1].id = cudaLaunchAttributeClusterDimension;
-	l->a[1].val.clusterDim.x = parts;
+	l->a[1].val.clusterDim.x = 1u << log_parts;
 	l->a[1].val.clusterDim.y = l->a[1].val.clusterDim.z = 1;
-	l->c.gridDim = dim3(clusters * parts);
+	l->c.gridDim = dim3(clusters << log_parts);
 	l->c.blockDim = dim3(S::THREADS);
 	l->c.dynamicSmemBytes = S::SMEM;
 	l->c.stream = s;
 	l->c.attrs = l->a;
-	l->c.numAttrs = parts > 1 ? 2 : 1;
+	l->c.numAttrs = log_parts ? 2 : 1;
 }
 
-template <int D, int MT, bool DRAFTED> static int open_spread(struct nx_err *err)
+template <class S, bool DRAFTED>
+static int open_spread(const struct cuda_dev *d, struct nx_err *err)
 {
-	int *most = clusters<D, MT, DRAFTED>::most;
-	CU(cudaFuncSetAttribute(spread_kernel<D, MT, DRAFTED>,
-	                        cudaFuncAttributeMaxDynamicSharedMemorySize, shape<D, MT>::SMEM));
-	CU(cudaFuncSetAttribute(spread_kernel<D, MT, DRAFTED>,
+	int *most = clusters<S, DRAFTED>::most, before = most[0];
+	CU(cudaFuncSetAttribute(spread_kernel<S, DRAFTED>,
+	                        cudaFuncAttributeMaxDynamicSharedMemorySize, S::SMEM));
+	CU(cudaFuncSetAttribute(spread_kernel<S, DRAFTED>,
 	                        cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
-	for (int i = 1; i < N_CLUSTERS; i++) {
+	for (int i = 0; i < N_CLUSTERS; i++) {
 		struct cluster_launch l;
-		int n = 0;
-		cluster_config<D, MT>(&l, NULL, 1, 1u << i);
-		if (cudaOccupancyMaxActiveClusters(&n, spread_kernel<D, MT, DRAFTED>, &l.c) !=
-		    cudaSuccess) {
+		int n = d->n_sms * S::AT_ONCE;
+		cluster_config<S>(&l, NULL, 1, i);
+		if (i && cudaOccupancyMaxActiveClusters(&n, spread_kernel<S, DRAFTED>, &l.c) !=
+		                 cudaSuccess) {
 			(void)cudaGetLastError(); /* the device has no such clusters */
 			n = 0;
 		}
-		most[i] = most[0] && most[i] < n ? most[i] : n;
+		most[i] = before && most[i] < n ? most[i] : n;
 	}
-	most[0] = 1;
 	return 0;
 }
 
-template <int D, int MT> static int open_one(struct nx_err *err)
+/* Tiles of 16 q rows: a CTA of an SM with 8 groups, or two with 4. Of 32: 4 groups of two warps, steps twice as long. */
+template <int D> struct spreads {
+	typedef shape<D, 1, 8> wide;
+	typedef shape<D, 1, 4> twin;
+	typedef shape<D, 2, 4, 2> tall;
+};
+
+template <int D> static int open_dim(const struct cuda_dev *d, struct nx_err *err)
 {
-	CU(cudaFuncSetAttribute(decode_kernel<D, MT>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-	                        shape<D, MT>::SMEM));
-	int rc = open_spread<D, MT, false>(err);
-	return rc ? rc : open_spread<D, MT, true>(err);
+	typedef spreads<D> X;
+	CU(cudaFuncSetAttribute(decode_kernel<D, 1>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+	                        shape<D, 1>::SMEM));
+	CU(cudaFuncSetAttribute(decode_kernel<D, 2>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+	                        shape<D, 2>::SMEM));
+	int rc = open_spread<typename X::wide, false>(d, err);
+	if (!rc)
+		rc = open_spread<typename X::wide, true>(d, err);
+	if (!rc)
+		rc = open_spread<typename X::twin, false>(d, err);
+	if (!rc)
+		rc = open_spread<typename X::twin, true>(d, err);
+	if (!rc)
+		rc = open_spread<typename X::tall, false>(d, err);
+	return rc ? rc : open_spread<typename X::tall, true>(d, err);
 }
 
 int attention_decode_open(struct cuda_dev *d, struct nx_err *err)
 {
-	int rc = open_one<64, 1>(err);
-	if (!rc)
-		rc = open_one<64, 2>(err);
-	if (!rc)
-		rc = open_one<128, 1>(err);
-	return rc ? rc : open_one<128, 2>(err);
+	int rc = open_dim<64>(d, err);
+	return rc ? rc : open_dim<128>(d, err);
 }
 
 static bool aligned(const void *p)
@@ -270,55 +283,70 @@ bool attention_decode_fits(const struct cuda_dev *d, const struct attn_args *a,
 	       a->scratch_v_offset % 16 == 0;
 }
 
-/* CTAs that share a tile and head: as many as run at once and get a step for each group; 0: not this way. */
-static int32_t spread_parts(const struct cuda_dev *d, const struct attn_args *a, const int *most,
-                            int64_t items)
+/* Tiles, at most: each segment may have one that is not full. */
+static int64_t tiles_of(const struct attn_args *a, int32_t tile_rows)
 {
-	int32_t parts = 1;
-	if (a->invariant || (a->anc_stride > 0 && a->scratch_cap > SPREAD_SCRATCH))
-		return 0;
-	for (int i = 1; i < N_CLUSTERS; i++)
-		if (items <= most[i] && a->max_keys > STEP * GROUPS << (i - 1))
-			parts = 1 << i;
-	/* Each item gets as many, however long it is. So where items are many and may differ much, runs of equal
-	 * length over all of them end sooner. */
-	bool few = parts >= 4 && parts * items * 2 >= d->n_sms;
-	if (a->n_rows > ATTN_SPLIT_ROWS || a->n_chunks == 1 || few || a->max_keys <= 1024 * parts)
-		return parts;
-	return 0;
+	if (a->n_rows == a->n_segments)
+		return a->n_segments;
+	if (a->n_segments == 1)
+		return attn_div_up(a->n_rows, tile_rows);
+	return a->n_rows / tile_rows + a->n_segments;
 }
 
-template <int D, int MT, bool DRAFTED>
-static int spread(cudaStream_t s, const struct attn_args *a, int32_t tile_rows, int64_t items,
-                  int32_t parts, struct nx_err *err)
+/* CTAs that share a tile and head, as a logarithm: as many as run at once and get a step for each group; -1: not so.
+ * Each gets as many, however long its keys are: where items are many and may differ much, runs of equal length over
+ * all of them end sooner. */
+template <class S, bool DRAFTED>
+static int32_t spread_parts(const struct cuda_dev *d, const struct attn_args *a, int64_t items)
 {
+	const int *most = clusters<S, DRAFTED>::most;
+	int32_t log_parts = 0;
+	for (int i = 1; i < N_CLUSTERS; i++)
+		if (items <= most[i] && a->max_keys > S::KEYS * S::G << (i - 1))
+			log_parts = i;
+	bool lone = a->n_segments == 1 && items * 2 << log_parts >= d->n_sms;
+	int32_t even = log_parts ? 4096 << log_parts : 2048 / S::AT_ONCE;
+	return a->n_rows > ATTN_SPLIT_ROWS || a->n_chunks == 1 || lone || a->max_keys <= even
+	               ? log_parts
+	               : -1;
+}
+
+/* Launches it if it is for this call. */
+template <class S, bool DRAFTED>
+static int spread_if(const struct cuda_dev *d, cudaStream_t s, const struct attn_args *a,
+                     bool *done, struct nx_err *err)
+{
+	int32_t tile_rows = S::ROWS / a->group;
+	int64_t items = tiles_of(a, tile_rows) * a->n_kv_heads;
+	int32_t log_parts = spread_parts<S, DRAFTED>(d, a, items);
+	if (log_parts < 0)
+		return 0;
+	*done = true;
 	struct cluster_launch l;
-	cluster_config<D, MT>(&l, s, (unsigned)items, (unsigned)parts);
+	cluster_config<S>(&l, s, (unsigned)items, log_parts);
 	cudaError_t e =
-		cudaLaunchKernelEx(&l.c, spread_kernel<D, MT, DRAFTED>, *a, tile_rows, parts);
+		cudaLaunchKernelEx(&l.c, spread_kernel<S, DRAFTED>, *a, tile_rows, log_parts);
 	return e == cudaSuccess ? 0 : cu_fail(err, e, "attention_spread");
+}
+
+template <int D, bool DRAFTED>
+static int spread_dim(const struct cuda_dev *d, cudaStream_t s, const struct attn_args *a,
+                      int64_t q_rows, bool *done, struct nx_err *err)
+{
+	typedef spreads<D> X;
+	if (q_rows > 16)
+		return spread_if<typename X::tall, DRAFTED>(d, s, a, done, err);
+	if (tiles_of(a, 16 / a->group) * a->n_kv_heads <= d->n_sms)
+		return spread_if<typename X::wide, DRAFTED>(d, s, a, done, err);
+	return spread_if<typename X::twin, DRAFTED>(d, s, a, done, err);
 }
 
 template <int D, int MT>
 static int launch(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, struct nx_err *err)
 {
 	typedef shape<D, MT> S;
-	int32_t tile_rows = S::ROWS / a->group, slots = d->n_sms * (MT == 1 ? 2 : 1);
-	/* Each segment may have a tile that is not full. */
-	int64_t tiles = a->n_rows / tile_rows + a->n_segments;
-	if (a->n_rows == a->n_segments)
-		tiles = a->n_segments;
-	else if (a->n_segments == 1)
-		tiles = attn_div_up(a->n_rows, tile_rows);
-	int64_t units = tiles * a->n_kv_heads;
-	bool drafted = a->anc_stride > 0;
-	int32_t parts = spread_parts(
-		d, a, drafted ? clusters<D, MT, true>::most : clusters<D, MT, false>::most, units);
-	a->split = false;
-	if (parts > 0 && drafted)
-		return spread<D, MT, true>(s, a, tile_rows, units, parts, err);
-	if (parts > 0)
-		return spread<D, MT, false>(s, a, tile_rows, units, parts, err);
+	int32_t tile_rows = S::ROWS / a->group, slots = d->n_sms * S::AT_ONCE;
+	int64_t units = tiles_of(a, tile_rows) * a->n_kv_heads;
 	a->split = a->n_rows <= ATTN_SPLIT_ROWS && a->n_chunks > 1;
 	if (a->split) {
 		units *= a->n_chunks;
@@ -330,11 +358,22 @@ static int launch(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, struc
 	return rc || !a->split ? rc : attention_merge(d, s, a, err);
 }
 
-int attention_decode(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, struct nx_err *err)
+template <int D>
+static int decode_dim(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, struct nx_err *err)
 {
 	/* One segment has at most the rows that the others leave. */
 	int64_t q_rows = (int64_t)(a->n_rows - a->n_segments + 1) * a->group;
-	if (a->dim == 64)
-		return q_rows <= 16 ? launch<64, 1>(d, s, a, err) : launch<64, 2>(d, s, a, err);
-	return q_rows <= 16 ? launch<128, 1>(d, s, a, err) : launch<128, 2>(d, s, a, err);
+	bool drafted = a->anc_stride > 0, done = false;
+	int rc = 0;
+	if (!a->invariant && (!drafted || a->scratch_cap <= SPREAD_SCRATCH))
+		rc = drafted ? spread_dim<D, true>(d, s, a, q_rows, &done, err)
+		             : spread_dim<D, false>(d, s, a, q_rows, &done, err);
+	if (rc || done)
+		return rc;
+	return q_rows <= 16 ? launch<D, 1>(d, s, a, err) : launch<D, 2>(d, s, a, err);
+}
+
+int attention_decode(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, struct nx_err *err)
+{
+	return a->dim == 64 ? decode_dim<64>(d, s, a, err) : decode_dim<128>(d, s, a, err);
 }

@@ -37,14 +37,13 @@ template <int D> static __device__ __forceinline__ void clear(struct merged<D> &
 			m.out[j][e] = 0;
 }
 
-/* Brings the groups' sums together, in order. The area is free again after a barrier. */
-template <int D, int MT>
-static __device__ __forceinline__ void merge_groups(struct sums<D> &o, float *area, int32_t group,
-                                                    struct merged<D> &to)
+/* Puts a group's sums into shared memory; what the rings held is lost. */
+template <class S>
+static __device__ __forceinline__ void store_sums(const struct sums<S::D> &o, float *area,
+                                                  int32_t group)
 {
-	typedef shape<D, MT> S;
-	int32_t tid = (int32_t)threadIdx.x, lane = tid % 32, part = tid / 32 % MT;
-	float2 *heads = (float2 *)(area + GROUPS * S::ROWS * S::OUT_STRIDE);
+	int32_t lane = (int32_t)threadIdx.x % 32, part = (int32_t)threadIdx.x / 32 % S::MT;
+	float2 *heads = (float2 *)(area + S::G * S::ROWS * S::OUT_STRIDE);
 	__syncthreads(); /* the rings are free */
 #pragma unroll
 	for (int h = 0; h < 2; h++) {
@@ -55,11 +54,22 @@ static __device__ __forceinline__ void merge_groups(struct sums<D> &o, float *ar
 		if (lane % 4 == 0)
 			heads[row] = make_float2(o.max[h], sum);
 #pragma unroll
-		for (int n = 0; n < D / 8; n++)
+		for (int n = 0; n < S::D / 8; n++)
 			*(float2 *)(area + row * S::OUT_STRIDE + n * 8 + lane % 4 * 2) =
 				make_float2(o.out[n][2 * h], o.out[n][2 * h + 1]);
 	}
 	__syncthreads();
+}
+
+/* Brings the groups' sums together, in order. The area is free again after a barrier. */
+template <int D, int MT>
+static __device__ __forceinline__ void merge_groups(struct sums<D> &o, float *area, int32_t group,
+                                                    struct merged<D> &to)
+{
+	typedef shape<D, MT> S;
+	int32_t tid = (int32_t)threadIdx.x;
+	const float2 *heads = (const float2 *)(area + GROUPS * S::ROWS * S::OUT_STRIDE);
+	store_sums<S>(o, area, group);
 	clear<D>(to);
 #pragma unroll
 	for (int g = 0; g < GROUPS; g++) {

@@ -53,29 +53,33 @@ static __device__ __forceinline__ uint32_t pack(float lo, float hi)
 	return *(uint32_t *)&x;
 }
 
-template <int D, int MT> struct shape {
-	static const int THREADS = 32 * MT * GROUPS, ROWS = 16 * MT;
+/* Tiles of 16 * MT q rows of D columns, G groups of warps, steps of N * STEP keys. */
+template <int D_, int MT_, int G_ = GROUPS, int N_ = 1> struct shape {
+	static const int D = D_, MT = MT_, G = G_, N = N_;
+	static const int THREADS = 32 * MT * G, ROWS = 16 * MT, KEYS = N * STEP;
+	static const int AT_ONCE = THREADS > 128 ? 1 : 2; /* CTAs of an SM */
 	static const int ROW_BYTES = D * 2, PIECES = D / 8;
-	static const int STAGE = STEP * ROW_BYTES * 2;
-	static const int STAGES = 128 / D * (MT == 1 ? 3 : 6);
-	static const int RING = GROUPS * STAGES * STAGE;
+	static const int STAGE = KEYS * ROW_BYTES * 2;
+	static const int STAGES = 192 * 1024 / AT_ONCE / (G * STAGE);
+	static const int RING = G * STAGES * STAGE;
 	/* At the end of a range the rings hold the groups' sums. */
 	static const int OUT_STRIDE = D + 4;
-	static const int SUMS = GROUPS * ROWS * (OUT_STRIDE + 2) * 4;
+	static const int SUMS = G * ROWS * (OUT_STRIDE + 2) * 4;
 	/* And behind them what other CTAs of the cluster read. */
 	static const int EXCHANGE = SUMS, EXCHANGED = ROWS * (OUT_STRIDE + 2) * 4;
 	static const int SMEM = RING > SUMS + EXCHANGED ? RING : SUMS + EXCHANGED;
+	/* Then a q row belongs to so many threads, and a thread has so many times 4 of its columns. */
+	static const int SHARERS = THREADS / ROWS, FOURS = D / (4 * SHARERS);
 };
 
 /* Starts the copies of a step into a stage: of the group's MT warps, each its share. Lanes from `from` on know the
  * places of its keys. SCRATCH: some may be scratch rows. */
-template <int D, int MT, bool SCRATCH>
+template <class S, bool SCRATCH>
 static __device__ __forceinline__ void stage(const struct attn_args &a, uint32_t to, int32_t place,
                                              int32_t from, int64_t head_bytes, int32_t part,
                                              int32_t lane)
 {
-	typedef shape<D, MT> S;
-	const int rows_at_once = 32 / S::PIECES, share = STEP / MT;
+	const int rows_at_once = 32 / S::PIECES, share = S::KEYS / S::MT;
 	int32_t piece = lane % S::PIECES, first = lane / S::PIECES;
 	head_bytes += piece * 16;
 #pragma unroll
@@ -90,7 +94,7 @@ static __device__ __forceinline__ void stage(const struct attn_args &a, uint32_t
 		     head_bytes;
 		uint32_t at_smem = to + (uint32_t)(row * S::ROW_BYTES + ((piece ^ (row & 7)) * 16));
 		fetch16(at_smem, k, there);
-		fetch16(at_smem + STEP * S::ROW_BYTES, k + v_offset, there);
+		fetch16(at_smem + S::KEYS * S::ROW_BYTES, k + v_offset, there);
 	}
 }
 
@@ -131,34 +135,40 @@ static __device__ __forceinline__ void load_q(const struct attn_args &a, const s
 }
 
 /* Which of a step's keys a row sees that sees the first `end` of them, a bit each. */
-static __device__ __forceinline__ uint32_t first_keys(int32_t end)
+template <int KEYS> static __device__ __forceinline__ uint32_t first_keys(int32_t end)
 {
-	return end <= 0 ? 0 : (1u << min(end, STEP)) - 1;
+	const uint32_t all = 0xffffffffu >> (32 - KEYS);
+	return end <= 0 ? 0 : end >= KEYS ? all : (1u << end) - 1;
 }
 
 /* One step: seen0, seen1: which keys the lane's two q rows see. */
-template <int D>
+template <int D, int N>
 static __device__ __forceinline__ void compute(const uint32_t (&q)[D / 16][4], struct sums<D> &o,
                                                uint32_t at, float scale2, uint32_t seen0,
                                                uint32_t seen1, int32_t lane)
 {
 	const int row_bytes = D * 2;
-	float s[2][4] = {};
+	float s[2 * N][4] = {};
 	__syncwarp(); /* what went before may have split the warp, and these instructions want it whole */
 	{
-		float odd[2][4] = {}; /* two chains of products: each waits half as long */
-		/* Pieces lie at (piece ^ key % 8), and stages at multiples of 128. */
+		float odd[2][4] =
+			{}; /* four chains of products: each waits half as long as two do */
+		/* Pieces lie at (piece ^ key % 8), and stages at multiples of 256. */
 		int32_t key = lane / 16 * 8 + lane % 8;
 		uint32_t row = at + (uint32_t)(key * row_bytes + ((lane / 8 & 1) ^ (key & 7)) * 16);
 #pragma unroll
-		for (int kk = 0; kk < D / 16; kk++) {
-			uint32_t b[4];
-			load_matrices(b, row ^ (uint32_t)(kk * 32));
-			mma(kk % 2 ? odd[0] : s[0], q[kk], b[0], b[1]);
-			mma(kk % 2 ? odd[1] : s[1], q[kk], b[2], b[3]);
-		}
+		for (int kk = 0; kk < D / 16; kk++)
 #pragma unroll
-		for (int e = 0; e < 4; e++) {
+			for (int i = 0; i < N; i++) {
+				bool aside = N == 1 && kk % 2;
+				uint32_t b[4];
+				load_matrices(b, (row ^ (uint32_t)(kk * 32)) +
+				                         (uint32_t)(i * STEP * row_bytes));
+				mma(aside ? odd[0] : s[2 * i], q[kk], b[0], b[1]);
+				mma(aside ? odd[1] : s[2 * i + 1], q[kk], b[2], b[3]);
+			}
+#pragma unroll
+		for (int e = 0; e < 4 && N == 1; e++) {
 			s[0][e] += odd[0][e];
 			s[1][e] += odd[1][e];
 		}
@@ -167,7 +177,7 @@ static __device__ __forceinline__ void compute(const uint32_t (&q)[D / 16][4], s
 	seen1 >>= lane % 4 * 2;
 	float top0 = o.max[0], top1 = o.max[1];
 #pragma unroll
-	for (int j = 0; j < 2; j++)
+	for (int j = 0; j < 2 * N; j++)
 #pragma unroll
 		for (int e = 0; e < 2; e++) {
 			bool see0 = seen0 >> (j * 8 + e) & 1, see1 = seen1 >> (j * 8 + e) & 1;
@@ -203,7 +213,7 @@ static __device__ __forceinline__ void compute(const uint32_t (&q)[D / 16][4], s
 		}
 	}
 #pragma unroll
-	for (int j = 0; j < 2; j++)
+	for (int j = 0; j < 2 * N; j++)
 #pragma unroll
 		for (int e = 0; e < 2; e++) {
 			s[j][e] = attn_exp2(s[j][e] - base0);
@@ -211,12 +221,14 @@ static __device__ __forceinline__ void compute(const uint32_t (&q)[D / 16][4], s
 			o.sum[0] = __fadd_rn(o.sum[0], s[j][e]);
 			o.sum[1] = __fadd_rn(o.sum[1], s[j][2 + e]);
 		}
-	uint32_t p[4] = {pack(s[0][0], s[0][1]), pack(s[0][2], s[0][3]), pack(s[1][0], s[1][1]),
-	                 pack(s[1][2], s[1][3])};
-	{
+#pragma unroll
+	for (int i = 0; i < N; i++) {
+		const float(&x)[4] = s[2 * i], (&y)[4] = s[2 * i + 1];
+		uint32_t p[4] = {pack(x[0], x[1]), pack(x[2], x[3]), pack(y[0], y[1]),
+		                 pack(y[2], y[3])};
 		int32_t key = (lane / 8 & 1) * 8 + lane % 8;
-		uint32_t row =
-			at + (uint32_t)((STEP + key) * row_bytes + (lane / 16 ^ (key & 7)) * 16);
+		uint32_t row = at + (uint32_t)(((N + i) * STEP + key) * row_bytes +
+		                               (lane / 16 ^ (key & 7)) * 16);
 #pragma unroll
 		for (int n = 0; n < D / 16; n++) {
 			uint32_t b[4];

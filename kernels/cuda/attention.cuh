@@ -40,6 +40,9 @@ struct attn_args {
 	float2 *part_head; /* (max, sum) */
 	float *scores;     /* materialised: [row, head, max_keys] */
 	bool split, invariant;
+	/* attention_decode.cu: division by products; a layer's rows lie within 2^36 bytes */
+	uint32_t group_mul, block_mul, block_shift;
+	bool near;
 };
 
 /* attention_decode.cu: bf16, head_dim 64 or 128, tensor cores. */

@@ -7,9 +7,8 @@
  * groups of MT warps take every GROUPS-th step each, with a ring of stages of their own that cp.async fills, so
  * there is no barrier over the block while keys stream. Groups are merged in order at the end of a range.
  *
- * Ranges. Invariant mode: a range is a chunk of the grid. Else it is a run of chunks. Work, the units (tile, kv
- * head, chunk), is dealt out to the CTAs in equal runs: the segments' bounds say how much there is. Where lengths
- * cannot differ much, not even that: see attention_spread.cuh.
+ * Invariant mode: a range is a chunk of the grid, a unit of work a tile, kv head and chunk; the segments' bounds say
+ * how many there are. Else see attention_spread.cuh: there a unit of work is as large as keeps the device busy.
  *
  * Drafted rows. Steps that hold scratch rows differ from row to row: they are staged for each such row and then
  * change this row alone. So a drafted row adds what a plain row of the same keys would, in the same order.
@@ -69,10 +68,10 @@ static __device__ __forceinline__ void stream(const struct attn_args &a, const s
 	asm volatile("cp.async.wait_group 0;" ::: "memory");
 }
 
-/* Chunks [p.chunk, p.chunk + n) of a tile and head. */
+/* A chunk of a tile and head, or where calls are not split all of them. */
 template <int D, int MT>
-static __device__ __forceinline__ void do_run(const struct attn_args &a, const struct place &p,
-                                              int32_t n, struct tile *w, uint8_t *smem)
+static __device__ __forceinline__ void do_chunks(const struct attn_args &a, const struct place &p,
+                                                 struct tile *w, uint8_t *smem)
 {
 	typedef shape<D, MT> S;
 	int32_t tid = (int32_t)threadIdx.x, lane = tid % 32, warp = tid / 32;
@@ -95,26 +94,22 @@ static __device__ __forceinline__ void do_run(const struct attn_args &a, const s
 		most = max(most, w->keys[r]);
 		drafted |= w->keys[r] > w->n_table[r];
 	}
-	int32_t end = min((p.chunk + n) * a.kv_chunk, most);
-	if (!a.split)
-		end = most;
+	int32_t end = a.split ? min((p.chunk + 1) * a.kv_chunk, most) : most;
 	/* This thread's place in what is merged: a q row. */
 	int32_t row = tid / 8 / a.group, head = p.kv_head * a.group + tid / 8 % a.group;
 	int64_t out_at = (int64_t)(p.row0 + row) * a.n_heads + head;
-	bool whole = !a.split || n == p.n_chunks, mine = row < p.n_rows;
+	bool whole = !a.split || p.n_chunks == 1, mine = row < p.n_rows;
 	struct merged<D> total;
 	clear<D>(total);
-	int32_t begin = p.chunk * a.kv_chunk, by = a.invariant ? a.kv_chunk : INT32_MAX;
-	int32_t chunk = p.chunk;
+	int32_t begin = p.chunk * a.kv_chunk;
 	do {
 		struct range g;
 		g.k0 = begin;
-		g.k1 = end - begin < by ? end : begin + by;
+		g.k1 = end - begin < a.kv_chunk ? end : begin + a.kv_chunk;
 		g.shared_end = min(g.k1, most_table);
 		g.group = group;
 		g.n_rows = p.n_rows;
 		g.drafted = drafted;
-		g.invariant = a.invariant;
 		/* Rows with scratch rows leave the common steps where the first of those lies in the step. */
 		if (tid < p.n_rows) {
 			int32_t limit = w->n_table[tid];
@@ -139,19 +134,14 @@ static __device__ __forceinline__ void do_run(const struct attn_args &a, const s
 		if (whole)
 			merge<D>(total, m.max, m.sum, m.out);
 		else if (mine)
-			store_part<D>(a, out_at * a.n_chunks + chunk, m);
-		chunk++;
+			store_part<D>(a, out_at * a.n_chunks + p.chunk, m);
 		begin = g.k1;
 	} while (begin < end);
-	if (!mine)
+	if (!mine || !whole)
 		return;
-	if (whole) {
-		store_out<D>(a, out_at, total);
-		if (a.split && tid % 8 == 0)
-			a.part_head[out_at * a.n_chunks] = ATTN_DONE;
-	} else if (tid % 8 == 0) /* the rest of the run says nothing */
-		for (; chunk < p.chunk + n; chunk++)
-			a.part_head[out_at * a.n_chunks + chunk] = make_float2(-INFINITY, 0);
+	store_out<D>(a, out_at, total);
+	if (a.split && tid % 8 == 0)
+		a.part_head[out_at * a.n_chunks] = ATTN_DONE;
 }
 
 template <int D, int MT>
@@ -163,31 +153,19 @@ static __global__ void __launch_bounds__(shape<D, MT>::THREADS, MT == 1 ? 2 : 1)
 	pdl_trigger();
 	pdl_wait();
 	struct place p;
-	int32_t u = (int32_t)blockIdx.x, end = u + 1, all = find_unit(a, tile_rows, -1, &p);
-	if (a.split) { /* runs of equal length; where they fit the tiles there is nothing to merge */
-		int32_t run = (all + (int32_t)gridDim.x - 1) / (int32_t)gridDim.x;
-		u = (int32_t)blockIdx.x * run;
-		end = u + run;
-	}
-	end = min(end, all);
-#pragma unroll 1
-	while (u < end) {
-		find_unit(a, tile_rows, u, &p);
-		int32_t n = min(end - u, p.n_chunks - p.chunk);
-		do_run<D, MT>(a, p, n, &w, smem);
-		u += n;
-		__syncthreads();
-	}
+	if ((int32_t)blockIdx.x >= find_unit(a, tile_rows, -1, &p))
+		return;
+	find_unit(a, tile_rows, (int32_t)blockIdx.x, &p);
+	do_chunks<D, MT>(a, p, &w, smem);
 }
 
 /* ---- host */
 
-/* Clusters of 1, 2, 4, 8, 16 CTAs of a kernel that run at once, by the logarithm: the fewest of the devices opened. */
-#define N_CLUSTERS 5
+/* Clusters of each size of a kernel that run at once: the fewest of the devices opened. */
 template <class S, bool DRAFTED> struct clusters {
-	static int most[N_CLUSTERS];
+	static int most[SPREAD_MOST + 1];
 };
-template <class S, bool DRAFTED> int clusters<S, DRAFTED>::most[N_CLUSTERS];
+template <class S, bool DRAFTED> int clusters<S, DRAFTED>::most[SPREAD_MOST + 1];
 
 /* A launch of a kernel in clusters. */
 struct cluster_launch {
@@ -197,41 +175,50 @@ struct cluster_launch {
 
 template <class S>
 static void cluster_config(struct cluster_launch *l, cudaStream_t s, unsigned clusters,
-                           int32_t log_parts)
+                           unsigned parts)
 {
 	*l = {};
 	l->a[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
 	l->a[0].val.programmaticStreamSerializationAllowed = 1;
 	l->a[1].id = cudaLaunchAttributeClusterDimension;
-	l->a[1].val.clusterDim.x = 1u << log_parts;
+	l->a[1].val.clusterDim.x = parts;
 	l->a[1].val.clusterDim.y = l->a[1].val.clusterDim.z = 1;
-	l->c.gridDim = dim3(clusters << log_parts);
+	l->c.gridDim = dim3(clusters * parts);
 	l->c.blockDim = dim3(S::THREADS);
-	l->c.dynamicSmemBytes = S::SMEM;
+	l->c.dynamicSmemBytes = parts > 1 ? beyond<S>::SMEM : beyond<S>::GATHER;
 	l->c.stream = s;
 	l->c.attrs = l->a;
-	l->c.numAttrs = log_parts ? 2 : 1;
+	l->c.numAttrs = parts > 1 ? 2 : 1;
 }
 
 template <class S, bool DRAFTED>
 static int open_spread(const struct cuda_dev *d, struct nx_err *err)
 {
-	int *most = clusters<S, DRAFTED>::most, before = most[0];
+	int *most = clusters<S, DRAFTED>::most, before = most[1];
 	CU(cudaFuncSetAttribute(spread_kernel<S, DRAFTED>,
-	                        cudaFuncAttributeMaxDynamicSharedMemorySize, S::SMEM));
+	                        cudaFuncAttributeMaxDynamicSharedMemorySize, beyond<S>::SMEM));
 	CU(cudaFuncSetAttribute(spread_kernel<S, DRAFTED>,
 	                        cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
-	for (int i = 0; i < N_CLUSTERS; i++) {
+	for (int i = 1; i <= SPREAD_MOST; i++) {
 		struct cluster_launch l;
 		int n = d->n_sms * S::AT_ONCE;
-		cluster_config<S>(&l, NULL, 1, i);
-		if (i && cudaOccupancyMaxActiveClusters(&n, spread_kernel<S, DRAFTED>, &l.c) !=
-		                 cudaSuccess) {
+		cluster_config<S>(&l, NULL, 1, (unsigned)i);
+		if (i > 1 && cudaOccupancyMaxActiveClusters(&n, spread_kernel<S, DRAFTED>, &l.c) !=
+		                     cudaSuccess) {
 			(void)cudaGetLastError(); /* the device has no such clusters */
 			n = 0;
 		}
 		most[i] = before && most[i] < n ? most[i] : n;
 	}
+	return 0;
+}
+
+template <class S> static int open_runs(struct nx_err *err)
+{
+	CU(cudaFuncSetAttribute(run_kernel<S, false>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+	                        beyond<S>::GATHER));
+	CU(cudaFuncSetAttribute(run_kernel<S, true>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+	                        beyond<S>::GATHER));
 	return 0;
 }
 
@@ -249,7 +236,11 @@ template <int D> static int open_dim(const struct cuda_dev *d, struct nx_err *er
 	                        shape<D, 1>::SMEM));
 	CU(cudaFuncSetAttribute(decode_kernel<D, 2>, cudaFuncAttributeMaxDynamicSharedMemorySize,
 	                        shape<D, 2>::SMEM));
-	int rc = open_spread<typename X::wide, false>(d, err);
+	int rc = open_runs<typename X::twin>(err);
+	if (!rc)
+		rc = open_runs<typename X::tall>(err);
+	if (!rc)
+		rc = open_spread<typename X::wide, false>(d, err);
 	if (!rc)
 		rc = open_spread<typename X::wide, true>(d, err);
 	if (!rc)
@@ -293,69 +284,85 @@ static int64_t tiles_of(const struct attn_args *a, int32_t tile_rows)
 	return a->n_rows / tile_rows + a->n_segments;
 }
 
-/* CTAs that share a tile and head, as a logarithm: as many as run at once and get a step for each group; -1: not so.
+/* CTAs that share a tile and head: as many as run at once and get a step for each group; 0: not so.
  * Each gets as many, however long its keys are: where items are many and may differ much, runs of equal length over
  * all of them end sooner. */
 template <class S, bool DRAFTED>
 static int32_t spread_parts(const struct cuda_dev *d, const struct attn_args *a, int64_t items)
 {
 	const int *most = clusters<S, DRAFTED>::most;
-	int32_t log_parts = 0;
-	for (int i = 1; i < N_CLUSTERS; i++)
-		if (items <= most[i] && a->max_keys > S::KEYS * S::G << (i - 1))
-			log_parts = i;
-	bool lone = a->n_segments == 1 && items * 2 << log_parts >= d->n_sms;
-	int32_t even = log_parts ? 4096 << log_parts : 2048 / S::AT_ONCE;
+	int32_t parts = 1;
+	for (int i = 2; i <= SPREAD_MOST; i++)
+		if (items <= most[i] && a->max_keys > S::KEYS * S::G * (i - 1))
+			parts = i;
+	bool lone = a->n_segments == 1 && items * parts * 2 >= d->n_sms;
+	int32_t even = parts > 1 ? 4096 * parts : 2048 / S::AT_ONCE;
 	return a->n_rows > ATTN_SPLIT_ROWS || a->n_chunks == 1 || lone || a->max_keys <= even
-	               ? log_parts
-	               : -1;
+	               ? parts
+	               : 0;
 }
 
-/* Launches it if it is for this call. */
-template <class S, bool DRAFTED>
-static int spread_if(const struct cuda_dev *d, cudaStream_t s, const struct attn_args *a,
-                     bool *done, struct nx_err *err)
+/* Without a grid of chunks, in clusters or in runs (R). */
+template <class S, class R, bool DRAFTED>
+static int spread(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, struct nx_err *err)
 {
 	int32_t tile_rows = S::ROWS / a->group;
 	int64_t items = tiles_of(a, tile_rows) * a->n_kv_heads;
-	int32_t log_parts = spread_parts<S, DRAFTED>(d, a, items);
-	if (log_parts < 0)
-		return 0;
-	*done = true;
+	struct parts parts = {spread_parts<S, DRAFTED>(d, a, items), 0};
+	if (!parts.n) {
+		int64_t units = items * a->n_chunks, slots = d->n_sms * R::AT_ONCE;
+		a->split = true;
+		int rc = cu_launch(err, "attention_runs", CU_PDL, run_kernel<R, DRAFTED>,
+		                   dim3((unsigned)(units < slots ? units : slots)),
+		                   dim3(R::THREADS), beyond<R>::GATHER, s, *a, tile_rows);
+		return rc ? rc : attention_merge(d, s, a, err);
+	}
+	if (parts.n > 1)
+		parts.mul = 0xffffffffu / (uint32_t)parts.n + 1;
 	struct cluster_launch l;
-	cluster_config<S>(&l, s, (unsigned)items, log_parts);
-	cudaError_t e =
-		cudaLaunchKernelEx(&l.c, spread_kernel<S, DRAFTED>, *a, tile_rows, log_parts);
+	cluster_config<S>(&l, s, (unsigned)items, (unsigned)parts.n);
+	cudaError_t e = cudaLaunchKernelEx(&l.c, spread_kernel<S, DRAFTED>, *a, tile_rows, parts);
 	return e == cudaSuccess ? 0 : cu_fail(err, e, "attention_spread");
 }
 
 template <int D, bool DRAFTED>
-static int spread_dim(const struct cuda_dev *d, cudaStream_t s, const struct attn_args *a,
-                      int64_t q_rows, bool *done, struct nx_err *err)
+static int spread_dim(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, int64_t q_rows,
+                      struct nx_err *err)
 {
-	typedef spreads<D> X;
+	typedef typename spreads<D>::wide wide;
+	typedef typename spreads<D>::twin twin;
+	typedef typename spreads<D>::tall tall;
 	if (q_rows > 16)
-		return spread_if<typename X::tall, DRAFTED>(d, s, a, done, err);
+		return spread<tall, tall, DRAFTED>(d, s, a, err);
 	if (tiles_of(a, 16 / a->group) * a->n_kv_heads <= d->n_sms)
-		return spread_if<typename X::wide, DRAFTED>(d, s, a, done, err);
-	return spread_if<typename X::twin, DRAFTED>(d, s, a, done, err);
+		return spread<wide, twin, DRAFTED>(d, s, a, err);
+	return spread<twin, twin, DRAFTED>(d, s, a, err);
 }
 
+/* On the grid of chunks. */
 template <int D, int MT>
 static int launch(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, struct nx_err *err)
 {
 	typedef shape<D, MT> S;
-	int32_t tile_rows = S::ROWS / a->group, slots = d->n_sms * S::AT_ONCE;
+	int32_t tile_rows = S::ROWS / a->group;
 	int64_t units = tiles_of(a, tile_rows) * a->n_kv_heads;
 	a->split = a->n_rows <= ATTN_SPLIT_ROWS && a->n_chunks > 1;
-	if (a->split) {
+	if (a->split)
 		units *= a->n_chunks;
-		if (!a->invariant && units > slots)
-			units = slots;
-	}
 	int rc = cu_launch(err, "attention_decode", CU_PDL, decode_kernel<D, MT>,
 	                   dim3((unsigned)units), dim3(S::THREADS), S::SMEM, s, *a, tile_rows);
 	return rc || !a->split ? rc : attention_merge(d, s, a, err);
+}
+
+/* So that x * mul >> shift is x / divisor, for what is divided. */
+static void set_divisors(struct attn_args *a)
+{
+	uint32_t block = (uint32_t)a->block_size, shift = 0;
+	a->group_mul = 65536 / (uint32_t)a->group + 1;
+	while (2u << shift < block)
+		shift++;
+	a->block_shift = shift;
+	a->block_mul = block > 1 ? (uint32_t)(((1ull << (32 + shift)) + block - 1) / block) : 0;
 }
 
 template <int D>
@@ -363,13 +370,13 @@ static int decode_dim(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, s
 {
 	/* One segment has at most the rows that the others leave. */
 	int64_t q_rows = (int64_t)(a->n_rows - a->n_segments + 1) * a->group;
-	bool drafted = a->anc_stride > 0, done = false;
-	int rc = 0;
-	if (!a->invariant && (!drafted || a->scratch_cap <= SPREAD_SCRATCH))
-		rc = drafted ? spread_dim<D, true>(d, s, a, q_rows, &done, err)
-		             : spread_dim<D, false>(d, s, a, q_rows, &done, err);
-	if (rc || done)
-		return rc;
+	bool drafted = a->anc_stride > 0;
+	if (!a->invariant && a->near && a->q_stride % 8 == 0 &&
+	    (!drafted || a->scratch_cap <= SPREAD_SCRATCH)) {
+		set_divisors(a);
+		return drafted ? spread_dim<D, true>(d, s, a, q_rows, err)
+		               : spread_dim<D, false>(d, s, a, q_rows, err);
+	}
 	return q_rows <= 16 ? launch<D, 1>(d, s, a, err) : launch<D, 2>(d, s, a, err);
 }
 

@@ -37,16 +37,18 @@ template <int D> static __device__ __forceinline__ void clear(struct merged<D> &
 			m.out[j][e] = 0;
 }
 
-/* Puts a group's sums into shared memory; what the rings held is lost. */
+/* Puts a group's sums of the first n q rows, or some more, into shared memory; what the rings held is lost. */
 template <class S>
 static __device__ __forceinline__ void store_sums(const struct sums<S::D> &o, float *area,
-                                                  int32_t group)
+                                                  int32_t group, int32_t n)
 {
 	int32_t lane = (int32_t)threadIdx.x % 32, part = (int32_t)threadIdx.x / 32 % S::MT;
 	float2 *heads = (float2 *)(area + S::G * S::ROWS * S::OUT_STRIDE);
 	__syncthreads(); /* the rings are free */
 #pragma unroll
 	for (int h = 0; h < 2; h++) {
+		if (part * 16 + h * 8 >= n)
+			break;
 		float sum = o.sum[h];
 		sum += __shfl_xor_sync(~0u, sum, 1);
 		sum += __shfl_xor_sync(~0u, sum, 2);
@@ -69,7 +71,7 @@ static __device__ __forceinline__ void merge_groups(struct sums<D> &o, float *ar
 	typedef shape<D, MT> S;
 	int32_t tid = (int32_t)threadIdx.x;
 	const float2 *heads = (const float2 *)(area + GROUPS * S::ROWS * S::OUT_STRIDE);
-	store_sums<S>(o, area, group);
+	store_sums<S>(o, area, group, S::ROWS);
 	clear<D>(to);
 #pragma unroll
 	for (int g = 0; g < GROUPS; g++) {

@@ -83,7 +83,7 @@ struct range {
 	int32_t k0, k1;     /* keys */
 	int32_t shared_end; /* end of those that rows see through the table */
 	int32_t group, n_rows;
-	bool drafted, invariant;
+	bool drafted;
 };
 
 static __device__ __forceinline__ void next_drafted(const struct range &g, const struct tile *w,
@@ -93,12 +93,9 @@ static __device__ __forceinline__ void next_drafted(const struct range &g, const
 		int32_t n_table = w->n_table[s->row], keys = min(w->keys[s->row], g.k1);
 		if (w->keys[s->row] <= n_table || n_table >= g.k1 || keys <= g.k0)
 			continue;
-		if (!g.invariant && s->row % GROUPS != g.group)
-			continue;
 		s->t = (max(n_table, g.k0) - g.k0) / STEP;
 		s->end = (keys - g.k0 + STEP - 1) / STEP;
-		if (g.invariant)
-			s->t += (g.group - s->t) & (GROUPS - 1);
+		s->t += (g.group - s->t) & (GROUPS - 1);
 		if (s->t < s->end)
 			return;
 	}
@@ -132,7 +129,7 @@ static __device__ __forceinline__ void steps_begin(const struct range &g, const 
 static __device__ __forceinline__ void steps_next(const struct range &g, const struct tile *w,
                                                   struct steps *s)
 {
-	s->t += s->row < 0 || g.invariant ? GROUPS : 1;
+	s->t += GROUPS;
 	steps_skip(g, w, s);
 }
 

@@ -65,9 +65,7 @@ template <int D_, int MT_, int G_ = GROUPS, int N_ = 1> struct shape {
 	/* At the end of a range the rings hold the groups' sums. */
 	static const int OUT_STRIDE = D + 4;
 	static const int SUMS = G * ROWS * (OUT_STRIDE + 2) * 4;
-	/* And behind them what other CTAs of the cluster read. */
-	static const int EXCHANGE = SUMS, EXCHANGED = ROWS * (OUT_STRIDE + 2) * 4;
-	static const int SMEM = RING > SUMS + EXCHANGED ? RING : SUMS + EXCHANGED;
+	static const int SMEM = RING > SUMS ? RING : SUMS;
 	/* Then a q row belongs to so many threads, and a thread has so many times 4 of its columns. */
 	static const int SHARERS = THREADS / ROWS, FOURS = D / (4 * SHARERS);
 };

@@ -75,6 +75,7 @@ static struct attn_args make_args(const struct nx_attention *a)
 	g.scratch = kv->scratch ? kv->scratch + a->layer * kv->scratch_layer_bytes : NULL;
 	g.row_bytes = kv->row_bytes;
 	g.v_offset = kv->v_offset;
+	g.near = kv->layer_bytes >> 36 == 0 && kv->scratch_layer_bytes >> 36 == 0;
 	g.scratch_row_bytes = kv->scratch_row_bytes;
 	g.scratch_v_offset = kv->scratch_v_offset;
 	g.n_heads = a->n_heads;

@@ -41,6 +41,9 @@ struct attn_args {
 	float *scores;     /* materialised: [row, head, max_keys] */
 	bool split, invariant;
 	struct coded_args coded;
+	/* attention_decode.cu: division by products; a layer's rows lie within 2^36 bytes */
+	uint32_t group_mul, block_mul, block_shift;
+	bool near;
 };
 
 /* attention_decode.cu: bf16, head_dim 64 or 128, tensor cores. */

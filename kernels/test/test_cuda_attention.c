@@ -11,7 +11,7 @@
 
 #include "cuda_test.h"
 
-enum { MAX_ROWS = 160, MAX_SEQS = 72, LAYER = 1, N_LAYERS = 2, ANC_STRIDE = 16, SCRATCH_CAP = 24 };
+enum { MAX_ROWS = 160, MAX_SEQS = 72, LAYER = 1, N_LAYERS = 2, ANC_STRIDE = 16, SCRATCH_CAP = 64 };
 
 struct plan {
 	enum nx_dtype act;
@@ -156,7 +156,13 @@ static void add_plain(struct world *w, int32_t seq, int32_t name, int32_t len, i
 	see(w, seg, len + n);
 }
 
-/* Adds drafted rows to the last segment: node i has parent[i] (-1: the root), id 100000 + i, scratch row 3 + i. */
+/* Not one after the other, and in more than one word of bits. */
+static int32_t scratch_of(int32_t node)
+{
+	return 3 + 4 * node;
+}
+
+/* Adds drafted rows to the last segment: node i has parent[i] (-1: the root), id 100000 + i. */
 static void add_tree(struct world *w, int32_t name, const int32_t *parent, int32_t n)
 {
 	struct nx_segment *seg = &w->segments[w->rows.n_segments - 1];
@@ -171,8 +177,8 @@ static void add_tree(struct world *w, int32_t name, const int32_t *parent, int32
 		w->slot_off[r] = depth; /* the root is slot_off 0 */
 		int32_t at = depth;
 		for (int32_t p = i; p >= 0; p = parent[p])
-			w->anc[r * ANC_STRIDE + --at] = 3 + p;
-		put_row(w, scratch_at(w, seg->seq, 3 + i), w->kv.scratch_v_offset, name,
+			w->anc[r * ANC_STRIDE + --at] = scratch_of(p);
+		put_row(w, scratch_at(w, seg->seq, scratch_of(i)), w->kv.scratch_v_offset, name,
 		        100000 + i);
 		w->q_name[r] = (uint64_t)(name * 100003 + i) * 2;
 		see(w, seg, w->len[seg->seq] + depth + 1);
@@ -332,6 +338,12 @@ START_TEST(any_shape_matches_the_reference)
 		else if (what == 2 && n == 1 && w.rows.n_rows + N_CHAIN < MAX_ROWS - n_seqs + s)
 			add_tree(&w, s, chain, N_CHAIN);
 	}
+	/* As the engine says it where nothing is drafted. */
+	bool drafted = false;
+	for (int32_t r = 0; r < w.rows.n_rows; r++)
+		drafted |= w.n_anc[r] > 0;
+	if (!drafted && draw(4))
+		w.rows.anc_stride = 0;
 	/* The host knows bounds only. */
 	w.rows.max_keys += draw(3);
 	w.segments[0].max_keys += draw(2);
@@ -344,6 +356,41 @@ START_TEST(any_shape_matches_the_reference)
 	attend(&w, false);
 	ck_assert_msg(!memcmp(first.gpu, w.out.gpu, (size_t)first.n * nx_dtype_bytes(p.act)),
 	              "two calls differ: %s", say(&p));
+	world_close(&w);
+}
+END_TEST
+
+/* Many sequences of which few are long: runs of chunks over all of them. */
+START_TEST(uneven_lengths_match_the_reference)
+{
+	state = 99 + (uint64_t)_i;
+	static const int32_t dims[] = {64, 128}, groups[] = {1, 4}, chunks[] = {256, 100, 37};
+	struct plan p = {NX_BF16,
+	                 NX_KV_BF16,
+	                 NX_ATTN_TILED,
+	                 false,
+	                 3,
+	                 groups[_i / 2 % 2],
+	                 dims[_i % 2],
+	                 16,
+	                 chunks[_i % 3],
+	                 2300,
+	                 (_i & 1) != 0};
+	struct world w;
+	world_open(&w, &p, 46);
+	for (int32_t s = 0; s < 46; s++) {
+		add_plain(&w, s, s, s % 15 == 4 ? 2100 + draw(100) : draw(300), 1, NX_ROW_COMMIT);
+		if (_i >= 4 && (s == 4 || s == 9))
+			add_tree(&w, s, tree, N_NODES);
+	}
+	if (_i < 4)
+		w.rows.anc_stride = 0;
+	attend(&w, true);
+	compare(&w);
+	struct both_act first = w.out;
+	attend(&w, false);
+	ck_assert_msg(!memcmp(first.gpu, w.out.gpu, (size_t)first.n * 2), "two calls differ: %s",
+	              say(&p));
 	world_close(&w);
 }
 END_TEST
@@ -521,6 +568,7 @@ int main(void)
 	tcase_add_test(tc, broken_promises_are_refused);
 	tcase_add_loop_test(tc, a_row_has_the_same_bits_in_every_company, 0, N_BIT_PLANS);
 	tcase_add_loop_test(tc, a_tree_node_equals_its_plain_sequence, 0, N_BIT_PLANS);
+	tcase_add_loop_test(tc, uneven_lengths_match_the_reference, 0, 8);
 	tcase_add_loop_test(tc, any_shape_matches_the_reference, 0,
 	                    n ? (int)strtol(n, NULL, 10) : 120);
 	suite_add_tcase(s, tc);

@@ -45,7 +45,7 @@ int op_embed(void *dev, struct nx_stream *s, const struct nx_rows *rows,
 	struct embed_job job = {rows, state, table, x};
 	for_rows(d, rows->n_rows, table->k, embed_part, &job);
 	uint64_t n = (uint64_t)rows->n_rows * (uint64_t)table->k;
-	d->counted.weight_bytes += n * nx_dtype_bytes(table->dtype);
+	d->counted.weight_bytes += weight_read_bytes(table, rows->n_rows);
 	d->counted.act_bytes += n * sizeof(float);
 	return 0;
 }
@@ -94,7 +94,12 @@ int op_linear(void *dev, struct nx_stream *s, const struct nx_linear *a, struct 
 	if (a->m == 0)
 		return 0;
 	if (!d->k->gemm_f32) {
-		ref_linear(a);
+		bool coded = w->quant.code != NX_WEIGHT_CODE_NONE;
+		float *space = coded ? cpu_scratch(d, 2 * (size_t)w->k * sizeof(*space)) : NULL;
+		if (coded && !space)
+			return nx_fail(err, NX_ENOMEM, "no memory for a row of %lld weights",
+			               (long long)w->k);
+		ref_linear(a, space);
 	} else {
 		int rc = fast_linear(d, a, err);
 		if (rc)
@@ -102,7 +107,7 @@ int op_linear(void *dev, struct nx_stream *s, const struct nx_linear *a, struct 
 	}
 	uint64_t m = (uint64_t)a->m, n = (uint64_t)w->n, k = (uint64_t)w->k;
 	uint64_t out = a->epilogue == NX_EPI_ADD ? 2 * n : a->epilogue == NX_EPI_SWIGLU ? n / 2 : n;
-	d->counted.weight_bytes += n * k * nx_dtype_bytes(w->dtype);
+	d->counted.weight_bytes += weight_read_bytes(w, w->n);
 	d->counted.act_bytes += m * (k + out) * sizeof(float);
 	d->counted.flops += 2 * m * n * k;
 	return 0;

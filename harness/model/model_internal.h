@@ -36,6 +36,11 @@ const struct nx_tensor *nx_model_find_tensor(const struct nx_model *m, const cha
 /* The name of a weight in the model's file. */
 const char *nx_model_weight_name(const struct nx_model *m, enum nx_weight_id id, int32_t layer,
                                  char *buf, size_t size);
+/* The weight that is meant (a tied output matrix is the embedding); are rows [row0, row0 + n) among its own? */
+int nx_model_check_rows(const struct nx_model *m, enum nx_weight_id *id, int32_t layer,
+                        int64_t row0, int64_t n, struct nx_err *err);
+/* Where row `row` of a weight lies in its tensor. */
+int64_t nx_model_file_row(const struct nx_model *m, enum nx_weight_id id, int64_t row);
 /* In front of sentences: the file or the directory. */
 const char *nx_model_where(const struct nx_model *m);
 

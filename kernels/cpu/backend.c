@@ -80,6 +80,7 @@ static void choose_quant(struct cpu_dev *d)
 	if (d->k == &kernels_avx2)
 		return;
 	d->quant.rows = quant_avx512.rows;
+	d->quant.panels = quant_avx512.panels;
 	d->quant.pack = quant_avx512.pack;
 	d->quant.gemm = quant_avx512.gemm;
 	if (__builtin_cpu_supports("avx512vnni")) {

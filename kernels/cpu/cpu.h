@@ -63,17 +63,20 @@ struct quant_job {
 	const struct nx_linear *a;
 	struct quant_block *blocks;
 	int n_blocks;
+	float *space;         /* panels' numbers, for as many blocks as are worth it; else NULL */
+	int64_t space_stride; /* floats of a thread */
 };
 
 /* Products with codes, one for each instruction set. */
 struct quant_kernels {
 	int rows, rows_int8; /* most rows of a block */
+	int panels;          /* most panels of a tile of several blocks */
 	/* Fills blocks [begin, end), whose members are all set, from the rows of x. */
-	void (*pack)(const struct quant_job *job, int64_t begin, int64_t end);
-	void (*pack_int8)(const struct quant_job *job, int64_t begin, int64_t end);
+	void (*pack)(const struct quant_job *job, int64_t begin, int64_t end, int thread);
+	void (*pack_int8)(const struct quant_job *job, int64_t begin, int64_t end, int thread);
 	/* Panels [begin, end) of all blocks. */
-	void (*gemm)(const struct quant_job *job, int64_t begin, int64_t end);
-	void (*gemm_int8)(const struct quant_job *job, int64_t begin, int64_t end);
+	void (*gemm)(const struct quant_job *job, int64_t begin, int64_t end, int thread);
+	void (*gemm_int8)(const struct quant_job *job, int64_t begin, int64_t end, int thread);
 };
 
 /* Products read x through rows [row0, row0 + r) packed as [k_even][r]: see linear.c. */

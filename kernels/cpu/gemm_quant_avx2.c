@@ -4,6 +4,7 @@
 const struct quant_kernels quant_avx2 = {
 	.rows = MAX_ROWS,
 	.rows_int8 = MAX_ROWS,
+	.panels = 1,
 	.pack = quant_pack,
 	.pack_int8 = quant_pack_int8,
 	.gemm = quant_gemm,

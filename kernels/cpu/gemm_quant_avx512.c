@@ -3,6 +3,7 @@
 
 const struct quant_kernels quant_avx512 = {
 	.rows = MAX_ROWS,
+	.panels = 2,
 	.pack = quant_pack,
 	.gemm = quant_gemm,
 };

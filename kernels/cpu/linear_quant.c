@@ -5,17 +5,17 @@
 #include "cpu/cpu.h"
 
 #define SERIAL_PACK 16384 /* elements of x that one thread packs alone */
+#define DECODE_BLOCKS 3
 
 struct quant_call {
 	struct quant_job job;
-	void (*fn)(const struct quant_job *job, int64_t begin, int64_t end);
+	void (*fn)(const struct quant_job *job, int64_t begin, int64_t end, int thread);
 };
 
 static void part(void *ctx, int64_t begin, int64_t end, int thread)
 {
 	const struct quant_call *c = ctx;
-	(void)thread;
-	c->fn(&c->job, begin, end);
+	c->fn(&c->job, begin, end, thread);
 }
 
 /* Bytes of a block's arrays, each rounded up to whole lines of the cache. */
@@ -40,13 +40,21 @@ int quant_linear(struct cpu_dev *d, const struct nx_linear *a, struct nx_err *er
 	struct block_bytes each = bytes_of(w, rows);
 	int64_t head = round_up(n_blocks * (int64_t)sizeof(struct quant_block), 64),
 		block = each.x + 3 * each.group;
-	char *scratch = cpu_scratch(d, (size_t)(head + n_blocks * block));
+	/* From here on codes are made numbers once for all blocks. */
+	int64_t stride =
+		!int8 && n_blocks >= DECODE_BLOCKS ? w->ql.k_pad * PANEL * d->quant.panels : 0;
+	int64_t space = stride * (int64_t)sizeof(float) * pool_size(d->pool);
+	char *scratch = cpu_scratch(d, (size_t)(head + n_blocks * block + space));
 	if (!scratch)
 		return nx_fail(err, NX_ENOMEM, "no memory for %d rows of activations", a->m);
-	struct quant_call c = {.job = {.a = a,
-	                               .blocks = (struct quant_block *)(void *)scratch,
-	                               .n_blocks = n_blocks},
-	                       .fn = int8 ? d->quant.pack_int8 : d->quant.pack};
+	struct quant_call c = {
+		.job = {.a = a,
+	                .blocks = (struct quant_block *)(void *)scratch,
+	                .n_blocks = n_blocks,
+	                .space = stride ? (float *)(void *)(scratch + head + n_blocks * block)
+	                                : NULL,
+	                .space_stride = stride},
+		.fn = int8 ? d->quant.pack_int8 : d->quant.pack};
 	for (int b = 0; b < n_blocks; b++) {
 		/* The larger blocks first: the first one says how many panels fit a tile. */
 		int64_t row0 = a->m - (int64_t)a->m * (n_blocks - b) / n_blocks;

@@ -32,8 +32,8 @@ static float half_at(const uint8_t *p)
 	return nx_dq_from_f16(h);
 }
 
-/* One block: element i of the 4-bit types is in the low nibble of byte i, i + 16 in the high. */
-static void read_block(enum nx_gguf_type type, const uint8_t *p, uint8_t *codes,
+/* Element i of the 4-bit types is in the low nibble of byte i, i + 16 in the high. */
+void nx_codes_of_block(enum nx_gguf_type type, const uint8_t *p, uint8_t *codes,
                        struct nx_quant_param *param)
 {
 	*param = (struct nx_quant_param){.scale = half_at(p)};
@@ -70,8 +70,8 @@ int nx_model_codes(const struct nx_model *m, enum nx_weight_id id, int32_t layer
 		const uint8_t *row = (const uint8_t *)t->data +
 		                     nx_model_file_row(m, id, row0 + r) * blocks * bytes;
 		for (int64_t b = 0; b < blocks; b++)
-			read_block(t->type, row + b * bytes, codes + r * cols + b * BLOCK,
-			           &params[r * blocks + b]);
+			nx_codes_of_block(t->type, row + b * bytes, codes + r * cols + b * BLOCK,
+			                  &params[r * blocks + b]);
 	}
 	return 0;
 }

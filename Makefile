@@ -80,10 +80,11 @@ KERNEL_CFLAGS = $(PUBLIC) -Ikernels $(SHARED_CFLAGS) -ffp-contract=off $(if $(SA
 AVX2 := -mavx2 -mfma -mf16c
 AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512vl -mavx512dq
 AVX512BF16 := $(AVX512) -mavx512bf16
+AVX512VNNI := $(AVX512) -mavx512vnni
 
 # The flags of one source file, by its path; instruction sets go by the end of its name.
 isa = $(if $(filter %_avx2.c,$(1)),$(AVX2))$(if $(filter %_avx512.c,$(1)),$(AVX512))$(if \
-	$(filter %_avx512bf16.c,$(1)),$(AVX512BF16))
+	$(filter %_avx512bf16.c,$(1)),$(AVX512BF16))$(if $(filter %_avx512vnni.c,$(1)),$(AVX512VNNI))
 flags_of = $(strip $(if $(filter harness/test/plugins/% harness/test/backends/%,$(1)),$(PLUGIN_CFLAGS),$(if \
 	$(or $(filter harness/test/%,$(1)),$(filter test_%,$(notdir $(1)))),$(TEST_CFLAGS),$(if \
 	$(filter harness/%,$(1)),$(HARNESS_CFLAGS),$(if \
@@ -155,7 +156,7 @@ features: $(BUILD)/flags
 
 # Everything is rebuilt when the flags change. -Werror is left out: it changes no object.
 FLAGS = $(CC) $(BASE_CFLAGS) | $(BASE_LDFLAGS) $(LDLIBS) | $(HARNESS_CFLAGS) | $(TEST_CFLAGS) | \
-	$(PLUGIN_CFLAGS) | $(KERNEL_CFLAGS) | $(AVX512BF16) | $(EXTRA_CFLAGS) | $(EXTRA_LDFLAGS)
+	$(PLUGIN_CFLAGS) | $(KERNEL_CFLAGS) | $(AVX512BF16) $(AVX512VNNI) | $(EXTRA_CFLAGS) | $(EXTRA_LDFLAGS)
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' '$(subst ','\'',$(FLAGS))' | cmp -s - $@ || \

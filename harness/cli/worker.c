@@ -13,6 +13,7 @@
 #include "cli/cli.h"
 #include "cli/limit.h"
 #include "cli/wire.h"
+#include "measure/quality.h"
 #include "measure/workload.h"
 #include "record/run.h"
 
@@ -29,6 +30,7 @@ struct worker {
 	struct nx_runner *runner;
 	struct nx_runner_config cfg;
 	struct nx_workload *workload;
+	char held_out[4096]; /* texts of the quality pass; "" = none */
 };
 
 /* How often this process was let go on after a stop. */
@@ -66,6 +68,7 @@ static int open_device(struct worker *w, struct nx_err *err)
 	if ((info.caps & NX_DEV_HOST_MEMORY) && limit && limit < fits)
 		fits = limit;
 	const char *load = getenv("NEXUS_MAX_OTHER_LOAD");
+	bool texts = nx_quality_find(nx_exe_dir(), w->held_out, sizeof(w->held_out));
 	w->cfg = (struct nx_runner_config){
 		.shape = nx_model_shape(w->model),
 		.dev = &w->dev,
@@ -78,20 +81,36 @@ static int open_device(struct worker *w, struct nx_err *err)
 		.slo = x->slo,
 		.load_other_max = load ? strtod(load, NULL) : 0,
 		.perf = &w->perf,
+		.tokenizer = nx_model_tokenizer(w->model),
+		.held_out = texts ? w->held_out : NULL,
 		.phase = tell_phase,
 		.phase_ctx = w,
 	};
 	return 0;
 }
 
-/* Forecasts need no weights; and where they do not fit, every cell is skipped by its forecast. */
+/* Does a stack pack the weights itself? */
+static bool packs(const struct worker *w)
+{
+	for (size_t i = 0; i < w->n_cells; i++)
+		if (nx_stack_slot(&w->cells[i].stack->stack, NX_SLOT_WEIGHTS))
+			return true;
+	return false;
+}
+
+/* Forecasts need no weights; and where they do not fit, every cell is skipped by its forecast, unless it packs them:
+ * then each engine loads what it needs. */
 static int load_weights(struct worker *w, bool dry, struct nx_err *err)
 {
 	int rc = nx_weights_plan(&w->weights, w->model, &w->dev, w->x->dtype, err);
-	if (rc || dry || (w->cfg.fits_bytes && nx_weights_bytes(w->weights) > w->cfg.fits_bytes))
+	bool lazy = packs(w);
+	if (rc || dry ||
+	    (!lazy && w->cfg.fits_bytes && nx_weights_bytes(w->weights) > w->cfg.fits_bytes))
 		return rc;
 	nx_weights_destroy(w->weights);
 	w->weights = NULL;
+	if (lazy)
+		return nx_weights_start(&w->weights, w->model, &w->dev, w->x->dtype, err);
 	return nx_weights_create(&w->weights, w->model, &w->dev, w->x->dtype, err);
 }
 

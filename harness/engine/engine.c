@@ -160,7 +160,7 @@ static int create(struct nx_engine *e, struct nx_err *err)
 			e->store.kv_bytes[i] + e->store.scratch_bytes[i] + e->store.win_bytes[i];
 	e->owners[swap].reserved_bytes = e->store.swap_bytes;
 	e->owners[weights].reserved_bytes = e->owners[weights].peak_used_bytes =
-		weight_bytes; /* shared by engines: what a technique packs comes on top */
+		weight_bytes; /* shared by engines; what a technique packs is charged to it */
 	e->state.max_seqs = e->max_seqs;
 	e->verdict.stride = 1 + e->draft.stride;
 	e->group = (struct nx_seq_state){.max_seqs = e->max_seqs,
@@ -335,10 +335,11 @@ size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_sh
 		uint64_t kv =
 			nx_store_forecast(&geo, &e->prefix_geo, groups, n_groups, e->max_seqs);
 		e->owners[nx_engine_owner(e, "kv")].reserved_bytes = kv;
-		/* What a technique packs is not multiplied with in the device's form. */
-		e->owners[nx_engine_owner(e, "weights")].reserved_bytes =
-			nx_weights_forecast(e->w, e->packer ? 0 : nx_engine_product_rows(e, &geo),
-		                            e->packer ? 0 : e->max_logits);
+		uint64_t own = 0, packed = 0;
+		rc = nx_pack_forecast(e, nx_engine_product_rows(e, &geo), &own, &packed, err);
+		e->owners[nx_engine_owner(e, "weights")].reserved_bytes = own;
+		if (e->packer)
+			e->owners[e->packer->owner.owner].reserved_bytes += packed;
 		e->owners[nx_engine_owner(e, "swap")].reserved_bytes =
 			nx_store_swap_bytes(&geo, groups, n_groups, e->max_seqs);
 		for (int32_t i = 0; i < e->n_hooks;
@@ -349,7 +350,7 @@ size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_sh
 		}
 		for (size_t i = 0; i < e->n_owners; i++)
 			e->owners[i].peak_used_bytes = e->owners[i].reserved_bytes;
-		n = nx_engine_memory(e, out, max);
+		n = rc ? 0 : nx_engine_memory(e, out, max);
 	}
 	nx_hooks_destroy(e);
 	free(e);

@@ -32,11 +32,14 @@ void nx_device_close(struct nx_device *d);
 struct nx_weights;
 int nx_weights_create(struct nx_weights **out, const struct nx_model *model, struct nx_device *dev,
                       enum nx_dtype dtype, struct nx_err *err);
+/* The same with the matrices left for the engines that need them: for stacks that pack their own. */
+int nx_weights_start(struct nx_weights **out, const struct nx_model *model, struct nx_device *dev,
+                     enum nx_dtype dtype, struct nx_err *err);
 /* The same without any matrix: for forecasts, before anything is loaded. No engine can be made with them. */
 int nx_weights_plan(struct nx_weights **out, const struct nx_model *model, struct nx_device *dev,
                     enum nx_dtype dtype, struct nx_err *err);
 void nx_weights_destroy(struct nx_weights *w);
-/* As packed, without what a device keeps for large products beside it. */
+/* As loaded, without what a device keeps for large products beside it. */
 uint64_t nx_weights_bytes(const struct nx_weights *w);
 
 /* Acceptance that is given, not found, for weights that accept nothing: round r of a request takes entry

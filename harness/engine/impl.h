@@ -39,6 +39,7 @@ struct nx_weights {
 	struct nx_weight *embed, *output;     /* one matrix when tied */
 	float *out_norm, *inv_freq;           /* device */
 	struct nx_layer_weights *layers;
+	int32_t *users; /* [n_layers, NX_WEIGHT_ROLE_COUNT] engines that have taken a matrix */
 	uint64_t bytes;
 };
 
@@ -113,9 +114,10 @@ struct nx_plan_layout {
 	size_t anc, bytes_device;                  /* written on the device */
 };
 
-/* A technique's weights; NULL where the device's own are used. */
+/* A technique's weights; NULL where the device's own are used, which the engine then has taken. */
 struct nx_packed {
 	void *w[NX_WEIGHT_ROLE_COUNT];
+	bool native[NX_WEIGHT_ROLE_COUNT];
 };
 
 struct nx_owner_ctx {
@@ -174,7 +176,7 @@ struct nx_engine {
 	bool own_codec; /* encoding and attention are the codec technique's, not the device's */
 	struct nx_prefix_geometry prefix_geo;
 	int32_t *matched;         /* host, blocks of a match */
-	struct nx_packed *packed; /* [n_layers]; embed and output in the first */
+	struct nx_packed *packed; /* [n_layers]; the output in the first */
 	void *x, *h, *qkv, *attn_out, *ff, *lx, *lh;
 	float *logits;
 	void *workspace;
@@ -265,6 +267,20 @@ struct nx_weight_source {
 void nx_weights_desc(const struct nx_weights *w, enum nx_weight_role role, int32_t layer,
                      struct nx_weight_source *src, struct nx_weight_desc *out);
 
+/* The file's own codes, where it holds the whole matrix in one format that devices have. */
+void nx_weights_codes(const struct nx_weights *w, struct nx_weight_source *src,
+                      struct nx_weight_desc *d);
+/* Matrices in the device's form. take: loads it unless it is there, and it stays until as many gives; shed: it goes
+ * unless somebody has it. An embedding stays. */
+int nx_weights_take(struct nx_weights *w, enum nx_weight_role role, int32_t layer,
+                    struct nx_err *err);
+void nx_weights_give(struct nx_weights *w, enum nx_weight_role role, int32_t layer);
+void nx_weights_shed(struct nx_weights *w, enum nx_weight_role role, int32_t layer);
+uint64_t nx_weights_forecast_one(const struct nx_weights *w, enum nx_weight_role role,
+                                 int32_t layer, int32_t rows);
+/* Bytes of norms, biases and frequencies. */
+uint64_t nx_weights_vector_bytes(const struct nx_weights *w);
+
 /* Makes what large products take beside the packed form, outside the timed path; *bytes as nx_weights_forecast
  * has it. packed [n_layers]: a technique's, or NULL. */
 int nx_weights_prepare(const struct nx_weights *w, const struct nx_packed *packed, int32_t max_rows,
@@ -273,6 +289,9 @@ int nx_weights_prepare(const struct nx_weights *w, const struct nx_packed *packe
 /* packed.c: a weights technique packs what it wants; products go to whoever packed the matrix. */
 int nx_pack_create(struct nx_engine *e, struct nx_err *err);
 void nx_pack_destroy(struct nx_engine *e);
+/* Bytes of the weights: as the device has them, and as the technique packs them. */
+int nx_pack_forecast(struct nx_engine *e, int32_t max_rows, uint64_t *own, uint64_t *packed,
+                     struct nx_err *err);
 int nx_product(struct nx_engine *e, enum nx_weight_role role, int32_t layer,
                const struct nx_weight *native, struct nx_linear *a, struct nx_err *err);
 

@@ -7,12 +7,15 @@
 #include <string.h>
 
 #include "engine/impl.h"
+#include "nexus_kernels/weight_quant.h"
 
-/* What is wanted of a matrix's rows: elements or keys. */
+/* What is wanted of a matrix's rows: elements, codes or keys. */
 struct reader {
 	const struct nx_weight_source *src;
-	float *rows; /* [.., cols], or NULL */
-	int64_t cols;
+	float *rows;                   /* [.., cols], or NULL */
+	uint8_t *codes;                /* [.., cols], or NULL */
+	struct nx_quant_param *params; /* [.., groups] */
+	int64_t cols, groups;
 	uint64_t *key;
 	float *scale;
 };
@@ -22,6 +25,9 @@ static int read_run(const struct reader *r, enum nx_weight_id id, int64_t row0, 
                     int64_t to, struct nx_err *err)
 {
 	const struct nx_weight_source *s = r->src;
+	if (r->codes)
+		return nx_model_codes(s->model, id, s->layer, row0, n, r->codes + to * r->cols,
+		                      r->params + to * r->groups, err);
 	return r->rows ? nx_model_rows(s->model, id, s->layer, row0, n, r->rows + to * r->cols, err)
 	               : nx_model_row_keys(s->model, id, s->layer, row0, n, r->key + to, r->scale,
 	                                   err);
@@ -71,6 +77,21 @@ static int rows_of(void *ctx, int64_t row0, int64_t n, float *dst, struct nx_err
 	return read_matrix(&r, row0, n, err);
 }
 
+static int codes_of(void *ctx, int64_t row0, int64_t n, uint8_t *codes,
+                    struct nx_quant_param *params, struct nx_err *err)
+{
+	const struct nx_weight_source *s = ctx;
+	struct nx_weight_quant f;
+	int64_t cols = nx_weight_cols(nx_model_shape(s->model), s->id);
+	nx_model_code_format(s->model, s->id, s->layer, &f);
+	const struct reader r = {.src = s,
+	                         .codes = codes,
+	                         .params = params,
+	                         .cols = cols,
+	                         .groups = nx_weight_groups(&f, cols)};
+	return read_matrix(&r, row0, n, err);
+}
+
 static int keys_of(void *ctx, int64_t row0, int64_t n, uint64_t *key, float *scale,
                    struct nx_err *err)
 {
@@ -106,16 +127,84 @@ void nx_weights_desc(const struct nx_weights *w, enum nx_weight_role role, int32
 	                               .keys = nx_model_is_random(w->model) ? keys_of : NULL};
 }
 
-static int pack(struct nx_weights *w, struct nx_weight **out, enum nx_weight_role role,
-                int32_t layer, struct nx_err *err)
+void nx_weights_codes(const struct nx_weights *w, struct nx_weight_source *src,
+                      struct nx_weight_desc *d)
+{
+	static const enum nx_weight_id qkv[] = {NX_W_Q, NX_W_K, NX_W_V},
+				       gate_up[] = {NX_W_GATE, NX_W_UP};
+	const enum nx_weight_id *ids = src->id == NX_W_Q      ? qkv
+	                               : src->id == NX_W_GATE ? gate_up
+	                                                      : &src->id;
+	int n = src->id == NX_W_Q ? 3 : src->id == NX_W_GATE ? 2 : 1;
+	struct nx_weight_quant first = {0}, f;
+	for (int i = 0; i < n; i++) {
+		if (!nx_model_code_format(w->model, ids[i], src->layer, &f))
+			return;
+		if (i == 0)
+			first = f;
+		else if (f.code != first.code || f.zero != first.zero ||
+		         f.group_size != first.group_size)
+			return;
+	}
+	d->quant = first;
+	d->codes = codes_of;
+}
+
+/* Where a matrix is kept. */
+static struct nx_weight **place_of(const struct nx_weights *w, enum nx_weight_role role,
+                                   int32_t layer)
+{
+	struct nx_layer_weights *lw = &w->layers[layer];
+	struct nx_weights *all = (struct nx_weights *)(uintptr_t)w;
+	switch (role) {
+	case NX_WEIGHT_EMBED: return &all->embed;
+	case NX_WEIGHT_OUTPUT: return &all->output;
+	case NX_WEIGHT_QKV: return &lw->qkv;
+	case NX_WEIGHT_O: return &lw->o;
+	case NX_WEIGHT_GATE_UP: return &lw->gate_up;
+	default: return &lw->down;
+	}
+}
+
+static int pack(struct nx_weights *w, enum nx_weight_role role, int32_t layer, struct nx_err *err)
 {
 	struct nx_weight_source src;
 	struct nx_weight_desc d;
+	struct nx_weight **out = place_of(w, role, layer);
 	nx_weights_desc(w, role, layer, &src, &d);
 	int rc = w->dev->ops->weight_create(w->dev->dev, &d, out, err);
 	if (!rc)
 		w->bytes += w->dev->ops->weight_bytes(*out);
 	return rc;
+}
+
+static int32_t *users_of(const struct nx_weights *w, enum nx_weight_role role, int32_t layer)
+{
+	return &w->users[(size_t)layer * NX_WEIGHT_ROLE_COUNT + (size_t)role];
+}
+
+int nx_weights_take(struct nx_weights *w, enum nx_weight_role role, int32_t layer,
+                    struct nx_err *err)
+{
+	int rc = *place_of(w, role, layer) ? 0 : pack(w, role, layer, err);
+	if (!rc)
+		++*users_of(w, role, layer);
+	return rc;
+}
+
+void nx_weights_give(struct nx_weights *w, enum nx_weight_role role, int32_t layer)
+{
+	--*users_of(w, role, layer);
+}
+
+void nx_weights_shed(struct nx_weights *w, enum nx_weight_role role, int32_t layer)
+{
+	struct nx_weight **at = place_of(w, role, layer);
+	if (!*at || *at == w->embed || *users_of(w, role, layer))
+		return;
+	w->bytes -= w->dev->ops->weight_bytes(*at);
+	w->dev->ops->weight_destroy(w->dev->dev, *at);
+	*at = NULL;
 }
 
 static int vector(struct nx_weights *w, float **out, const float *host, int64_t n,
@@ -167,17 +256,13 @@ static int load_extras(struct nx_weights *w, const struct nx_model *m, int32_t l
 	return rc;
 }
 
-static int load_layer(struct nx_weights *w, const struct nx_model *m, int32_t l, float *tmp,
-                      struct nx_err *err)
+static int load_layer(struct nx_weights *w, const struct nx_model *m, int32_t l, bool all,
+                      float *tmp, struct nx_err *err)
 {
 	struct nx_layer_weights *lw = &w->layers[l];
-	int rc = pack(w, &lw->qkv, NX_WEIGHT_QKV, l, err);
-	if (!rc)
-		rc = pack(w, &lw->o, NX_WEIGHT_O, l, err);
-	if (!rc)
-		rc = pack(w, &lw->gate_up, NX_WEIGHT_GATE_UP, l, err);
-	if (!rc)
-		rc = pack(w, &lw->down, NX_WEIGHT_DOWN, l, err);
+	int rc = 0;
+	for (int role = NX_WEIGHT_QKV; role < NX_WEIGHT_ROLE_COUNT && all && !rc; role++)
+		rc = pack(w, (enum nx_weight_role)role, l, err);
 	if (!rc)
 		rc = norm(w, &lw->attn_norm, m, NX_W_ATTN_NORM, l, tmp, err);
 	if (!rc)
@@ -185,18 +270,20 @@ static int load_layer(struct nx_weights *w, const struct nx_model *m, int32_t l,
 	return rc ? rc : load_extras(w, m, l, tmp, err);
 }
 
-static int load(struct nx_weights *w, const struct nx_model *m, float *tmp, struct nx_err *err)
+/* all: the matrices, too, and not the embedding alone. */
+static int load(struct nx_weights *w, const struct nx_model *m, bool all, float *tmp,
+                struct nx_err *err)
 {
 	const struct nx_shape *s = &w->shape;
-	int rc = pack(w, &w->embed, NX_WEIGHT_EMBED, 0, err);
+	int rc = pack(w, NX_WEIGHT_EMBED, 0, err);
 	if (!rc && s->tied)
 		w->output = w->embed;
-	else if (!rc)
-		rc = pack(w, &w->output, NX_WEIGHT_OUTPUT, 0, err);
+	else if (!rc && all)
+		rc = pack(w, NX_WEIGHT_OUTPUT, 0, err);
 	if (!rc)
 		rc = norm(w, &w->out_norm, m, NX_W_OUT_NORM, 0, tmp, err);
 	for (int32_t l = 0; l < s->n_layers && !rc; l++)
-		rc = load_layer(w, m, l, tmp, err);
+		rc = load_layer(w, m, l, all, tmp, err);
 	if (rc)
 		return rc;
 	memcpy(tmp, nx_model_inv_freq(m), (size_t)(s->rope_dim / 2) * sizeof(*tmp));
@@ -217,8 +304,8 @@ static struct nx_weights *start(const struct nx_model *model, struct nx_device *
 	return w;
 }
 
-int nx_weights_create(struct nx_weights **out, const struct nx_model *model, struct nx_device *dev,
-                      enum nx_dtype dtype, struct nx_err *err)
+static int create(struct nx_weights **out, const struct nx_model *model, struct nx_device *dev,
+                  enum nx_dtype dtype, bool all, struct nx_err *err)
 {
 	const struct nx_shape *s = nx_model_shape(model);
 	struct nx_weights *w = start(model, dev, dtype);
@@ -230,10 +317,12 @@ int nx_weights_create(struct nx_weights **out, const struct nx_model *model, str
 		return nx_fail(err, NX_ENOMEM, "out of memory for the weights of %s",
 		               nx_model_name(model));
 	w->layers = calloc((size_t)s->n_layers, sizeof(*w->layers));
+	w->users = calloc((size_t)s->n_layers * NX_WEIGHT_ROLE_COUNT, sizeof(*w->users));
 	tmp = dev->ops->host_alloc(dev->dev, bytes); /* what copy() reads */
-	rc = w->layers && tmp ? load(w, model, tmp, err)
-	                      : nx_fail(err, NX_ENOMEM, "out of memory for the weights of %s",
-	                                nx_model_name(model));
+	rc = w->layers && w->users && tmp
+	             ? load(w, model, all, tmp, err)
+	             : nx_fail(err, NX_ENOMEM, "out of memory for the weights of %s",
+	                       nx_model_name(model));
 	if (tmp)
 		dev->ops->host_free(dev->dev, tmp, bytes);
 	if (rc) {
@@ -242,6 +331,18 @@ int nx_weights_create(struct nx_weights **out, const struct nx_model *model, str
 	}
 	*out = w;
 	return 0;
+}
+
+int nx_weights_create(struct nx_weights **out, const struct nx_model *model, struct nx_device *dev,
+                      enum nx_dtype dtype, struct nx_err *err)
+{
+	return create(out, model, dev, dtype, true, err);
+}
+
+int nx_weights_start(struct nx_weights **out, const struct nx_model *model, struct nx_device *dev,
+                     enum nx_dtype dtype, struct nx_err *err)
+{
+	return create(out, model, dev, dtype, false, err);
 }
 
 int nx_weights_plan(struct nx_weights **out, const struct nx_model *model, struct nx_device *dev,
@@ -291,6 +392,7 @@ void nx_weights_destroy(struct nx_weights *w)
 	if (w->inv_freq)
 		ops->free(dev, w->inv_freq, (size_t)(w->shape.rope_dim / 2) * sizeof(float));
 	free(w->layers);
+	free(w->users);
 	free(w);
 }
 
@@ -299,9 +401,9 @@ uint64_t nx_weights_bytes(const struct nx_weights *w)
 	return w->bytes;
 }
 
-/* Bytes of norms, biases and frequencies. */
-static uint64_t vector_bytes(const struct nx_shape *s)
+uint64_t nx_weights_vector_bytes(const struct nx_weights *w)
 {
+	const struct nx_shape *s = &w->shape;
 	uint64_t d = (uint64_t)s->d_model, layers = (uint64_t)s->n_layers;
 	uint64_t n = d * (2 * layers + 1) + (uint64_t)s->rope_dim / 2;
 	if (s->qkv_bias)
@@ -311,21 +413,27 @@ static uint64_t vector_bytes(const struct nx_shape *s)
 	return n * sizeof(float);
 }
 
+uint64_t nx_weights_forecast_one(const struct nx_weights *w, enum nx_weight_role role,
+                                 int32_t layer, int32_t rows)
+{
+	struct nx_weight_source src;
+	struct nx_weight_desc d;
+	nx_weights_desc(w, role, layer, &src, &d);
+	return w->dev->ops->weight_forecast(w->dev->dev, &d, rows);
+}
+
 uint64_t nx_weights_forecast(const struct nx_weights *w, int32_t max_rows, int32_t max_logits)
 {
 	const struct nx_shape *s = &w->shape;
-	uint64_t sum = vector_bytes(s);
+	uint64_t sum = nx_weights_vector_bytes(w);
 	for (int role = 0; role < NX_WEIGHT_ROLE_COUNT; role++) {
-		struct nx_weight_source src;
-		struct nx_weight_desc d;
 		bool once = role == NX_WEIGHT_EMBED || role == NX_WEIGHT_OUTPUT;
 		int32_t rows = role == NX_WEIGHT_OUTPUT ? max_logits : max_rows;
 		if (role == NX_WEIGHT_OUTPUT && s->tied)
 			continue;
 		if (role == NX_WEIGHT_EMBED)
 			rows = s->tied ? max_logits : 0;
-		nx_weights_desc(w, (enum nx_weight_role)role, 0, &src, &d);
-		sum += w->dev->ops->weight_forecast(w->dev->dev, &d, rows) *
+		sum += nx_weights_forecast_one(w, (enum nx_weight_role)role, 0, rows) *
 		       (uint64_t)(once ? 1 : s->n_layers);
 	}
 	return sum;
@@ -343,11 +451,11 @@ static int prepare(const struct nx_weights *w, struct nx_weight *x, int32_t rows
 int nx_weights_prepare(const struct nx_weights *w, const struct nx_packed *packed, int32_t max_rows,
                        int32_t max_logits, uint64_t *bytes, struct nx_err *err)
 {
-	uint64_t sum = vector_bytes(&w->shape);
+	uint64_t sum = nx_weights_vector_bytes(w);
 	/* What a technique packed is not multiplied with in its own form. */
 	int32_t logits = packed && packed[0].w[NX_WEIGHT_OUTPUT] ? 0 : max_logits;
 	int rc = prepare(w, w->embed, w->shape.tied ? logits : 0, &sum, err);
-	if (!rc && !w->shape.tied)
+	if (!rc && !w->shape.tied && w->output)
 		rc = prepare(w, w->output, logits, &sum, err);
 	for (int32_t l = 0; l < w->shape.n_layers && !rc; l++) {
 		const struct nx_layer_weights *lw = &w->layers[l];

@@ -13,6 +13,7 @@
 #include "measure/gate.h"
 #include "measure/instrument.h"
 #include "measure/instrument_pass.h"
+#include "measure/quality.h"
 #include "measure/recorder.h"
 #include "measure/runner.h"
 #include "measure/start.h"
@@ -23,6 +24,7 @@ struct nx_runner {
 	struct nx_runner_config cfg;
 	struct nx_device_info info;
 	struct nx_gate_cache *gates;
+	struct nx_quality_bench *quality; /* NULL until it is wanted */
 	/* The engine in hand and what it was made for. */
 	struct nx_engine *engine;
 	struct nx_engine_config made;
@@ -62,6 +64,7 @@ void nx_runner_destroy(struct nx_runner *r)
 		return;
 	drop_engine(r);
 	nx_gate_cache_destroy(r->gates);
+	nx_quality_destroy(r->quality);
 	free(r);
 }
 
@@ -226,8 +229,24 @@ static int timed_run(struct nx_runner *r, const struct nx_runner_job *job, struc
 	return rc;
 }
 
-static void compute(struct nx_runner *r, struct nx_trial *t)
+/* Is there something to measure, and somewhere to measure it? */
+static bool wants_quality(const struct nx_runner *r, const struct nx_runner_job *job)
 {
+	return job->gate && r->cfg.tokenizer && r->cfg.held_out && !r->cfg.random_weights &&
+	       nx_quality_is_lossy(&job->cell->stack->stack);
+}
+
+/* The weights that steps read: as the device has them, and as a technique packed them. */
+static bool is_weights(const struct nx_stack *s, const char *owner)
+{
+	const struct nx_layer *packer = nx_stack_slot(s, NX_SLOT_WEIGHTS);
+	return packer && !strcmp(packer->plugin->technique->name, owner);
+}
+
+static void compute(struct nx_runner *r, const struct nx_runner_job *job, struct nx_trial *t)
+{
+	const struct nx_stack *stack = &job->cell->stack->stack;
+	struct nx_quality q;
 	struct nx_metric_context mc = {
 		.slo = r->cfg.slo,
 		.calibration = r->cfg.calibration,
@@ -238,9 +257,11 @@ static void compute(struct nx_runner *r, struct nx_trial *t)
 	mc.kv_row_bytes = nx_engine_kv_row_bytes(r->engine);
 	mc.working_set_bytes = nx_weights_bytes(r->cfg.weights);
 	for (size_t i = 0; i < t->n_mem; i++)
-		if (!strcmp(t->mem[i].owner, "kv"))
+		if (!strcmp(t->mem[i].owner, "kv") || is_weights(stack, t->mem[i].owner))
 			mc.working_set_bytes += t->mem[i].peak_used_bytes;
 	nx_trial_compute(t, &mc);
+	if (wants_quality(r, job) && r->quality && nx_quality_known(r->quality, stack, &q))
+		nx_quality_put(&q, t);
 }
 
 /* Who it was is looked up only now: whoever disturbs a trial for half a second is mostly still there. */
@@ -330,6 +351,30 @@ static int start_state(struct nx_runner *r, struct nx_trial *t, struct nx_err *e
 	return rc;
 }
 
+/* Before the cell's engine is made: the model in full precision and the stack's take the device in turns. What cannot
+ * be measured for want of room leaves the figures out. */
+static int measure_quality(struct nx_runner *r, const struct nx_runner_job *job, struct nx_err *err)
+{
+	struct nx_quality q;
+	struct nx_err why = {0};
+	int rc = 0;
+	if (!wants_quality(r, job) ||
+	    (r->quality && nx_quality_known(r->quality, &job->cell->stack->stack, &q)))
+		return 0;
+	drop_engine(r);
+	phase(r, "the quality pass");
+	if (!r->quality)
+		rc = nx_quality_create(&r->quality, r->cfg.tokenizer, r->cfg.held_out, r->cfg.shape,
+		                       &why);
+	struct nx_engine_config ec = engine_config(r, job->cell, 0);
+	if (!rc)
+		rc = nx_quality_run(r->quality, &ec, &q, &why);
+	if (!rc || rc == NX_ENOMEM || rc == NX_ENOSPC || rc == NX_ESKIP)
+		return 0;
+	*err = why;
+	return rc;
+}
+
 static int32_t longest_of(const struct nx_runner_job *job)
 {
 	int32_t longest = 0;
@@ -356,8 +401,11 @@ static int prepare(struct nx_runner *r, const struct nx_runner_job *job, struct 
 	int32_t longest = longest_of(job);
 	if (longest < f.longest)
 		longest = f.longest;
+	int rc = measure_quality(r, job, err);
+	if (rc)
+		return rc;
 	phase(r, "engine set-up");
-	int rc = engine_for(r, job->cell, longest, err);
+	rc = engine_for(r, job->cell, longest, err);
 	if (!rc)
 		rc = run_gate(r, job, t, err);
 	if (rc)
@@ -394,7 +442,7 @@ void nx_runner_trial(struct nx_runner *r, const struct nx_runner_job *job, struc
 		drop_engine(r); /* its state is not known */
 		return;
 	}
-	compute(r, out);
+	compute(r, job, out);
 	judge(r, out, &after_run);
 }
 

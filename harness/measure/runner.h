@@ -39,6 +39,10 @@ struct nx_runner_config {
 	double load_other_max;      /* cores; 0 = NX_LOAD_OTHER_MAX */
 	const struct nx_perf *perf; /* borrowed; NULL = none */
 	bool perf_by_phase; /* read it at every step, too: system calls between steps, for profiles */
+	/* Quality of lossy numerics beside their speed, where the gate is asked for: measure/quality.h. Borrowed; NULL
+	 * = not measured. */
+	const struct nx_tokenizer *tokenizer;
+	const char *held_out; /* path of the texts */
 	/* Told before each part of a trial, never inside the timed region; NULL = nobody. */
 	void (*phase)(void *ctx, const char *name);
 	void *phase_ctx;

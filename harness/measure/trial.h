@@ -94,7 +94,16 @@ struct nx_token_rec {
 	X(DECODE_STEP_P50, "decode_step_p50", "ms", -1, "median time of a decode step")            \
 	X(ENERGY_PER_TOKEN, "energy_per_token", "J/tok", -1,                                       \
 	  "energy of the device during the trial / output tokens")                                 \
-	X(POWER, "power", "W", 0, "energy of the device / duration")
+	X(POWER, "power", "W", 0, "energy of the device / duration")                               \
+	X(PERPLEXITY, "perplexity", "ratio", -1,                                                   \
+	  "of the stack's numerics on held-out text, where they are lossy (measure/quality.h)")    \
+	X(PERPLEXITY_FULL, "perplexity_full", "ratio", 0, "of full precision on the same text")    \
+	X(KL_FULL, "kl_full", "nats/tok", -1,                                                      \
+	  "KL divergence of the stack's numerics from full precision, mean over positions")        \
+	X(TOKEN_AGREEMENT, "token_agreement", "fraction", +1,                                      \
+	  "positions at which both would choose the same token")                                   \
+	X(FIRST_DIVERGENCE, "first_divergence", "tokens", +1,                                      \
+	  "leading positions of a text at which they would, mean over texts")
 /* The first that files of schema 2 lack. */
 #define NX_METRIC_SCHEMA_3 NX_METRIC_ENERGY_PER_TOKEN
 

@@ -28,6 +28,7 @@
 #include "model/gguf.h"
 #include "model/shape.h"
 #include "model/tokenizer.h"
+#include "nexus/device.h"
 #include "nexus/err.h"
 
 /* X(id, tensor name in GGUF, per layer?, rows, columns), rows and columns in terms of shape *s.
@@ -105,6 +106,15 @@ const struct nx_tensor *nx_model_weight(const struct nx_model *m, enum nx_weight
 /* Decodes (or makes) rows [row0, row0 + n) of a weight to dst [n, cols], row-major. n = 0 is fine. */
 int nx_model_rows(const struct nx_model *m, enum nx_weight_id id, int32_t layer, int64_t row0,
                   int64_t n, float *dst, struct nx_err *err);
+
+/* The format in which the file holds a weight's codes, where devices have that format, too: Q8_0, Q4_0, Q4_1. False
+ * for all others. */
+bool nx_model_code_format(const struct nx_model *m, enum nx_weight_id id, int32_t layer,
+                          struct nx_weight_quant *out);
+/* Codes of the same rows as nx_model_rows, a byte each, [n, cols], and what groups of 32 have beside them,
+ * [n, cols / 32]: decoded as nexus_kernels/weight_quant.h says they are those rows, bit for bit. */
+int nx_model_codes(const struct nx_model *m, enum nx_weight_id id, int32_t layer, int64_t row0,
+                   int64_t n, uint8_t *codes, struct nx_quant_param *params, struct nx_err *err);
 
 /* Of a model of random weights: keys [n] of the same rows, and the scale of their elements (nexus_kernels/rng.h).
  * NX_ENOTSUP when its weights are no such function (norms among them). */

@@ -36,6 +36,14 @@ const struct nx_tensor *nx_model_find_tensor(const struct nx_model *m, const cha
 /* The name of a weight in the model's file. */
 const char *nx_model_weight_name(const struct nx_model *m, enum nx_weight_id id, int32_t layer,
                                  char *buf, size_t size);
+/* The weight that is meant (a tied output matrix is the embedding); are rows [row0, row0 + n) among its own? */
+int nx_model_check_rows(const struct nx_model *m, enum nx_weight_id *id, int32_t layer,
+                        int64_t row0, int64_t n, struct nx_err *err);
+/* Where row `row` of a weight lies in its tensor. */
+int64_t nx_model_file_row(const struct nx_model *m, enum nx_weight_id id, int64_t row);
+/* model_codes.c: the 32 codes of a block of Q8_0, Q4_0 or Q4_1, and what stands beside them. */
+void nx_codes_of_block(enum nx_gguf_type type, const uint8_t *p, uint8_t *codes,
+                       struct nx_quant_param *param);
 /* In front of sentences: the file or the directory. */
 const char *nx_model_where(const struct nx_model *m);
 

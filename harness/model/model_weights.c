@@ -317,9 +317,13 @@ static void make_rows(const struct nx_model *m, enum nx_weight_id id, int32_t la
 		               random_std(cols), dst);
 }
 
-/* The weight that is meant (a tied output matrix is the embedding); are rows [row0, row0 + n) among its own? */
-static int check_rows(const struct nx_model *m, enum nx_weight_id *id, int32_t layer, int64_t row0,
-                      int64_t n, struct nx_err *err)
+int64_t nx_model_file_row(const struct nx_model *m, enum nx_weight_id id, int64_t row)
+{
+	return has_apart_rows(m, id) ? apart(&m->shape, row) : row;
+}
+
+int nx_model_check_rows(const struct nx_model *m, enum nx_weight_id *id, int32_t layer,
+                        int64_t row0, int64_t n, struct nx_err *err)
 {
 	if (*id == NX_W_OUTPUT && m->shape.tied)
 		*id = NX_W_EMBED;
@@ -343,7 +347,7 @@ static int check_rows(const struct nx_model *m, enum nx_weight_id *id, int32_t l
 int nx_model_row_keys(const struct nx_model *m, enum nx_weight_id id, int32_t layer, int64_t row0,
                       int64_t n, uint64_t *key, float *scale, struct nx_err *err)
 {
-	int rc = check_rows(m, &id, layer, row0, n, err);
+	int rc = nx_model_check_rows(m, &id, layer, row0, n, err);
 	if (rc)
 		return rc;
 	if (!m->preset || is_norm(id))
@@ -358,7 +362,7 @@ int nx_model_row_keys(const struct nx_model *m, enum nx_weight_id id, int32_t la
 int nx_model_rows(const struct nx_model *m, enum nx_weight_id id, int32_t layer, int64_t row0,
                   int64_t n, float *dst, struct nx_err *err)
 {
-	int rc = check_rows(m, &id, layer, row0, n, err);
+	int rc = nx_model_check_rows(m, &id, layer, row0, n, err);
 	if (rc)
 		return rc;
 	const int64_t cols = nx_weight_cols(&m->shape, id);
@@ -370,7 +374,7 @@ int nx_model_rows(const struct nx_model *m, enum nx_weight_id id, int32_t layer,
 	const int64_t row_bytes =
 		cols / nx_gguf_block_elems(t->type) * nx_gguf_block_bytes(t->type);
 	for (int64_t r = 0; r < n; r++) {
-		const int64_t from = has_apart_rows(m, id) ? apart(&m->shape, row0 + r) : row0 + r;
+		const int64_t from = nx_model_file_row(m, id, row0 + r);
 		nx_dequant_row(t->type, (const uint8_t *)t->data + from * row_bytes, dst + r * cols,
 		               cols);
 	}

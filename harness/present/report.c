@@ -85,6 +85,7 @@ static int write_doc(const struct nx_run *run, const struct nx_report_options *o
 	nx_report_bounds(&d, &g);
 	nx_report_memory(&d, &g);
 	nx_report_gate(&d, &g);
+	nx_report_quality(&d, &g);
 	nx_report_failures(&d, &g);
 	nx_report_stacks(&d, &g);
 	nx_report_counters(&d, &g);

@@ -36,6 +36,8 @@ void nx_report_bounds(struct nx_doc *d, const struct nx_grid *g);
 void nx_report_bound_of(const struct nx_run *r, const struct nx_cell_row *c, struct nx_text *out);
 void nx_report_memory(struct nx_doc *d, const struct nx_grid *g);
 void nx_report_gate(struct nx_doc *d, const struct nx_grid *g);
+/* Of stacks with lossy numerics; nothing when there are none. */
+void nx_report_quality(struct nx_doc *d, const struct nx_grid *g);
 void nx_report_failures(struct nx_doc *d, const struct nx_grid *g);
 void nx_report_stacks(struct nx_doc *d, const struct nx_grid *g);
 void nx_report_counters(struct nx_doc *d, const struct nx_grid *g);

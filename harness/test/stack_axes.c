@@ -69,7 +69,13 @@ static const char *const drafts[] = {"",
                                      "draft_oracle:hit=0.8:pause=0.1",
                                      "draft_oracle:shape=tree:rows=9:quit=12",
                                      NULL};
-static const char *const weights[] = {"", "weight_int8", NULL};
+static const char *const weights[] = {"",
+                                      "weight_int8",
+                                      "weight_quant",
+                                      "weight_quant:type=int4:group_size=16:lm_head=true",
+                                      "weight_quant:type=fp8:down=false",
+                                      "weight_quant:type=int4:activations=int8",
+                                      NULL};
 
 static const char *const *const axes[] = {
 	[AXIS_SCHEDULE] = schedules, [AXIS_LAYOUT] = layouts, [AXIS_NUMERICS] = numerics,

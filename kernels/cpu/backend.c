@@ -71,6 +71,25 @@ static int choose_kernels(const struct cpu_kernels **out, const char *isa, struc
 	               "isa must be auto, ref, avx2, avx512 or avx512bf16, got '%s'", isa);
 }
 
+/* Integer products go by what the CPU has beside the instructions of `isa`. */
+static void choose_quant(struct cpu_dev *d)
+{
+	if (!d->k->gemm_f32)
+		return;
+	d->quant = quant_avx2;
+	if (d->k == &kernels_avx2)
+		return;
+	d->quant.rows = quant_avx512.rows;
+	d->quant.panels = quant_avx512.panels;
+	d->quant.pack = quant_avx512.pack;
+	d->quant.gemm = quant_avx512.gemm;
+	if (__builtin_cpu_supports("avx512vnni")) {
+		d->quant.rows_int8 = quant_avx512vnni.rows_int8;
+		d->quant.pack_int8 = quant_avx512vnni.pack_int8;
+		d->quant.gemm_int8 = quant_avx512vnni.gemm_int8;
+	}
+}
+
 static void dev_close(void *dev)
 {
 	struct cpu_dev *d = dev;
@@ -92,6 +111,8 @@ static int dev_open(void **dev, const struct nx_device_config *cfg, struct nx_er
 	const char *poison = getenv("NEXUS_POISON");
 	d->poison = poison && *poison && strcmp(poison, "0");
 	int rc = choose_kernels(&d->k, cfg->isa, err);
+	if (!rc)
+		choose_quant(d);
 	if (!rc)
 		rc = pool_create(&d->pool, cfg->n_threads, err);
 	if (!rc && d->k->attention) {
@@ -147,7 +168,8 @@ static void dev_info(void *dev, struct nx_device_info *out)
 	out->llc_bytes = llc > 0 ? (uint64_t)llc : 0;
 	out->caps = NX_DEV_HOST_MEMORY;
 	out->kv_codecs = ((1u << NX_KV_CODEC_COUNT) - 1) & ~(1u << NX_KV_OWN);
-	out->weight_codes = 1u << NX_WEIGHT_CODE_NONE;
+	out->weight_codes = 1u << NX_WEIGHT_CODE_NONE | 1u << NX_WEIGHT_CODE_INT8 |
+	                    1u << NX_WEIGHT_CODE_INT4 | 1u << NX_WEIGHT_CODE_E4M3;
 }
 
 /* What can be had without pushing others out; sysinfo's free memory leaves the page cache out. */

@@ -22,6 +22,15 @@
  * Packed weight. bf16: [n_panels][k_even / 2][PANEL][2], pairs of neighbouring inputs, which is what
  * vdpbf16ps reads; f32: [n_panels][k_even][PANEL]. Rows past n and the input past an odd k are zero.
  */
+struct quant_layout {
+	int32_t line_inputs; /* inputs in a line of codes: 4 of 8 bits or 8 of 4 bits for each of 16 features */
+	int64_t k_pad;           /* k, rounded up to whole lines */
+	int64_t group, n_groups; /* inputs of a group, the last may have fewer */
+	int64_t code_bytes;      /* of a panel */
+	int64_t param_bytes;     /* of a panel's group */
+	int64_t panel_bytes;
+};
+
 struct nx_weight {
 	int64_t n, k, k_even, n_panels;
 	enum nx_dtype dtype;
@@ -30,9 +39,45 @@ struct nx_weight {
 	uint64_t bytes; /* all of it, the library's copy included */
 	uint64_t panels_bytes;
 	struct library_weight *library; /* NULL until a large product wants it */
+	struct nx_weight_quant
+		quant; /* code NONE: all of the above; else data is as weight_quant.h has it */
+	struct quant_layout ql;
 };
 
 struct cpu_dev;
+
+/* A block of rows for products with codes. x is in the order of lines: [k_pad][r] f32, or with int8_acts
+ * [lines][words][r], a word being four int8 of one row. */
+struct quant_block {
+	const void *x;
+	int64_t row0;
+	int r;
+	/* By group and row, [n_groups][r]: */
+	const float *sum;   /* of x; int8_acts: of x as rounded */
+	const float *scale; /* int8_acts */
+	const int32_t
+		*start; /* int8_acts: what a sum of codes starts from, to be one of centred codes */
+};
+
+struct quant_job {
+	const struct nx_linear *a;
+	struct quant_block *blocks;
+	int n_blocks;
+	float *space;         /* panels' numbers, for as many blocks as are worth it; else NULL */
+	int64_t space_stride; /* floats of a thread */
+};
+
+/* Products with codes, one for each instruction set. */
+struct quant_kernels {
+	int rows, rows_int8; /* most rows of a block */
+	int panels;          /* most panels of a tile of several blocks */
+	/* Fills blocks [begin, end), whose members are all set, from the rows of x. */
+	void (*pack)(const struct quant_job *job, int64_t begin, int64_t end, int thread);
+	void (*pack_int8)(const struct quant_job *job, int64_t begin, int64_t end, int thread);
+	/* Panels [begin, end) of all blocks. */
+	void (*gemm)(const struct quant_job *job, int64_t begin, int64_t end, int thread);
+	void (*gemm_int8)(const struct quant_job *job, int64_t begin, int64_t end, int thread);
+};
 
 /* Products read x through rows [row0, row0 + r) packed as [k_even][r]: see linear.c. */
 struct gemm_block {
@@ -70,11 +115,13 @@ struct cpu_kernels {
 	              size_t bytes); /* calibrate: reads all of it, returns a number to keep */
 };
 
+extern const struct quant_kernels quant_avx2, quant_avx512, quant_avx512vnni;
 extern const struct cpu_kernels kernels_ref, kernels_avx2, kernels_avx512, kernels_avx512bf16;
 
 struct cpu_dev {
 	struct nx_device_config cfg;
 	const struct cpu_kernels *k;
+	struct quant_kernels quant; /* empty: ref_linear */
 	struct pool *pool;
 	struct nx_counted counted;
 	uint64_t allocated;
@@ -102,11 +149,23 @@ uint64_t cpu_weight_bytes(const struct nx_weight *w);
 uint64_t cpu_weight_forecast(void *dev, const struct nx_weight_desc *desc, int32_t max_rows);
 int cpu_weight_prepare(void *dev, struct nx_weight *w, int32_t max_rows, uint64_t *bytes,
                        struct nx_err *err);
+/* weight_quant.c: a weight of codes: checks it, and fills in all but data. */
+int quant_weight_plan(struct nx_weight *w, const struct nx_weight_desc *desc, struct nx_err *err);
+/* Packs data, which is there. */
+int quant_weight_fill(struct cpu_dev *d, struct nx_weight *w, const struct nx_weight_desc *desc,
+                      struct nx_err *err);
+/* dst [k]: a decoded row. */
+void quant_row(const struct nx_weight *w, int64_t row, float *dst);
+/* to [k] = x as products with int8_acts see it. */
+void quant_round_acts(const struct nx_weight *w, const float *x, float *to);
+/* Bytes of `rows` rows that a product or a lookup has to read. */
+uint64_t weight_read_bytes(const struct nx_weight *w, int64_t rows);
 /* Fills dst [k] with row `row` of W, out of the panels. */
 void weight_row(const struct nx_weight *w, int64_t row, float *dst);
 
 /* ---- operations: the plain form of each, one a file */
-void ref_linear(const struct nx_linear *a);
+/* space: [2 k] floats for a weight of codes, else NULL. */
+void ref_linear(const struct nx_linear *a, float *space);
 void ref_rmsnorm(float *y, const float *x, const float *w, int64_t rows, int64_t cols, float eps);
 void ref_embed(const struct nx_rows *rows, const struct nx_seq_state *state,
                const struct nx_weight *w, float *x, int64_t begin, int64_t end);
@@ -114,6 +173,7 @@ int ref_attention(struct cpu_dev *d, const struct nx_attention *a, struct nx_err
 
 /* ---- the fast forms */
 int fast_linear(struct cpu_dev *d, const struct nx_linear *a, struct nx_err *err);
+int quant_linear(struct cpu_dev *d, const struct nx_linear *a, struct nx_err *err);
 /* Do products of that many rows go to the library? */
 bool linear_is_borrowed(const struct cpu_dev *d, int32_t rows);
 int fast_attention(struct cpu_dev *d, const struct nx_attention *a, struct nx_err *err);

@@ -136,5 +136,7 @@ bool linear_is_borrowed(const struct cpu_dev *d, int32_t rows)
 
 int fast_linear(struct cpu_dev *d, const struct nx_linear *a, struct nx_err *err)
 {
+	if (a->w->quant.code != NX_WEIGHT_CODE_NONE)
+		return quant_linear(d, a, err);
 	return linear_is_borrowed(d, a->m) ? borrowed_linear(d, a, err) : own_linear(d, a, err);
 }

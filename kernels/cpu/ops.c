@@ -47,7 +47,8 @@ int op_embed(void *dev, struct nx_stream *s, const struct nx_rows *rows,
 		return rc;
 	struct embed_job job = {rows, state, table, x};
 	for_rows(d, rows->n_rows, table->k, embed_part, &job);
-	nx_count_embed(&d->counted, rows->n_rows, table->k, table->dtype, sizeof(float));
+	nx_count_embed(&d->counted, rows->n_rows, table->k, weight_read_bytes(table, rows->n_rows),
+	               sizeof(float));
 	return 0;
 }
 
@@ -91,12 +92,19 @@ int op_linear(void *dev, struct nx_stream *s, const struct nx_linear *a, struct 
 	int rc = nx_check_linear(a, w->n, err);
 	if (rc || a->m == 0)
 		return rc;
-	if (!d->k->gemm_f32)
-		ref_linear(a);
-	else
+	if (!d->k->gemm_f32) {
+		bool coded = w->quant.code != NX_WEIGHT_CODE_NONE;
+		float *space = coded ? cpu_scratch(d, 2 * (size_t)w->k * sizeof(*space)) : NULL;
+		if (coded && !space)
+			return nx_fail(err, NX_ENOMEM, "no memory for a row of %lld weights",
+			               (long long)w->k);
+		ref_linear(a, space);
+	} else {
 		rc = fast_linear(d, a, err);
+	}
 	if (!rc)
-		nx_count_linear(&d->counted, a, w->n, w->k, w->dtype, sizeof(float));
+		nx_count_linear(&d->counted, a, w->n, w->k, weight_read_bytes(w, w->n),
+		                sizeof(float));
 	return rc;
 }
 

@@ -58,10 +58,8 @@ int cpu_weight_create(void *dev, const struct nx_weight_desc *desc, struct nx_we
                       struct nx_err *err)
 {
 	struct cpu_dev *d = dev;
+	bool coded = desc->quant.code != NX_WEIGHT_CODE_NONE;
 	int rc = nx_check_weight(desc, false, err);
-	if (!rc && desc->quant.code != NX_WEIGHT_CODE_NONE)
-		rc = nx_fail(err, NX_ENOTSUP, "weight code %d is not known here",
-		             (int)desc->quant.code);
 	if (rc)
 		return rc;
 	float *stage = NULL;
@@ -74,15 +72,24 @@ int cpu_weight_create(void *dev, const struct nx_weight_desc *desc, struct nx_we
 	w->n_panels = round_up(desc->n, PANEL) / PANEL;
 	w->dtype = desc->dtype;
 	w->lookup = desc->lookup;
-	w->bytes = w->panels_bytes = panels_bytes(desc);
+	if (coded) {
+		rc = quant_weight_plan(w, desc, err);
+		if (rc)
+			goto out;
+	} else {
+		w->panels_bytes = panels_bytes(desc);
+	}
+	w->bytes = w->panels_bytes;
 	w->data = cpu_plain_alloc(w->bytes);
-	stage = malloc(sizeof(float) * (size_t)(STAGE_ROWS * desc->k));
-	if (!w->data || !stage) {
+	stage = coded ? NULL : malloc(sizeof(float) * (size_t)(STAGE_ROWS * desc->k));
+	if (!w->data || (!stage && !coded)) {
 		rc = nx_fail(err, NX_ENOMEM, "no memory for a weight of %lld x %lld",
 		             (long long)desc->n, (long long)desc->k);
 		goto out;
 	}
-	for (int64_t row = 0; row < w->n && !rc; row += STAGE_ROWS) {
+	if (coded)
+		rc = quant_weight_fill(d, w, desc, err);
+	for (int64_t row = 0; row < w->n && !rc && !coded; row += STAGE_ROWS) {
 		int64_t n = w->n - row < STAGE_ROWS ? w->n - row : STAGE_ROWS;
 		struct pack p = {.w = w, .rows = stage, .row0 = row, .n_rows = n};
 		rc = desc->rows(desc->ctx, row, n, stage, err);
@@ -120,6 +127,10 @@ uint64_t cpu_weight_bytes(const struct nx_weight *w)
 uint64_t cpu_weight_forecast(void *dev, const struct nx_weight_desc *desc, int32_t max_rows)
 {
 	struct cpu_dev *d = dev;
+	struct nx_weight w;
+	struct nx_err ignored;
+	if (desc->quant.code != NX_WEIGHT_CODE_NONE)
+		return quant_weight_plan(&w, desc, &ignored) ? 0 : w.panels_bytes;
 	return panels_bytes(desc) + (linear_is_borrowed(d, max_rows)
 	                                     ? library_forecast(d, desc->n, desc->k, desc->dtype)
 	                                     : 0);
@@ -129,7 +140,7 @@ int cpu_weight_prepare(void *dev, struct nx_weight *w, int32_t max_rows, uint64_
                        struct nx_err *err)
 {
 	struct cpu_dev *d = dev;
-	bool borrowed = linear_is_borrowed(d, max_rows);
+	bool borrowed = w->quant.code == NX_WEIGHT_CODE_NONE && linear_is_borrowed(d, max_rows);
 	int rc = borrowed ? library_prepare(d, w, err) : 0;
 	if (!rc)
 		*bytes = borrowed ? w->bytes : w->panels_bytes;

@@ -23,6 +23,7 @@ int cu_linear(void *dev, struct nx_stream *stream, const struct nx_linear *a, st
 		rc = own_linear(d, s, a, err);
 	if (rc)
 		return rc;
-	nx_count_linear(&d->counted, a, w->n, w->k, w->dtype, nx_dtype_bytes(d->act));
+	nx_count_linear(&d->counted, a, w->n, w->k,
+	                (uint64_t)(w->n * w->k) * nx_dtype_bytes(w->dtype), nx_dtype_bytes(d->act));
 	return cu_done(d, s, err);
 }

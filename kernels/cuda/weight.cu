@@ -278,6 +278,8 @@ int cu_embed(void *dev, struct nx_stream *stream, const struct nx_rows *rows,
 	           : embed_as<__nv_bfloat16, __nv_bfloat16>(s, rows, state, table, x, err);
 	if (rc)
 		return rc;
-	nx_count_embed(&d->counted, rows->n_rows, table->k, table->dtype, nx_dtype_bytes(d->act));
+	nx_count_embed(&d->counted, rows->n_rows, table->k,
+	               (uint64_t)rows->n_rows * (uint64_t)table->k * nx_dtype_bytes(table->dtype),
+	               nx_dtype_bytes(d->act));
 	return cu_done(d, s, err);
 }

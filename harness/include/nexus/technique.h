@@ -265,7 +265,9 @@ struct nx_technique {
 	              struct nx_err *err);
 
 	/* weights slot: all four. Packs a matrix: 0 and *out, or NX_WEIGHT_LEFT, or a negative code. Not on the
-	 * timed path; memory comes from host->alloc. */
+	 * timed path; memory comes from host->alloc or host->ops->weight_create: what weight_bytes says beyond
+	 * what was taken by alloc is charged to the technique. d->quant and d->codes are the file's, where it
+	 * holds codes of one format for the whole matrix: zero them to have codes made from d->rows. */
 	int (*weight_pack)(void *self, const struct nx_weight_desc *d, enum nx_weight_role role,
 	                   int32_t layer, void **out, struct nx_err *err);
 	void (*weight_drop)(void *self, void *w);
@@ -279,6 +281,14 @@ struct nx_technique {
 	/* launch slot. Chooses for the whole run how steps are launched: see nx_launch_plan. */
 	int (*launch_plan)(void *self, const struct nx_launch_limits *l, struct nx_launch_plan *out,
 	                   struct nx_err *err);
+
+	/* ---- with NX_DEVICE_ABI 6 */
+
+	/* weights slot, optional. Bytes that weight_pack would take for the matrix, before anything is loaded (d's
+	 * sources are not called): 0 and *bytes, or NX_WEIGHT_LEFT, or a negative code. NULL: a forecast counts
+	 * all matrices as the device has them, and what probe says on top. */
+	int (*weight_forecast)(void *self, const struct nx_weight_desc *d, enum nx_weight_role role,
+	                       int32_t layer, uint64_t *bytes, struct nx_err *err);
 };
 
 /* The oldest table size that this header's harness still loads. */

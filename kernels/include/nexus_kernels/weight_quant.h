@@ -8,13 +8,16 @@
  *   INT8, INT4 with zero   w = zero + scale * q; see struct nx_affine
  *   E4M3                   w = scale * value(q), scale = largest magnitude / 448
  * The scale (and zero) of INT8 and INT4 are fp16, that of E4M3 is f32. Round to nearest: |w - decoded| <= scale / 2
- * with INT8 and INT4. GGUF's Q8_0 and Q4_0 are INT8 and INT4 symmetric in groups of 32, Q4_1 is INT4 with zero.
+ * with INT8 and INT4. With int8_acts x is rounded to int8 in the same groups: x ~ s * q, s = largest magnitude / 127,
+ * -127 <= q <= 127; sums of a group are exact in int32. GGUF's Q8_0 and Q4_0 are INT8 and INT4 symmetric in groups of 32, Q4_1 is INT4 with zero.
  */
 #ifndef NEXUS_KERNELS_WEIGHT_QUANT_H
 #define NEXUS_KERNELS_WEIGHT_QUANT_H
 
 #include "nexus/device.h"
 #include "nexus_kernels/quant.h"
+
+#define NX_WEIGHT_INT8_GROUP 65536 /* int32 sums of int8 products stay exact up to here */
 
 NX_QUANT_FN int nx_weight_bits(enum nx_weight_code c)
 {
@@ -24,6 +27,23 @@ NX_QUANT_FN int nx_weight_bits(enum nx_weight_code c)
 NX_QUANT_FN int64_t nx_weight_groups(const struct nx_weight_quant *f, int64_t k)
 {
 	return f->group_size ? (k + f->group_size - 1) / f->group_size : 1;
+}
+
+/* Why no device makes such a weight: the end of a sentence, or NULL. */
+static inline const char *nx_weight_quant_refusal(const struct nx_weight_quant *f, int64_t k)
+{
+	bool ints = f->code == NX_WEIGHT_CODE_INT8 || f->code == NX_WEIGHT_CODE_INT4;
+	if (!ints && f->code != NX_WEIGHT_CODE_E4M3)
+		return "legal codes are int8, int4 and e4m3";
+	if (f->group_size < 0 || f->group_size % 16)
+		return "group_size is 0 (all of a row) or a multiple of 16";
+	if (f->zero && !ints)
+		return "only integer codes have a zero";
+	if (f->int8_acts && !ints)
+		return "int8 activations need integer codes";
+	if (f->int8_acts && (f->group_size ? f->group_size : k) > NX_WEIGHT_INT8_GROUP)
+		return "int8 activations need groups of at most 65536 inputs";
+	return NULL;
 }
 
 /* Bytes of what a group has beside its codes. */

@@ -20,7 +20,8 @@ extern "C" {
 /* keys: the device can make a matrix from its keys alone. */
 static inline int nx_check_weight(const struct nx_weight_desc *d, bool keys, struct nx_err *err)
 {
-	if (d->n < 1 || d->k < 1 || (!d->rows && !(keys && d->keys)))
+	bool codes = d->quant.code != NX_WEIGHT_CODE_NONE && d->codes;
+	if (d->n < 1 || d->k < 1 || (!d->rows && !codes && !(keys && d->keys)))
 		return nx_fail(err, NX_EINVAL,
 		               "a weight needs rows, columns and a source, got %lld x %lld",
 		               (long long)d->n, (long long)d->k);
@@ -36,12 +37,12 @@ static inline int nx_check_lookup(bool lookup, struct nx_err *err)
 	                        "embed needs a weight that was created with lookup");
 }
 
-/* k, dtype: of the table. */
-static inline void nx_count_embed(struct nx_counted *c, int32_t rows, int64_t k,
-                                  enum nx_dtype dtype, size_t act)
+/* k: of the table, of which `read` bytes are read. */
+static inline void nx_count_embed(struct nx_counted *c, int32_t rows, int64_t k, uint64_t read,
+                                  size_t act)
 {
 	uint64_t n = (uint64_t)rows * (uint64_t)k;
-	c->weight_bytes += n * nx_dtype_bytes(dtype);
+	c->weight_bytes += read;
 	c->act_bytes += n * act;
 }
 
@@ -60,15 +61,15 @@ static inline int nx_check_linear(const struct nx_linear *a, int64_t n, struct n
 	               (long long)n);
 }
 
-/* n, k, dtype: of the weight. */
+/* n, k: of the weight, of which `read` bytes are read. */
 static inline void nx_count_linear(struct nx_counted *c, const struct nx_linear *a, int64_t n,
-                                   int64_t k, enum nx_dtype dtype, size_t act)
+                                   int64_t k, uint64_t read, size_t act)
 {
 	uint64_t m = (uint64_t)a->m, un = (uint64_t)n, uk = (uint64_t)k;
 	uint64_t out = a->epilogue == NX_EPI_ADD      ? 2 * un
 	               : a->epilogue == NX_EPI_SWIGLU ? un / 2
 	                                              : un;
-	c->weight_bytes += un * uk * nx_dtype_bytes(dtype);
+	c->weight_bytes += read;
 	c->act_bytes += m * uk * act + m * out * (a->y_f32 ? sizeof(float) : act);
 	c->flops += 2 * m * un * uk;
 }

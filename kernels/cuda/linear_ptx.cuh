@@ -12,12 +12,23 @@ static __device__ __forceinline__ uint32_t smem_of(const void *p)
 	return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-/* 16 bytes, or zeros. */
-static __device__ __forceinline__ void copy_piece(uint32_t dst, const void *src, bool there)
+/* The L2 may drop first what comes this way: nobody reads it again, and there is room for what is. */
+static __device__ __forceinline__ uint64_t read_once(void)
 {
-	asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(dst), "l"(src),
-	             "r"(there ? 16 : 0)
-	             : "memory");
+	uint64_t policy;
+	asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+	return policy;
+}
+
+/* 16 bytes, or zeros. */
+static __device__ __forceinline__ void copy_once(uint32_t dst, const void *src, bool there,
+                                                 uint64_t once)
+{
+	asm volatile(
+		"cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2, %3;" ::"r"(
+			dst),
+		"l"(src), "r"(there ? 16 : 0), "l"(once)
+		: "memory");
 }
 
 static __device__ __forceinline__ void copy_commit(void)

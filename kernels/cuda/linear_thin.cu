@@ -88,7 +88,8 @@ static __device__ __forceinline__ struct walk walk_begin(const struct thin &t, i
  * odd rows change places, so that lanes of two rows read in one go. */
 template <typename P>
 static __device__ __forceinline__ void copy_stage(struct walk &w, const struct thin &t,
-                                                  uint32_t dst, const struct place &p)
+                                                  uint32_t dst, const struct place &p,
+                                                  uint64_t once)
 {
 	if (w.unit < w.end) {
 		int row = (w.unit + w.stage * P::SU) * 8 + p.lane / 8;
@@ -100,8 +101,8 @@ static __device__ __forceinline__ void copy_stage(struct walk &w, const struct t
 #pragma unroll
 		for (int i = 0; i < P::SU * 2; i++) {
 			bool there = at < t.k_pad && row + i * 4 < end;
-			copy_piece(to + (uint32_t)(i * 4 * 128),
-			           there ? from + (int64_t)(i * 4) * t.k_pad : t.w, there);
+			copy_once(to + (uint32_t)(i * 4 * 128),
+			          there ? from + (int64_t)(i * 4) * t.k_pad : t.w, there, once);
 		}
 		if (++w.stage == w.n_stages) {
 			w.stage = 0;
@@ -262,13 +263,14 @@ static __global__ void __launch_bounds__(WARPS * 32, 1)
 	p.first = p.rank * WARPS + p.warp;
 	p.step = t.split * WARPS;
 	uint32_t ring = smem_of(smem) + (uint32_t)(p.warp * P::S * P::STAGE);
+	const uint64_t once = read_once();
 	pdl_trigger();
 	struct walk w = walk_begin<P>(t, p.first), ahead = w;
 	if (p.first * BLOCK_K >= t.k_pad)
 		ahead.unit = ahead.end; /* a warp without inputs */
 #pragma unroll
 	for (int i = 0; i < P::S - 1; i++)
-		copy_stage<P>(ahead, t, ring + (uint32_t)(i * P::STAGE), p);
+		copy_stage<P>(ahead, t, ring + (uint32_t)(i * P::STAGE), p, once);
 	pdl_wait();
 
 	uint4 x[2][P::MT][2], next[2][P::MT][2];
@@ -302,7 +304,8 @@ static __global__ void __launch_bounds__(WARPS * 32, 1)
 				copy_wait<P::S - 2>();
 				__syncwarp();
 				int last = at == 0 ? P::S - 1 : at - 1;
-				copy_stage<P>(ahead, t, ring + (uint32_t)(last * P::STAGE), p);
+				copy_stage<P>(ahead, t, ring + (uint32_t)(last * P::STAGE), p,
+				              once);
 				multiply_stage<P>(acc + stage * P::SU, x,
 				                  mine + (uint32_t)(at * P::STAGE));
 				at = at + 1 == P::S ? 0 : at + 1;

@@ -188,6 +188,9 @@ __global__ void __launch_bounds__(THREADS, 2) sample_kernel(const __grid_constan
 	__shared__ struct block b;
 	extern __shared__ float4 memory[];
 	cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
+	/* Where nobody tells, all blocks shall hear the same: they must not part ways. */
+	if (threadIdx.x < 2)
+		b.found[threadIdx.x] = (struct found){0, 0, 0};
 	cluster.barrier_arrive();
 	pdl_trigger();
 	struct row r = {};

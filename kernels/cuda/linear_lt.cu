@@ -6,111 +6,13 @@
  * plan: descriptions and its choice of algorithm) is made once for each kind and kept; workspaces have a fixed size, so
  * that no product allocates. Products whose plan the library does not give are left to our own kernels.
  */
-#include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "cuda/linear.cuh"
 
 #define DEFAULT_LIBRARY_ROWS 33 /* below, linear_thin.cu is faster */
 
 #if __has_include(<cublasLt.h>)
 
-#include <cublasLt.h>
-
-#define WORKSPACE_BYTES ((size_t)32 << 20)
-#define GATES_BYTES ((size_t)64 << 20) /* gates and ups of a slab of rows, before they are one */
-#define MAX_PLANS 512
-
-#define CALLS(X)                                                                                   \
-	X(cublasLtCreate)                                                                          \
-	X(cublasLtDestroy)                                                                         \
-	X(cublasLtGetVersion)                                                                      \
-	X(cublasLtMatmul)                                                                          \
-	X(cublasLtMatmulAlgoGetHeuristic)                                                          \
-	X(cublasLtMatmulDescCreate)                                                                \
-	X(cublasLtMatmulDescDestroy)                                                               \
-	X(cublasLtMatmulDescSetAttribute)                                                          \
-	X(cublasLtMatmulPreferenceCreate)                                                          \
-	X(cublasLtMatmulPreferenceDestroy)                                                         \
-	X(cublasLtMatmulPreferenceSetAttribute)                                                    \
-	X(cublasLtMatrixLayoutCreate)                                                              \
-	X(cublasLtMatrixLayoutDestroy)
-
-/* One kind of product: everything but the addresses. */
-struct plan {
-	int64_t m, n, k;
-	cudaDataType_t out;
-	bool add, usable;
-	cublasLtMatmulDesc_t desc;
-	cublasLtMatrixLayout_t w, x, y;
-	cublasLtMatmulAlgo_t algo;
-};
-
-struct cublas_lt {
-	void *so;
-	cublasLtHandle_t handle;
-#define X(name) decltype(&name) name##_;
-	CALLS(X)
-#undef X
-	char version[48];
-	int32_t min_rows;
-	void *workspace, *gates;
-	int n_plans, next_plan; /* the oldest makes room */
-	struct plan plans[MAX_PLANS];
-};
-
-static void plan_free(struct cublas_lt *lt, struct plan *p)
-{
-	if (p->desc)
-		lt->cublasLtMatmulDescDestroy_(p->desc);
-	if (p->w)
-		lt->cublasLtMatrixLayoutDestroy_(p->w);
-	if (p->x)
-		lt->cublasLtMatrixLayoutDestroy_(p->x);
-	if (p->y)
-		lt->cublasLtMatrixLayoutDestroy_(p->y);
-	memset(p, 0, sizeof(*p));
-}
-
-static void *open_library(void)
-{
-	static const char *const names[] = {"libcublasLt.so.13",
-	                                    "libcublasLt.so.12",
-	                                    "libcublasLt.so",
-	                                    "/usr/local/cuda/lib64/libcublasLt.so.13",
-	                                    "/usr/local/cuda/lib64/libcublasLt.so.12",
-	                                    "/usr/local/cuda/lib64/libcublasLt.so"};
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		void *so = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-		if (so)
-			return so;
-	}
-	return NULL;
-}
-
-/* False: without the library. */
-static bool start_library(struct cublas_lt *lt)
-{
-	lt->so = open_library();
-	if (!lt->so)
-		return false;
-#define X(name)                                                                                    \
-	*(void **)&lt->name##_ = dlsym(lt->so, #name);                                             \
-	if (!lt->name##_)                                                                          \
-		return false;
-	CALLS(X)
-#undef X
-	if (lt->cublasLtCreate_(&lt->handle) != CUBLAS_STATUS_SUCCESS) {
-		lt->handle = NULL;
-		return false;
-	}
-	size_t v = lt->cublasLtGetVersion_();
-	snprintf(lt->version, sizeof(lt->version), "cuBLASLt %zu.%zu.%zu", v / 10000, v / 100 % 100,
-	         v % 100);
-	return true;
-}
+#include "cuda/linear_choice.cuh"
 
 static int32_t library_rows(void)
 {
@@ -160,51 +62,23 @@ const char *linear_library(const struct cuda_dev *d)
 }
 
 /* The library counts in columns: y^T [n, m] = W [k, n]^T x^T [k, m], all with a column a row of ours. */
-static bool make_plan(struct cublas_lt *lt, struct plan *p, int64_t k_pad, cudaDataType_t in)
+static bool describe(struct cublas_lt *lt, struct plan *p, int64_t k_pad, cudaDataType_t in)
 {
-	/* Rows of x and y may begin anywhere: at a row of an array, at least. */
-	size_t x_row = (size_t)p->k * (in == CUDA_R_32F ? 4 : 2),
-	       y_row = (size_t)p->n * (p->out == CUDA_R_32F ? 4 : 2);
-	uint32_t x_align = x_row % 16 ? 2 : 16, y_align = y_row % 16 ? 2 : 16;
 	cublasOperation_t t = CUBLAS_OP_T;
-	cublasLtMatmulPreference_t want = NULL;
-	cublasLtMatmulHeuristicResult_t found;
-	size_t bytes = WORKSPACE_BYTES;
-	int n = 0;
-	bool ok =
-		!lt->cublasLtMatmulDescCreate_(&p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F) &&
-		!lt->cublasLtMatmulDescSetAttribute_(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &t,
-	                                             sizeof(t)) &&
-		!lt->cublasLtMatrixLayoutCreate_(&p->w, in, (uint64_t)p->k, (uint64_t)p->n,
-	                                         k_pad) &&
-		!lt->cublasLtMatrixLayoutCreate_(&p->x, in, (uint64_t)p->k, (uint64_t)p->m, p->k) &&
-		!lt->cublasLtMatrixLayoutCreate_(&p->y, p->out, (uint64_t)p->n, (uint64_t)p->m,
-	                                         p->n) &&
-		!lt->cublasLtMatmulPreferenceCreate_(&want) &&
-		!lt->cublasLtMatmulPreferenceSetAttribute_(
-			want, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof(bytes)) &&
-		!lt->cublasLtMatmulPreferenceSetAttribute_(
-			want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &x_align,
-			sizeof(x_align)) &&
-		!lt->cublasLtMatmulPreferenceSetAttribute_(
-			want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &y_align,
-			sizeof(y_align)) &&
-		!lt->cublasLtMatmulPreferenceSetAttribute_(
-			want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &y_align,
-			sizeof(y_align)) &&
-		!lt->cublasLtMatmulAlgoGetHeuristic_(lt->handle, p->desc, p->w, p->x, p->y, p->y,
-	                                             want, 1, &found, &n) &&
-		n == 1 && found.state == CUBLAS_STATUS_SUCCESS;
-	if (want)
-		lt->cublasLtMatmulPreferenceDestroy_(want);
-	if (ok)
-		p->algo = found.algo;
-	return ok;
+	return !lt->cublasLtMatmulDescCreate_(&p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F) &&
+	       !lt->cublasLtMatmulDescSetAttribute_(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &t,
+	                                            sizeof(t)) &&
+	       !lt->cublasLtMatrixLayoutCreate_(&p->w, in, (uint64_t)p->k, (uint64_t)p->n, k_pad) &&
+	       !lt->cublasLtMatrixLayoutCreate_(&p->x, in, (uint64_t)p->k, (uint64_t)p->m, p->k) &&
+	       !lt->cublasLtMatrixLayoutCreate_(&p->y, p->out, (uint64_t)p->n, (uint64_t)p->m,
+	                                        p->n);
 }
 
-static const struct plan *plan_of(struct cublas_lt *lt, const struct nx_weight *w, int64_t m,
-                                  cudaDataType_t in, cudaDataType_t out, bool add)
+static const struct plan *plan_of(struct cuda_dev *d, const struct nx_weight *w, int64_t m,
+                                  cudaDataType_t in, cudaDataType_t out, bool add,
+                                  const struct operands *o)
 {
+	struct cublas_lt *lt = d->lt;
 	for (int i = 0; i < lt->n_plans; i++) {
 		const struct plan *p = &lt->plans[i];
 		if (p->m == m && p->n == w->n && p->k == w->k && p->out == out && p->add == add)
@@ -220,17 +94,16 @@ static const struct plan *plan_of(struct cublas_lt *lt, const struct nx_weight *
 	p->k = w->k;
 	p->out = out;
 	p->add = add;
-	p->usable = make_plan(lt, p, w->k_pad, in);
+	p->usable = describe(lt, p, w->k_pad, in) && choose(d, p, in, o);
 	return p;
 }
 
-static bool matmul(struct cublas_lt *lt, const struct plan *p, cudaStream_t s, const void *w,
-                   const void *x, void *y)
+static bool matmul(const struct cublas_lt *lt, const struct plan *p, const struct operands *o)
 {
 	const float one = 1, beta = p->add ? 1 : 0;
-	return lt->cublasLtMatmul_(lt->handle, p->desc, &one, w, p->w, x, p->x, &beta, y, p->y, y,
-	                           p->y, &p->algo, lt->workspace, WORKSPACE_BYTES,
-	                           s) == CUBLAS_STATUS_SUCCESS;
+	return lt->cublasLtMatmul_(lt->handle, p->desc, &one, o->w, p->w, o->x, p->x, &beta, o->y,
+	                           p->y, o->y, p->y, &p->algo, lt->workspace, WORKSPACE_BYTES,
+	                           o->s) == CUBLAS_STATUS_SUCCESS;
 }
 
 #define SWIGLU_THREADS 256
@@ -290,11 +163,12 @@ static bool library_swiglu(struct cuda_dev *d, cudaStream_t s, const struct nx_l
 	int64_t slabs = (a->m + most - 1) / most, size = (a->m + slabs - 1) / slabs;
 	for (int64_t r = 0; r < a->m && !*rc; r += size) {
 		int64_t m = a->m - r < size ? a->m - r : size;
-		const struct plan *p = plan_of(lt, w, m, type, type, false);
 		const uint8_t *x = (const uint8_t *)a->x + (size_t)(r * w->k) * act;
+		const struct operands o = {s, w->data, x, lt->gates};
+		const struct plan *p = plan_of(d, w, m, type, type, false, &o);
 		uint8_t *y = (uint8_t *)a->y +
 		             (size_t)(r * (w->n / 2)) * (a->y_f32 ? sizeof(float) : act);
-		if (!p->usable || !matmul(lt, p, s, w->data, x, lt->gates)) {
+		if (!p->usable || !matmul(lt, p, &o)) {
 			if (r == 0)
 				return false;
 			*rc = nx_fail(err, NX_EENV, "cuda: %s refused a slab of a product",
@@ -318,9 +192,10 @@ bool library_linear(struct cuda_dev *d, cudaStream_t s, const struct nx_linear *
 	if (a->epilogue == NX_EPI_SWIGLU)
 		return library_swiglu(d, s, a, rc, err);
 	cudaDataType_t in = d->act == NX_F32 ? CUDA_R_32F : CUDA_R_16BF;
-	const struct plan *p =
-		plan_of(lt, a->w, a->m, in, a->y_f32 ? CUDA_R_32F : in, a->epilogue == NX_EPI_ADD);
-	return p->usable && matmul(lt, p, s, a->w->data, a->x, a->y);
+	const struct operands o = {s, a->w->data, a->x, a->y};
+	const struct plan *p = plan_of(d, a->w, a->m, in, a->y_f32 ? CUDA_R_32F : in,
+	                               a->epilogue == NX_EPI_ADD, &o);
+	return p->usable && matmul(lt, p, &o);
 }
 
 #else

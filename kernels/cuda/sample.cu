@@ -3,7 +3,8 @@
  * sample.cu: draws and verdicts. A cluster of blocks holds a row of logits (sample_mass.cuh), so a choice is one kernel
  * without a scratch. The choice at a node of a draft depends on no other node, so with few sequences all nodes are
  * decided on at once, each by a cluster, and the last of a sequence walks down its tree; with many, a cluster a
- * sequence goes from node to node and leaves out what is not reached.
+ * sequence goes from node to node and leaves out what is not reached. With more sequences than clusters run at a time
+ * a kernel of its own goes ahead for the greedy ones: they need no room, so few blocks read a row, and all SMs are busy.
  */
 #include "cuda/sample_verify.cuh"
 #include "nexus_kernels/work.h"
@@ -28,7 +29,9 @@ struct task {
 	const float *logits;
 	int32_t vocab, chunks; /* of a block */
 	int32_t nodes;         /* clusters a sequence; 1: goes from node to node */
-	int32_t room;          /* drafted rows at most, and one */
+	int32_t n_emit;
+	bool ahead;   /* greedy_kernel is for what is greedy */
+	int32_t room; /* drafted rows at most, and one */
 	const struct nx_emit *emit;
 	const struct nx_sampler *samplers;
 	const int32_t *len;
@@ -85,7 +88,13 @@ static __device__ __forceinline__ float logprob_of(const struct task &t, const s
 	return (float)((double)logits_of(t, q, node)[token] - (double)max - log_all);
 }
 
-/* From node to node. */
+static __device__ __forceinline__ bool goes_ahead(const struct task &t, const struct nx_sampler &s)
+{
+	return t.ahead && s.temperature <= 0 && !t.logprob;
+}
+
+/* From node to node. GREEDY: it goes ahead. */
+template <bool GREEDY>
 static __device__ __forceinline__ void walk(const struct task &t, struct row &r,
                                             const struct rows &d, const struct sequence &q,
                                             int32_t position)
@@ -95,12 +104,18 @@ static __device__ __forceinline__ void walk(const struct task &t, struct row &r,
 	for (int32_t depth = 0;; depth++, node = child) {
 		units all = 0;
 		r.logits = logits_of(t, q, node);
-		int32_t token = choose(r, d, t.draft, q.s, node, position + depth,
-		                       t.logprob != NULL, &all, &child);
+		int32_t token;
+		if (GREEDY) {
+			token = load(r, false);
+			child = child_with(d, node, token);
+		} else {
+			token = choose(r, d, t.draft, q.s, node, position + depth,
+			               t.logprob != NULL, &all, &child);
+		}
 		follow(t, d, q, node, depth, &token, &child);
 		if (first) {
 			t.verdict.token[q.out + depth] = token;
-			if (t.logprob)
+			if (!GREEDY && t.logprob)
 				t.logprob[q.out + depth] = logprob_of(t, q, node, token, r.max,
 				                                      log((double)all * UNIT));
 			if (child == NO_CHILD)
@@ -184,41 +199,93 @@ static __device__ __forceinline__ void decide(const struct task &t, struct row &
 		walk_choices(t, *r.b, d, q, choice);
 }
 
-__global__ void __launch_bounds__(THREADS, 2) sample_kernel(const __grid_constant__ struct task t)
+/* Before pdl_wait(), by all threads; then meet(). Gives the cluster's number. */
+static __device__ __forceinline__ int32_t begin(const struct task &t, struct block *b,
+                                                struct row &r)
 {
-	__shared__ struct block b;
-	extern __shared__ float4 memory[];
 	cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
+	/* Where nobody tells, all blocks shall hear the same: they must not part ways. */
+	if (threadIdx.x < 2)
+		b->found[threadIdx.x] = (struct found){0, 0, 0};
 	cluster.barrier_arrive();
 	pdl_trigger();
-	struct row r = {};
-	struct sequence q = {};
-	r.b = &b;
-	r.x = (float *)(void *)memory;
+	r.b = b;
 	r.vocab = t.vocab;
 	r.chunks = t.chunks;
 	r.rank = (int32_t)cluster.block_rank();
 	r.ranks = (int32_t)cluster.num_blocks();
 	r.first = r.rank * t.chunks * CHUNK;
-	struct rows d = rows_at((int32_t *)(void *)(r.x + t.chunks * CHUNK), t.room);
-	int32_t id = (int32_t)blockIdx.x / r.ranks, emit = id / t.nodes;
-	cluster.barrier_wait(); /* all blocks of the cluster are there and may be written to */
+	return (int32_t)blockIdx.x / r.ranks;
+}
+
+/* All blocks of the cluster are there and may be written to, and so may memory. */
+static __device__ __forceinline__ void meet(void)
+{
+	cooperative_groups::this_cluster().barrier_wait();
 	pdl_wait();
+}
+
+/* Gives the position of the first token. */
+static __device__ __forceinline__ int32_t fetch(const struct task &t, int32_t emit, struct rows &d,
+                                                struct sequence &q)
+{
 	q.e = t.emit[emit];
 	q.s = t.samplers[q.e.seq];
 	q.out = (int64_t)q.e.seq * t.verdict.stride;
+	q.given = false;
+	q.leaf = NX_DRAFT_ROOT;
 	d.n = min(q.e.n_draft, t.room - 1);
+	__syncthreads(); /* of the last sequence no more is wanted */
 	if (d.n > 0)
 		load_rows(d, t.draft, q.e.seq, t.vocab);
 	__syncthreads();
-	q.leaf = NX_DRAFT_ROOT;
 	if (t.override)
 		look_ahead(t, d, q);
-	int32_t position = t.len[q.e.src_seq] + q.e.pos_off;
-	if (t.nodes == 1)
-		walk(t, r, d, q, position);
-	else
-		decide(t, r, d, q, position, emit, id % t.nodes - 1);
+	return t.len[q.e.src_seq] + q.e.pos_off;
+}
+
+__global__ void __launch_bounds__(THREADS, 2) sample_kernel(const __grid_constant__ struct task t)
+{
+	__shared__ struct block b;
+	extern __shared__ float4 memory[];
+	struct row r = {};
+	struct sequence q = {};
+	int32_t id = begin(t, &b, r), clusters = (int32_t)gridDim.x / r.ranks;
+	r.x = (float *)(void *)memory;
+	struct rows d = rows_at((int32_t *)(void *)(r.x + t.chunks * CHUNK), t.room);
+	meet();
+	if (t.nodes > 1) {
+		int32_t position = fetch(t, id / t.nodes, d, q);
+		decide(t, r, d, q, position, id / t.nodes, id % t.nodes - 1);
+		return;
+	}
+	/* What has gone ahead is left out, without a look at each. */
+	for (int32_t first = id; first < t.n_emit; first += 32 * clusters) {
+		int32_t i = first + (int32_t)lane_of() * clusters;
+		bool mine = i < t.n_emit && (!t.ahead || !goes_ahead(t, t.samplers[t.emit[i].seq]));
+		uint32_t left = __ballot_sync(~0u, mine);
+		for (; left; left &= left - 1) {
+			int32_t position =
+				fetch(t, first + (__ffs((int)left) - 1) * clusters, d, q);
+			walk<false>(t, r, d, q, position);
+		}
+	}
+}
+
+/* A cluster a sequence. */
+__global__ void __launch_bounds__(THREADS, 2) greedy_kernel(const __grid_constant__ struct task t)
+{
+	__shared__ struct block b;
+	extern __shared__ float4 memory[];
+	struct row r = {};
+	struct sequence q = {};
+	int32_t id = begin(t, &b, r);
+	struct rows d = rows_at((int32_t *)(void *)memory, t.room);
+	meet();
+	if (!goes_ahead(t, t.samplers[t.emit[id].seq]))
+		return;
+	int32_t position = fetch(t, id, d, q);
+	walk<true>(t, r, d, q, position);
 }
 
 /* ---- the host */
@@ -243,24 +310,75 @@ static int32_t cluster_of(const struct cuda_dev *d, int32_t vocab, int32_t clust
 	return chunks > MAX_CHUNKS || memory_of(chunks, room) > most ? 0 : n;
 }
 
-static int launch(struct cuda_dev *d, cudaStream_t s, const struct task *t, int32_t clusters,
-                  int32_t blocks, struct nx_err *err)
-{
-	cudaLaunchConfig_t c = {};
+/* A grid of clusters. */
+struct grid {
+	cudaLaunchConfig_t c;
 	cudaLaunchAttribute a[2];
+};
+
+static void grid_of(struct grid *g, cudaStream_t s, int32_t clusters, int32_t blocks, size_t memory)
+{
+	cudaLaunchAttribute *a = g->a;
+	g->c = cudaLaunchConfig_t();
 	a[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
 	a[0].val.programmaticStreamSerializationAllowed = 1;
 	a[1].id = cudaLaunchAttributeClusterDimension;
 	a[1].val.clusterDim.x = (unsigned)blocks;
 	a[1].val.clusterDim.y = 1;
 	a[1].val.clusterDim.z = 1;
-	c.gridDim = dim3((unsigned)(clusters * blocks));
-	c.blockDim = dim3(THREADS);
-	c.dynamicSmemBytes = memory_of(t->chunks, t->room);
-	c.stream = s;
-	c.attrs = a;
-	c.numAttrs = 2;
-	CU(cudaLaunchKernelEx(&c, sample_kernel, *t));
+	g->c.gridDim = dim3((unsigned)(clusters * blocks));
+	g->c.blockDim = dim3(THREADS);
+	g->c.dynamicSmemBytes = memory;
+	g->c.stream = s;
+	g->c.attrs = a;
+	g->c.numAttrs = 2;
+}
+
+/* Clusters of sample_kernel that run at a time; asked once for each kind. */
+static int32_t at_a_time(const struct cuda_dev *d, int32_t blocks, size_t memory)
+{
+	static __thread struct {
+		int card;
+		int32_t blocks, clusters;
+		size_t memory;
+	} last;
+	if (last.clusters && last.card == d->index && last.blocks == blocks &&
+	    last.memory == memory)
+		return last.clusters;
+	struct grid g;
+	int n = 0;
+	grid_of(&g, NULL, d->n_sms, blocks, memory);
+	if (cudaOccupancyMaxActiveClusters(&n, sample_kernel, &g.c) != cudaSuccess || n < 1)
+		n = d->n_sms / blocks;
+	last.card = d->index;
+	last.blocks = blocks;
+	last.memory = memory;
+	last.clusters = n > 0 ? n : 1;
+	return last.clusters;
+}
+
+static int launch(const struct cuda_dev *d, cudaStream_t s, struct task *t, int32_t blocks,
+                  struct nx_err *err)
+{
+	int32_t clusters = t->n_emit * t->nodes, chunks = (t->vocab + CHUNK - 1) / CHUNK;
+	size_t memory;
+	struct grid g;
+	t->chunks = (chunks + blocks - 1) / blocks;
+	memory = memory_of(t->chunks, t->room);
+	if (t->nodes == 1 && clusters * blocks > d->n_sms) {
+		int32_t most = at_a_time(d, blocks, memory);
+		t->ahead = clusters > most && !t->logprob;
+		clusters = clusters < most ? clusters : most;
+	}
+	if (t->ahead) {
+		struct task ahead = *t;
+		int32_t pair = t->n_emit <= d->n_sms ? 2 : 1;
+		ahead.chunks = (chunks + pair - 1) / pair;
+		grid_of(&g, s, t->n_emit, pair, memory_of(0, t->room));
+		CU(cudaLaunchKernelEx(&g.c, greedy_kernel, ahead));
+	}
+	grid_of(&g, s, clusters, blocks, memory);
+	CU(cudaLaunchKernelEx(&g.c, sample_kernel, *t));
 	return 0;
 }
 
@@ -301,12 +419,12 @@ int cu_sample(void *dev, struct nx_stream *s, const struct nx_sample *a, struct 
 	t.override = a->override;
 	t.scratch = (struct sample_scratch *)d->sample_scratch;
 	t.nodes = t.room <= 512 && (int64_t)a->n_emit * t.room <= d->n_sms ? t.room : 1;
-	int32_t clusters = a->n_emit * t.nodes, blocks = cluster_of(d, a->vocab, clusters, t.room);
+	t.n_emit = a->n_emit;
+	int32_t blocks = cluster_of(d, a->vocab, a->n_emit * t.nodes, t.room);
 	if (!blocks)
 		return nx_fail(err, NX_ENOTSUP, "cuda: a vocabulary of %d tokens is too large",
 		               a->vocab);
-	t.chunks = ((a->vocab + CHUNK - 1) / CHUNK + blocks - 1) / blocks;
-	rc = launch(d, cu_stream(d, s), &t, clusters, blocks, err);
+	rc = launch(d, cu_stream(d, s), &t, blocks, err);
 	if (rc)
 		return rc;
 	nx_count_sample(&d->counted, a->n_emit, a->vocab);
@@ -320,6 +438,9 @@ int sample_open(struct cuda_dev *d, struct nx_err *err)
 	                        cudaFuncAttributeMaxDynamicSharedMemorySize, most));
 	CU(cudaFuncSetAttribute((const void *)sample_kernel,
 	                        cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
+	CU(cudaFuncSetAttribute((const void *)greedy_kernel,
+	                        cudaFuncAttributeMaxDynamicSharedMemorySize,
+	                        (int)memory_of(0, MAX_ROWS + 1)));
 	CU(cudaMalloc(&d->sample_scratch, sizeof(struct sample_scratch)));
 	CU(cudaMemset(d->sample_scratch, 0, sizeof(struct sample_scratch)));
 	return 0;

@@ -211,48 +211,63 @@ static __device__ __forceinline__ struct found heard(struct row &r)
 
 /* ---- over the row */
 
+static __device__ __forceinline__ void larger(float x, int32_t token, float &best, int32_t &at)
+{
+	at = x > best ? token : at;
+	best = x > best ? x : best;
+}
+
+/* n tokens of a row that no vector fits, for its vocabulary is no multiple of 4. To x, if there is one. */
+static __device__ __noinline__ units load_odd(const float *logits, int32_t first, int32_t n,
+                                              int32_t vocab, float *x)
+{
+	int32_t at = INT_MAX;
+	float best = -INFINITY;
+#pragma unroll 8
+	for (int32_t i = (int32_t)threadIdx.x; i < n; i += THREADS) {
+		float e = first + i < vocab ? __ldcg(logits + first + i) : -INFINITY;
+		larger(e, first + i, best, at);
+		if (x)
+			x[i] = e;
+	}
+	return (units)key_of(best) << 32 | (uint32_t)~at;
+}
+
 /* Logits from memory to x (if keep) and the choice of the greedy: the lowest token among the largest. Sets max. */
 static __device__ __forceinline__ int32_t load(struct row &r, bool keep)
 {
 	enum { DEEP = 8 };
-	bool whole = (((uintptr_t)r.logits | (uintptr_t)r.vocab * 4) & 15) == 0;
-	int32_t n = r.chunks * CHUNK / 4, at = INT_MAX;
+	const float4 *from = (const float4 *)(const void *)(r.logits + r.first);
+	/* vectors of the slice, and those of them that hold logits: perhaps less than none */
+	int32_t n = r.chunks * CHUNK / 4, full = min(n, (r.vocab - r.first) / 4), at = INT_MAX;
 	float best = -INFINITY;
-	for (int32_t j0 = (int32_t)threadIdx.x; j0 < n; j0 += THREADS * DEEP) {
-		float4 v[DEEP];
+	units top;
+	if (((uintptr_t)r.logits | (uintptr_t)r.vocab * 4) & 15) {
+		top = load_odd(r.logits, r.first, r.chunks * CHUNK, r.vocab, keep ? r.x : NULL);
+	} else {
+		for (int32_t j0 = (int32_t)threadIdx.x; j0 < (keep ? n : full);
+		     j0 += THREADS * DEEP) {
+			float4 v[DEEP];
 #pragma unroll
-		for (int q = 0; q < DEEP; q++) {
-			int32_t j = j0 + q * THREADS, i = r.first + 4 * j;
-			v[q] = make_float4(-INFINITY, -INFINITY, -INFINITY, -INFINITY);
-			if (j >= n || i >= r.vocab)
-				continue;
-			if (whole) {
-				v[q] = __ldcg((const float4 *)(const void *)(r.logits + i));
-				continue;
+			for (int q = 0; q < DEEP; q++) {
+				v[q] = make_float4(-INFINITY, -INFINITY, -INFINITY, -INFINITY);
+				if (j0 + q * THREADS < full)
+					v[q] = __ldcg(from + j0 + q * THREADS);
 			}
-			v[q].x = r.logits[i];
-			if (i + 1 < r.vocab)
-				v[q].y = r.logits[i + 1];
-			if (i + 2 < r.vocab)
-				v[q].z = r.logits[i + 2];
-			if (i + 3 < r.vocab)
-				v[q].w = r.logits[i + 3];
-		}
 #pragma unroll
-		for (int q = 0; q < DEEP; q++) {
-			int32_t j = j0 + q * THREADS, i = r.first + 4 * j;
-			float e[4] = {v[q].x, v[q].y, v[q].z, v[q].w};
-#pragma unroll
-			for (int k = 0; k < 4; k++)
-				if (e[k] > best) {
-					best = e[k];
-					at = i + k;
-				}
-			if (keep && j < n)
-				((float4 *)(void *)r.x)[j] = v[q];
+			for (int q = 0; q < DEEP; q++) {
+				int32_t j = j0 + q * THREADS, i = r.first + 4 * j;
+				larger(v[q].x, i, best, at);
+				larger(v[q].y, i + 1, best, at);
+				larger(v[q].z, i + 2, best, at);
+				larger(v[q].w, i + 3, best, at);
+				if (keep && j < n)
+					((float4 *)(void *)r.x)[j] = v[q];
+			}
 		}
+		top = (units)key_of(best) << 32 | (uint32_t)~at;
 	}
-	units top = cluster_max(r, warp_max((units)key_of(best) << 32 | (uint32_t)~at));
+	top = cluster_max(r, warp_max(top));
 	r.max = of_key((uint32_t)(top >> 32));
 	at = (int32_t) ~(uint32_t)top;
 	return at < r.vocab ? at : 0; /* none is larger than -inf */

@@ -204,6 +204,7 @@ static __device__ __noinline__ struct row try_children(struct row r, const struc
 		if (dense) {
 			int32_t n = r.chunks * CHUNK;
 			p = (double)*cluster.map_shared_rank(&r.x[token % n], token / n);
+			cluster.sync(); /* read everywhere, before anybody writes masses or the next row */
 		} else {
 			float x = r.logits[token];
 			if (kept(r, x, token))
@@ -222,7 +223,6 @@ static __device__ __noinline__ struct row try_children(struct row r, const struc
 			*choice = token;
 			return r;
 		}
-		cluster.sync(); /* p has been read everywhere */
 		if (!dense)
 			fill(r);
 		dense = true;

@@ -186,6 +186,7 @@ START_TEST(peaks_are_measured_and_work_is_not_counted)
 	struct both b;
 	struct rig r;
 	struct nx_calibration c;
+	struct nx_device_info info;
 	struct nx_counted n;
 	both_open(&b, NX_F32, false);
 	plain_open(&r, &b, NX_BF16);
@@ -194,6 +195,9 @@ START_TEST(peaks_are_measured_and_work_is_not_counted)
 	ck_assert(c.copy_bytes_per_s > 1e12 && c.copy_bytes_per_s < 1e13);
 	ck_assert(c.cache_read_bytes_per_s > c.read_bytes_per_s);
 	ck_assert(c.mem_set_bytes > 8 * c.cache_set_bytes && c.cache_set_bytes > 1 << 20);
+	r.ops->info(r.dev, &info);
+	if (info.blas[0])
+		ck_assert(c.blas_flops_per_s > 1e14 && c.blas_flops_per_s < 2e15);
 	r.ops->counted(r.dev, &n);
 	ck_assert_uint_eq(n.act_bytes + n.weight_bytes + n.kv_bytes + n.flops, 0);
 	rig_close(&r);

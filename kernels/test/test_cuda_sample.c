@@ -65,6 +65,20 @@ START_TEST(many_rows)
 }
 END_TEST
 
+/* More sequences than clusters run at a time: the greedy go ahead, and each cluster takes several of the others. */
+START_TEST(more_rows_than_clusters)
+{
+	struct scene s;
+	scene_open(&s, 66 * 128256, 128256);
+	scene_compare(&s, 8, 128256, 64, 0, 6, 0);
+	scene_compare(&s, 7, 128255, 33, 1, 0, 2);
+	scene_compare(&s, 10, 128256, 32, 1, 2, 0);
+	scene_compare(&s, 11, 60001, 79, 0, 2, 0);
+	scene_say(&s, "more rows than clusters");
+	both_close(&s.b);
+}
+END_TEST
+
 /* A sequence's tokens, path and log-probabilities have the same bits alone and in company. */
 START_TEST(company_changes_no_bit)
 {
@@ -141,6 +155,7 @@ int main(void)
 	tcase_add_test(tc, long_drafts);
 	tcase_add_test(tc, large_vocabularies);
 	tcase_add_test(tc, many_rows);
+	tcase_add_test(tc, more_rows_than_clusters);
 	tcase_add_test(tc, company_changes_no_bit);
 	tcase_add_test(tc, rows_without_numbers_end);
 	tcase_add_test(tc, what_cannot_be_sampled_is_refused);

@@ -21,14 +21,17 @@ int cu_linear(void *dev, struct nx_stream *stream, const struct nx_linear *a, st
 		               a->m, (long long)w->n);
 	if (a->m == 0)
 		return 0;
-	if (!library_linear(d, s, a, &rc, err))
+	bool coded = w->quant.code != NX_WEIGHT_CODE_NONE;
+	if (coded)
+		rc = quant_linear(d, s, a, err);
+	else if (!library_linear(d, s, a, &rc, err))
 		rc = own_linear(d, s, a, err);
 	if (rc)
 		return rc;
 	uint64_t m = (uint64_t)a->m, n = (uint64_t)w->n, k = (uint64_t)w->k;
 	uint64_t out = a->epilogue == NX_EPI_ADD ? 2 * n : a->epilogue == NX_EPI_SWIGLU ? n / 2 : n;
 	uint64_t act = nx_dtype_bytes(d->act);
-	d->counted.weight_bytes += n * k * nx_dtype_bytes(w->dtype);
+	d->counted.weight_bytes += n * (coded ? quant_row_bytes(w) : k * nx_dtype_bytes(w->dtype));
 	d->counted.act_bytes += m * k * act + m * out * (a->y_f32 ? sizeof(float) : act);
 	d->counted.flops += 2 * m * n * k;
 	return cu_done(d, s, err);

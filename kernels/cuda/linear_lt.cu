@@ -40,7 +40,7 @@
 
 /* One kind of product: everything but the addresses. */
 struct plan {
-	int64_t m, n, k;
+	int64_t m, n, k, k_pad, y_cols;
 	cudaDataType_t out;
 	bool add, usable;
 	cublasLtMatmulDesc_t desc;
@@ -160,11 +160,11 @@ const char *linear_library(const struct cuda_dev *d)
 }
 
 /* The library counts in columns: y^T [n, m] = W [k, n]^T x^T [k, m], all with a column a row of ours. */
-static bool make_plan(struct cublas_lt *lt, struct plan *p, int64_t k_pad, cudaDataType_t in)
+static bool make_plan(struct cublas_lt *lt, struct plan *p, cudaDataType_t in)
 {
 	/* Rows of x and y may begin anywhere: at a row of an array, at least. */
 	size_t x_row = (size_t)p->k * (in == CUDA_R_32F ? 4 : 2),
-	       y_row = (size_t)p->n * (p->out == CUDA_R_32F ? 4 : 2);
+	       y_row = (size_t)p->y_cols * (p->out == CUDA_R_32F ? 4 : 2);
 	uint32_t x_align = x_row % 16 ? 2 : 16, y_align = y_row % 16 ? 2 : 16;
 	cublasOperation_t t = CUBLAS_OP_T;
 	cublasLtMatmulPreference_t want = NULL;
@@ -176,10 +176,10 @@ static bool make_plan(struct cublas_lt *lt, struct plan *p, int64_t k_pad, cudaD
 		!lt->cublasLtMatmulDescSetAttribute_(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &t,
 	                                             sizeof(t)) &&
 		!lt->cublasLtMatrixLayoutCreate_(&p->w, in, (uint64_t)p->k, (uint64_t)p->n,
-	                                         k_pad) &&
+	                                         p->k_pad) &&
 		!lt->cublasLtMatrixLayoutCreate_(&p->x, in, (uint64_t)p->k, (uint64_t)p->m, p->k) &&
 		!lt->cublasLtMatrixLayoutCreate_(&p->y, p->out, (uint64_t)p->n, (uint64_t)p->m,
-	                                         p->n) &&
+	                                         p->y_cols) &&
 		!lt->cublasLtMatmulPreferenceCreate_(&want) &&
 		!lt->cublasLtMatmulPreferenceSetAttribute_(
 			want, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof(bytes)) &&
@@ -202,12 +202,14 @@ static bool make_plan(struct cublas_lt *lt, struct plan *p, int64_t k_pad, cudaD
 	return ok;
 }
 
-static const struct plan *plan_of(struct cublas_lt *lt, const struct nx_weight *w, int64_t m,
-                                  cudaDataType_t in, cudaDataType_t out, bool add)
+static const struct plan *plan_of(struct cublas_lt *lt, int64_t m, int64_t n, int64_t k,
+                                  int64_t k_pad, int64_t y_cols, cudaDataType_t in,
+                                  cudaDataType_t out, bool add)
 {
 	for (int i = 0; i < lt->n_plans; i++) {
 		const struct plan *p = &lt->plans[i];
-		if (p->m == m && p->n == w->n && p->k == w->k && p->out == out && p->add == add)
+		if (p->m == m && p->n == n && p->k == k && p->k_pad == k_pad &&
+		    p->y_cols == y_cols && p->out == out && p->add == add)
 			return p;
 	}
 	struct plan *p = &lt->plans[lt->next_plan];
@@ -216,11 +218,13 @@ static const struct plan *plan_of(struct cublas_lt *lt, const struct nx_weight *
 		lt->n_plans++;
 	plan_free(lt, p);
 	p->m = m;
-	p->n = w->n;
-	p->k = w->k;
+	p->n = n;
+	p->k = k;
+	p->k_pad = k_pad;
+	p->y_cols = y_cols;
 	p->out = out;
 	p->add = add;
-	p->usable = make_plan(lt, p, w->k_pad, in);
+	p->usable = make_plan(lt, p, in);
 	return p;
 }
 
@@ -290,7 +294,8 @@ static bool library_swiglu(struct cuda_dev *d, cudaStream_t s, const struct nx_l
 	int64_t slabs = (a->m + most - 1) / most, size = (a->m + slabs - 1) / slabs;
 	for (int64_t r = 0; r < a->m && !*rc; r += size) {
 		int64_t m = a->m - r < size ? a->m - r : size;
-		const struct plan *p = plan_of(lt, w, m, type, type, false);
+		const struct plan *p =
+			plan_of(lt, m, w->n, w->k, w->k_pad, w->n, type, type, false);
 		const uint8_t *x = (const uint8_t *)a->x + (size_t)(r * w->k) * act;
 		uint8_t *y = (uint8_t *)a->y +
 		             (size_t)(r * (w->n / 2)) * (a->y_f32 ? sizeof(float) : act);
@@ -318,9 +323,23 @@ bool library_linear(struct cuda_dev *d, cudaStream_t s, const struct nx_linear *
 	if (a->epilogue == NX_EPI_SWIGLU)
 		return library_swiglu(d, s, a, rc, err);
 	cudaDataType_t in = d->act == NX_F32 ? CUDA_R_32F : CUDA_R_16BF;
-	const struct plan *p =
-		plan_of(lt, a->w, a->m, in, a->y_f32 ? CUDA_R_32F : in, a->epilogue == NX_EPI_ADD);
+	const struct nx_weight *w = a->w;
+	const struct plan *p = plan_of(lt, a->m, w->n, w->k, w->k_pad, w->n, in,
+	                               a->y_f32 ? CUDA_R_32F : in, a->epilogue == NX_EPI_ADD);
 	return p->usable && matmul(lt, p, s, a->w->data, a->x, a->y);
+}
+
+bool library_part(struct cuda_dev *d, cudaStream_t s, const struct library_part *part)
+{
+	const struct plan *p =
+		plan_of(d->lt, part->m, part->n, part->k, part->k_pad, part->y_cols, CUDA_R_16BF,
+	                part->f32 ? CUDA_R_32F : CUDA_R_16BF, part->add);
+	return p->usable && matmul(d->lt, p, s, part->w, part->x, part->y);
+}
+
+int32_t library_min_rows(const struct cuda_dev *d)
+{
+	return d->lt && d->lt->handle ? d->lt->min_rows : INT32_MAX;
 }
 
 #else
@@ -343,6 +362,16 @@ bool library_linear(struct cuda_dev *d, cudaStream_t s, const struct nx_linear *
                     struct nx_err *err)
 {
 	return false;
+}
+
+bool library_part(struct cuda_dev *d, cudaStream_t s, const struct library_part *part)
+{
+	return false;
+}
+
+int32_t library_min_rows(const struct cuda_dev *d)
+{
+	return INT32_MAX;
 }
 
 #endif

@@ -1,0 +1,611 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * linear_quant.cuh: products of bf16 rows by a quantized matrix, few rows: bound by the codes' bytes, or by turning them
+ * into numbers. Each code has its own file that makes these kernels (linear_quant_*.cu).
+ *
+ * As linear_thin.cu: units of rows of W are dealt to thread blocks, or to clusters of two that take every second share of
+ * the inputs; blocks of 64 inputs go to a group's warps in turn; the warps' sums are added in their order, then the thread
+ * blocks' in theirs. A sum's order depends on the weight's shape alone. Each warp fills a ring of its own with
+ * tiles and their params, and begins before the kernels in front have ended.
+ *
+ * W is A (16 rows), x is B (8 rows). Codes become bf16 in registers as whole numbers around zero (or E4M3's values),
+ * which is exact. The sums of a segment, the inputs of a block that share their params, are scaled in f32; a zero is
+ * added as zero times the sum of x, which is a product by ones. So the weight's values are never rounded.
+ */
+#ifndef NX_CUDA_LINEAR_QUANT_CUH
+#define NX_CUDA_LINEAR_QUANT_CUH
+
+#include "cuda/linear_ptx.cuh"
+#include "cuda/weight_quant.cuh"
+
+#define WARPS 8
+#define ROUND 4 /* fragments (16 rows of W by 8 of x) whose partial sums are added at a time */
+#define STEPS 4 /* m16n8k16 of a tile */
+#define RED_BYTES (WARPS * ROUND * 64 * (int)sizeof(float2))
+
+struct quant_thin {
+	const uint8_t *codes, *params;
+	const __nv_bfloat16 *x;
+	int k, n_blocks, m, n_units, groups;
+	uint32_t group16, per_group; /* inputs of a group / 16; 2^31 / group16, rounded up */
+	int split;
+	bool whole; /* rows of x are whole pieces of 16 bytes */
+	struct epilogue e;
+};
+
+/* What lies beside a group's codes. */
+enum quant_beside { BESIDE_SCALE, BESIDE_ZERO, BESIDE_F32 };
+
+/* NT: tiles of 8 rows of x. SU: units in a stage of the ring. MU: units whose sums are kept, a pass. S: stages. XB: own
+ * blocks of x that are read at a time; EARLY: those of the next turn while this one is used. SEGS: segments of a block. */
+template <int CODE_, int BESIDE_, int SEGS_, int NT_, int SU_, int MU_, int S_, int XB_,
+          bool EARLY_, int PER_SM_>
+struct quant_shape {
+	static constexpr int CODE = CODE_, BESIDE = BESIDE_, SEGS = SEGS_, NT = NT_, SU = SU_,
+			     MU = MU_, S = S_, XB = XB_, PER_SM = PER_SM_;
+	static constexpr bool EARLY = EARLY_;
+	static constexpr int TILE = CODE == NX_WEIGHT_CODE_INT4 ? 512 : 1024;
+	static constexpr int PARAM = BESIDE == BESIDE_SCALE ? 2 : 4; /* bytes of a row's */
+	static constexpr int PARAMS = SEGS * PARAM * UNIT_ROWS;      /* bytes of a tile's */
+	static constexpr int STAGE = SU * (TILE + PARAMS), RING = WARPS * S * STAGE;
+	static constexpr int SUMS = MU * NT * 64 * (int)sizeof(float2);
+	static constexpr int SMEM = RING + RED_BYTES + SUMS;
+};
+
+struct quant_warp {
+	int warp, lane;
+	int rank;        /* of the thread block in its group */
+	int first, step; /* blocks of inputs that are this warp's */
+};
+
+/* ---- the order of a warp's stages: passes over runs of units, blocks of inputs, stages of units */
+
+struct quant_walk {
+	int unit, end; /* of the group's: where the pass begins, where all end */
+	int pass;      /* units of this pass */
+	int n_stages;  /* of a block of inputs */
+	int block, stage;
+};
+
+template <typename P>
+static __device__ __forceinline__ void walk_pass(struct quant_walk &w, int first)
+{
+	int left = w.end - w.unit, passes = (left + P::MU - 1) / P::MU;
+	w.pass = passes > 1 ? (left + passes - 1) / passes : left;
+	w.pass = (w.pass + P::SU - 1) / P::SU * P::SU;
+	w.pass = w.pass < left ? w.pass : left;
+	w.n_stages = (w.pass + P::SU - 1) / P::SU;
+	w.block = first;
+	w.stage = 0;
+}
+
+template <typename P>
+static __device__ __forceinline__ struct quant_walk walk_begin(const struct quant_thin &t,
+                                                               int first)
+{
+	struct quant_walk w;
+	int group = blockIdx.x / t.split, n_groups = gridDim.x / t.split;
+	w.unit = (int)((int64_t)t.n_units * group / n_groups);
+	w.end = (int)((int64_t)t.n_units * (group + 1) / n_groups);
+	walk_pass<P>(w, first);
+	return w;
+}
+
+/* The group of inputs [16 at, ..). */
+static __device__ __forceinline__ int group_at(const struct quant_thin &t, uint32_t at)
+{
+	uint32_t g = (uint32_t)((uint64_t)at * t.per_group >> 31);
+	g = t.group16 == 1 ? at : g;
+	return g < (uint32_t)t.groups ? (int)g : t.groups - 1;
+}
+
+/* Copies the stage that w stands at and steps on. A lane copies the pieces that it will read, and all copy params. */
+template <typename P>
+static __device__ __forceinline__ void copy_stage(struct quant_walk &w, const struct quant_thin &t,
+                                                  uint32_t dst, const struct quant_warp &p)
+{
+	if (w.unit < w.end) {
+		int unit = w.unit + w.stage * P::SU, end = w.unit + w.pass;
+		const uint8_t *from =
+			t.codes + ((int64_t)unit * t.n_blocks + w.block) * P::TILE + p.lane * 16;
+		uint32_t to = dst + (uint32_t)(p.lane * 16);
+#pragma unroll
+		for (int u = 0; u < P::SU; u++) {
+			bool there = unit + u < end;
+#pragma unroll
+			for (int i = 0; i < P::TILE; i += 512)
+				copy_piece(to + (uint32_t)(u * P::TILE + i),
+				           there ? from + (int64_t)u * t.n_blocks * P::TILE + i
+				                 : t.codes,
+				           there);
+		}
+		/* Params of a segment are P::PARAM pieces. */
+#pragma unroll
+		for (int i0 = 0; i0 < P::SU * P::PARAMS / 16; i0 += 32) {
+			int i = i0 + p.lane, seg = i / P::PARAM % P::SEGS;
+			int u = unit + i / (P::PARAM * P::SEGS);
+			int g = group_at(t, (uint32_t)(w.block * 4 + seg * (4 / P::SEGS)));
+			bool there = u < end;
+			const uint8_t *at =
+				t.params +
+				(((int64_t)u * t.groups + g) * P::PARAM + i % P::PARAM) * 16;
+			if (i < P::SU * P::PARAMS / 16)
+				copy_piece(dst + (uint32_t)(P::SU * P::TILE + i * 16),
+				           there ? at : t.params, there);
+		}
+		if (++w.stage == w.n_stages) {
+			w.stage = 0;
+			w.block += p.step;
+			if (w.block >= t.n_blocks) {
+				w.unit += w.pass;
+				walk_pass<P>(w, p.first);
+			}
+		}
+	}
+	copy_commit();
+}
+
+/* ---- x */
+
+/* Inputs [at, at + 8) of row r, zero where there are none. */
+static __device__ __forceinline__ uint4 read_x(const struct quant_thin &t, int r, int at)
+{
+	uint4 v = {0, 0, 0, 0};
+	if (r >= t.m || at >= t.k)
+		return v;
+	const __nv_bfloat16 *p = t.x + (int64_t)r * t.k + at;
+	if (t.whole)
+		return __ldcg((const uint4 *)p);
+	uint32_t part[8];
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+		part[i] = at + i < t.k ? __bfloat16_as_ushort(p[i]) : 0;
+	v.x = part[0] | part[1] << 16;
+	v.y = part[2] | part[3] << 16;
+	v.z = part[4] | part[5] << 16;
+	v.w = part[6] | part[7] << 16;
+	return v;
+}
+
+/* The first and the second 32 inputs of a block. */
+template <typename P>
+static __device__ __forceinline__ void read_block(uint4 (&x)[P::NT][2], const struct quant_thin &t,
+                                                  int block, int lane)
+{
+#pragma unroll
+	for (int i = 0; i < P::NT; i++)
+#pragma unroll
+		for (int h = 0; h < 2; h++)
+			x[i][h] = read_x(t, i * 8 + lane / 4,
+			                 block * BLOCK_K + h * 32 + lane % 4 * 8);
+}
+
+/* ---- codes to pairs of bf16 */
+
+static __device__ __forceinline__ uint32_t pair_sub(uint32_t a, uint32_t b)
+{
+	uint32_t c;
+	asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b));
+	return c;
+}
+
+static __device__ __forceinline__ uint32_t pair_mul(uint32_t a, uint32_t b)
+{
+	uint32_t c;
+	asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b));
+	return c;
+}
+
+/* bf16 has 7 bits of mantissa: 128 + q is 0x4300 | q where q < 128. */
+#define MAGIC 0x43004300u
+
+static __device__ __forceinline__ void pairs_int4(uint32_t (&a)[4], uint32_t w)
+{
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		a[i] = pair_sub((w >> (4 * i) & 0x000f000fu) | MAGIC, 0x43084308u); /* 136 */
+}
+
+/* 128 + (q & 127) less 128 where q >= 128, else less 256, whose bits differ in q's eighth alone. */
+static __device__ __forceinline__ void pairs_int8(uint32_t &a, uint32_t &b, uint32_t w)
+{
+	uint32_t v = w >> 8;
+	a = pair_sub((w & 0x007f007fu) | MAGIC, (w & 0x00800080u) ^ 0x43804380u);
+	b = pair_sub((v & 0x007f007fu) | MAGIC, (v & 0x00800080u) ^ 0x43804380u);
+}
+
+/* The exponents' bias is 120 less than bf16's. */
+static __device__ __forceinline__ void pairs_e4m3(uint32_t &a, uint32_t &b, uint32_t w)
+{
+	a = pair_mul(w & 0x87f087f0u, 0x7b807b80u);
+	b = pair_mul((w << 4 & 0x80f080f0u) | (w >> 4 & 0x07000700u), 0x7b807b80u);
+}
+
+/* ---- a tile by x */
+
+static __device__ __forceinline__ void mma_first(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                 uint32_t b1)
+{
+	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
+	             "{%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, %10};"
+	             : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
+	             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.0f));
+}
+
+template <typename P>
+static __device__ __forceinline__ void multiply_step(float (&sum)[P::NT][4], const uint32_t (&a)[4],
+                                                     const uint4 (&x)[P::NT][2], int step)
+{
+#pragma unroll
+	for (int i = 0; i < P::NT; i++) {
+		const uint4 v = x[i][step / 2];
+		uint32_t b0 = step % 2 ? v.z : v.x, b1 = step % 2 ? v.w : v.y;
+		if (step % (STEPS / P::SEGS) == 0)
+			mma_first(sum[i], a, b0, b1);
+		else
+			mma(sum[i], a[0], a[1], a[2], a[3], b0, b1);
+	}
+}
+
+/* Sums of x's segments: a product by ones. Each lane gets those of its two rows of x, in [0] and [1]. */
+template <typename P>
+static __device__ __forceinline__ void sum_x(float (&sums)[P::SEGS][P::NT][2],
+                                             const uint4 (&x)[P::NT][2])
+{
+	const uint32_t ones[4] = {0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u};
+	float sum[P::NT][4];
+#pragma unroll
+	for (int step = 0; step < STEPS; step++) {
+		multiply_step<P>(sum, ones, x, step);
+#pragma unroll
+		for (int i = 0; i < P::NT; i++)
+#pragma unroll
+			for (int c = 0; c < 2; c++)
+				sums[step / (STEPS / P::SEGS)][i][c] = sum[i][c];
+	}
+}
+
+static __device__ __forceinline__ float2 smem_read_f2(uint32_t at)
+{
+	float2 v;
+	asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
+	             : "=f"(v.x), "=f"(v.y)
+	             : "r"(at)
+	             : "memory");
+	return v;
+}
+
+static __device__ __forceinline__ float2 halves(float bits)
+{
+	__half2 h;
+	uint32_t u = __float_as_uint(bits);
+	memcpy(&h, &u, sizeof(h));
+	return __half22float2(h);
+}
+
+/* Scales, and zeros as they are for codes around zero, of rows 2 g and 2 g + 1. */
+template <typename P>
+static __device__ __forceinline__ void read_params(float (&scale)[2], float (&zero)[2], uint32_t at)
+{
+	if (P::BESIDE == BESIDE_SCALE) {
+		float bits;
+		asm volatile("ld.shared.f32 %0, [%1];" : "=f"(bits) : "r"(at) : "memory");
+		float2 v = halves(bits);
+		scale[0] = v.x;
+		scale[1] = v.y;
+	} else if (P::BESIDE == BESIDE_F32) {
+		float2 v = smem_read_f2(at);
+		scale[0] = v.x;
+		scale[1] = v.y;
+	} else {
+		const float middle = P::CODE == NX_WEIGHT_CODE_INT4 ? 8 : 128;
+		float2 bits = smem_read_f2(at), v = halves(bits.x), u = halves(bits.y);
+		scale[0] = v.x;
+		scale[1] = u.x;
+		zero[0] = fmaf(middle, v.x, v.y);
+		zero[1] = fmaf(middle, u.x, u.y);
+	}
+}
+
+template <typename P>
+static __device__ __forceinline__ void multiply_tile(float (&acc)[P::NT][4],
+                                                     const uint4 (&x)[P::NT][2],
+                                                     const float (&xs)[P::SEGS][P::NT][2],
+                                                     uint32_t tile, uint32_t params, int lane)
+{
+	uint4 w[P::TILE / 512];
+	float sum[P::NT][4];
+#pragma unroll
+	for (int i = 0; i < P::TILE / 512; i++)
+		w[i] = smem_read(tile + (uint32_t)(i * 512 + lane * 16));
+#pragma unroll
+	for (int step = 0; step < STEPS; step++) {
+		uint32_t a[4];
+		if (P::CODE == NX_WEIGHT_CODE_INT4) {
+			const uint4 v = w[0];
+			pairs_int4(a, step == 0 ? v.x : step == 1 ? v.y : step == 2 ? v.z : v.w);
+		} else {
+			const uint4 v = w[P::TILE == 512 ? 0 : step / 2];
+			uint32_t lo = step % 2 ? v.z : v.x, hi = step % 2 ? v.w : v.y;
+			if (P::CODE == NX_WEIGHT_CODE_INT8) {
+				pairs_int8(a[0], a[1], lo);
+				pairs_int8(a[2], a[3], hi);
+			} else {
+				pairs_e4m3(a[0], a[1], lo);
+				pairs_e4m3(a[2], a[3], hi);
+			}
+		}
+		multiply_step<P>(sum, a, x, step);
+		constexpr int each = STEPS / P::SEGS;
+		if (step % each != each - 1)
+			continue;
+		float scale[2], zero[2];
+		read_params<P>(
+			scale, zero,
+			params + (uint32_t)((step / each * UNIT_ROWS + lane / 4 * 2) * P::PARAM));
+#pragma unroll
+		for (int i = 0; i < P::NT; i++)
+#pragma unroll
+			for (int c = 0; c < 4; c++) {
+				if (P::BESIDE == BESIDE_ZERO)
+					acc[i][c] = fmaf(zero[c / 2], xs[step / each][i][c % 2],
+					                 acc[i][c]);
+				acc[i][c] = fmaf(scale[c / 2], sum[i][c], acc[i][c]);
+			}
+	}
+}
+
+/* ---- the sums of a pass */
+
+/* Element `at` of a fragment: rows 2 g and 2 g + 1 of the unit, and a row of x (2 t, or 2 t + 1 from 32 on). */
+template <typename P>
+static __device__ __forceinline__ void store_sum(const struct quant_thin &t, int unit, int f,
+                                                 int at, float2 sum)
+{
+	int lane = at % 32, r = f % P::NT * 8 + lane % 4 * 2 + at / 32;
+	int64_t col = (int64_t)(unit + f / P::NT) * UNIT_ROWS + lane / 4 * 2;
+	if (r < t.m)
+		epilogue_pair<__nv_bfloat16>(t.e, r, col, sum.x, sum.y);
+}
+
+/* Adds the warps' sums in their order, ROUND fragments at a time: into y, or, split, into `sums`. */
+template <typename P>
+static __device__ __forceinline__ void add_warps(const float (&acc)[P::MU][P::NT][4],
+                                                 const struct quant_thin &t, int unit, int n,
+                                                 float2 *red, float2 *sums,
+                                                 const struct quant_warp &p)
+{
+	static_assert(P::MU * P::NT % ROUND == 0 && WARPS * 32 == ROUND * 64, "whole rounds");
+#pragma unroll
+	for (int f0 = 0; f0 < P::MU * P::NT; f0 += ROUND) {
+		if (f0 >= n)
+			break;
+		if (f0 || unit)
+			__syncthreads(); /* what was here has been read */
+#pragma unroll
+		for (int q = 0; q < ROUND; q++) {
+			const float(&c)[4] = acc[(f0 + q) / P::NT][(f0 + q) % P::NT];
+			float2 *to = red + (p.warp * ROUND + q) * 64 + p.lane;
+			to[0] = make_float2(c[0], c[2]);
+			to[32] = make_float2(c[1], c[3]);
+		}
+		__syncthreads();
+		int i = threadIdx.x, f = f0 + i / 64;
+		float2 sum = red[i];
+#pragma unroll
+		for (int v = 1; v < WARPS; v++) {
+			float2 more = red[v * ROUND * 64 + i];
+			sum.x += more.x;
+			sum.y += more.y;
+		}
+		if (f >= n)
+			continue;
+		if (t.split == 1)
+			store_sum<P>(t, unit, f, i % 64, sum);
+		else
+			sums[f0 * 64 + i] = sum;
+	}
+}
+
+/* The cluster's: its blocks take fragments in turn. */
+template <typename P>
+static __device__ __forceinline__ void add_blocks(const struct quant_thin &t, int unit, int n,
+                                                  const float2 *sums, const struct quant_warp &p)
+{
+	cluster_sync();
+	for (int i = threadIdx.x;; i += WARPS * 32) {
+		int f = i / 64 * t.split + p.rank;
+		if (f >= n)
+			break;
+		uint32_t at = smem_of(sums + f * 64 + i % 64);
+		float2 sum = cluster_read(at, 0);
+		for (int rank = 1; rank < t.split; rank++) {
+			float2 more = cluster_read(at, rank);
+			sum.x += more.x;
+			sum.y += more.y;
+		}
+		store_sum<P>(t, unit, f, i % 64, sum);
+	}
+	cluster_sync(); /* the sums may be written again, or their block may go */
+}
+
+/* ---- the kernel */
+
+template <typename P>
+static __global__ void __launch_bounds__(WARPS * 32, P::PER_SM)
+	quant_kernel(const __grid_constant__ struct quant_thin t)
+{
+	extern __shared__ __align__(128) uint8_t smem[];
+	float2 *red = (float2 *)(smem + P::RING), *sums = (float2 *)(smem + P::RING + RED_BYTES);
+	struct quant_warp p;
+	p.warp = threadIdx.x / 32;
+	p.lane = threadIdx.x % 32;
+	p.rank = blockIdx.x % t.split;
+	p.first = p.rank * WARPS + p.warp;
+	p.step = t.split * WARPS;
+	uint32_t ring = smem_of(smem) + (uint32_t)(p.warp * P::S * P::STAGE);
+	pdl_trigger();
+	struct quant_walk w = walk_begin<P>(t, p.first), ahead = w;
+	if (p.first >= t.n_blocks)
+		ahead.unit = ahead.end; /* a warp without inputs */
+#pragma unroll 1
+	for (int i = 0; i < P::S - 1; i++)
+		copy_stage<P>(ahead, t, ring + (uint32_t)(i * P::STAGE), p);
+	pdl_wait();
+
+	uint4 x[P::XB][P::NT][2], next[P::XB][P::NT][2];
+	int at = 0;
+	if (P::EARLY)
+#pragma unroll
+		for (int j = 0; j < P::XB; j++)
+			read_block<P>(next[j], t, p.first + j * p.step, p.lane);
+	while (w.unit < w.end) {
+		float acc[P::MU][P::NT][4] = {};
+#pragma unroll 1
+		for (int block = p.first; block < t.n_blocks; block += p.step * P::XB) {
+			int then = block + p.step * P::XB;
+			then = then < t.n_blocks ? then : p.first;
+#pragma unroll
+			for (int j = 0; j < P::XB; j++)
+				if (P::EARLY) {
+#pragma unroll
+					for (int i = 0; i < P::NT * 2; i++)
+						x[j][i / 2][i % 2] = next[j][i / 2][i % 2];
+					read_block<P>(next[j], t, then + j * p.step, p.lane);
+				} else {
+					read_block<P>(x[j], t, block + j * p.step, p.lane);
+				}
+#pragma unroll
+			for (int j = 0; j < P::XB; j++) {
+				float xs[P::SEGS][P::NT][2];
+				if (j && block + j * p.step >= t.n_blocks)
+					break;
+				if (P::BESIDE == BESIDE_ZERO)
+					sum_x<P>(xs, x[j]);
+#pragma unroll
+				for (int stage = 0; stage < P::MU / P::SU; stage++) {
+					if (stage >= w.n_stages)
+						break;
+					copy_wait<P::S - 2>();
+					__syncwarp();
+					int last = at == 0 ? P::S - 1 : at - 1;
+					copy_stage<P>(ahead, t, ring + (uint32_t)(last * P::STAGE),
+					              p);
+					uint32_t from = ring + (uint32_t)(at * P::STAGE);
+#pragma unroll
+					for (int u = 0; u < P::SU; u++)
+						multiply_tile<P>(acc[stage * P::SU + u], x[j], xs,
+						                 from + (uint32_t)(u * P::TILE),
+						                 from + (uint32_t)(P::SU * P::TILE +
+						                                   u * P::PARAMS),
+						                 p.lane);
+					at = at + 1 == P::S ? 0 : at + 1;
+				}
+			}
+		}
+		int n = w.pass * P::NT;
+		add_warps<P>(acc, t, w.unit, n, red, sums, p);
+		if (t.split > 1)
+			add_blocks<P>(t, w.unit, n, sums, p);
+		w.unit += w.pass;
+		walk_pass<P>(w, p.first);
+	}
+}
+
+/* ---- launches */
+
+template <typename P> static int quant_set_smem(struct nx_err *err)
+{
+	CU(cudaFuncSetAttribute(quant_kernel<P>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+	                        P::SMEM));
+	return 0;
+}
+
+template <typename P>
+static int quant_launch(const struct cuda_dev *d, cudaStream_t s, const struct quant_thin &t,
+                        struct nx_err *err)
+{
+	int groups = d->n_sms / t.split;
+	cudaLaunchConfig_t c = {};
+	cudaLaunchAttribute a[2];
+	a[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+	a[0].val.programmaticStreamSerializationAllowed = 1;
+	a[1].id = cudaLaunchAttributeClusterDimension;
+	a[1].val.clusterDim.x = (unsigned)t.split;
+	a[1].val.clusterDim.y = a[1].val.clusterDim.z = 1;
+	c.gridDim = dim3((unsigned)((t.n_units < groups ? t.n_units : groups) * t.split));
+	c.blockDim = dim3(WARPS * 32);
+	c.dynamicSmemBytes = P::SMEM;
+	c.stream = s;
+	c.attrs = a;
+	c.numAttrs = t.split > 1 ? 2 : 1;
+	cudaError_t e = cudaLaunchKernelEx(&c, quant_kernel<P>, t);
+	return e == cudaSuccess ? 0 : cu_fail(err, e, "quant_kernel");
+}
+
+/* Shapes for up to 8, 16 and 32 rows of x. The first leaves half of an SM to the product behind it, which then fills
+ * its ring while this one ends. */
+constexpr int quant_stages(int stage, int bytes)
+{
+	return bytes / (WARPS * stage) < 12 ? bytes / (WARPS * stage) : 12;
+}
+
+template <int CODE, int BESIDE, int SEGS> struct quant_shapes {
+	static constexpr int STAGE = 2 * ((CODE == NX_WEIGHT_CODE_INT4 ? 512 : 1024) +
+	                                  SEGS * (BESIDE == BESIDE_SCALE ? 2 : 4) * UNIT_ROWS);
+	static constexpr int HALF = quant_stages(STAGE, 90 << 10),
+			     MOST = quant_stages(STAGE, 128 << 10);
+	using few = quant_shape<CODE, BESIDE, SEGS, 1, 2, 12, HALF, 2, true, 2>;
+	using some = quant_shape<CODE, BESIDE, SEGS, 2, 2, 8, MOST, 1, true, 1>;
+	using many = quant_shape<CODE, BESIDE, SEGS, 4, 2, 8, MOST, 1, false, 1>;
+};
+
+template <int CODE, int BESIDE, int SEGS> static int quant_open_one(struct nx_err *err)
+{
+	using shapes = quant_shapes<CODE, BESIDE, SEGS>;
+	int rc = quant_set_smem<typename shapes::few>(err);
+	if (!rc)
+		rc = quant_set_smem<typename shapes::some>(err);
+	return rc ? rc : quant_set_smem<typename shapes::many>(err);
+}
+
+template <int CODE, int BESIDE> static int quant_open_beside(struct nx_err *err)
+{
+	int rc = quant_open_one<CODE, BESIDE, 1>(err);
+	if (!rc)
+		rc = quant_open_one<CODE, BESIDE, 2>(err);
+	return rc ? rc : quant_open_one<CODE, BESIDE, 4>(err);
+}
+
+template <int CODE, int BESIDE, int SEGS>
+static int quant_launch_one(const struct cuda_dev *d, cudaStream_t s, const struct quant_thin &t,
+                            struct nx_err *err)
+{
+	using shapes = quant_shapes<CODE, BESIDE, SEGS>;
+	return t.m <= 8    ? quant_launch<typename shapes::few>(d, s, t, err)
+	       : t.m <= 16 ? quant_launch<typename shapes::some>(d, s, t, err)
+	                   : quant_launch<typename shapes::many>(d, s, t, err);
+}
+
+template <int CODE, int BESIDE>
+static int quant_launch_beside(const struct cuda_dev *d, cudaStream_t s, const struct quant_thin &t,
+                               int segments, struct nx_err *err)
+{
+	return segments == 1   ? quant_launch_one<CODE, BESIDE, 1>(d, s, t, err)
+	       : segments == 2 ? quant_launch_one<CODE, BESIDE, 2>(d, s, t, err)
+	                       : quant_launch_one<CODE, BESIDE, 4>(d, s, t, err);
+}
+#define QUANT_MOST_M 32
+
+/* linear_quant_*.cu */
+int quant_thin_int8(const struct cuda_dev *d, cudaStream_t s, const struct quant_thin &t, bool zero,
+                    int segments, struct nx_err *err);
+int quant_thin_int4(const struct cuda_dev *d, cudaStream_t s, const struct quant_thin &t, bool zero,
+                    int segments, struct nx_err *err);
+int quant_thin_e4m3(const struct cuda_dev *d, cudaStream_t s, const struct quant_thin &t, bool zero,
+                    int segments, struct nx_err *err);
+int quant_open_int8(struct nx_err *err);
+int quant_open_int4(struct nx_err *err);
+int quant_open_e4m3(struct nx_err *err);
+
+#endif

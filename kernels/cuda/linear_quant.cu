@@ -33,6 +33,15 @@ int quant_open(struct cuda_dev *d, struct nx_err *err)
 	return 0;
 }
 
+static struct quant_groups groups_of(const struct quant_view &v)
+{
+	struct quant_groups g;
+	g.n = (uint32_t)v.groups;
+	g.group16 = (uint32_t)((v.group + 15) / 16);
+	g.per_group = ((1u << 31) + g.group16 - 1) / g.group16;
+	return g;
+}
+
 /* ---- few rows, bf16 */
 
 /* By the weight's shape alone: x is read half as often, and the blocks' meeting costs half a microsecond. */
@@ -56,9 +65,7 @@ static int thin(struct cuda_dev *d, cudaStream_t s, const struct nx_linear *a,
 	t.k = (int)v.k;
 	t.n_blocks = v.n_blocks;
 	t.n_units = v.n_units;
-	t.groups = (int)v.groups;
-	t.group16 = (uint32_t)((v.group + 15) / 16);
-	t.per_group = ((1u << 31) + t.group16 - 1) / t.group16;
+	t.groups = groups_of(v);
 	t.split = split_of(d, v);
 	t.e.n = v.n;
 	t.e.kind = a->epilogue;
@@ -134,54 +141,82 @@ static int plain(cudaStream_t s, const struct nx_linear *a, const struct quant_v
 
 /* ---- many rows */
 
-/* A tile a warp: units [unit, ..) as rows of bf16, k_pad = whole blocks. A lane writes 16 bytes of its rows at a time. */
-static __global__ void __launch_bounds__(256)
-	to_bf16_kernel(struct quant_view v, __nv_bfloat16 *to, int64_t unit, int64_t n_tiles)
+/* What step_of() has to know of a shape. */
+template <int CODE_> struct quant_tile {
+	static constexpr int CODE = CODE_, TILE = CODE == NX_WEIGHT_CODE_INT4 ? 512 : 1024;
+};
+
+static __device__ __forceinline__ uint32_t scaled(uint32_t pair, struct nx_quant_param p)
 {
+	float lo = fmaf(p.scale, __uint_as_float(pair << 16), p.zero);
+	float hi = fmaf(p.scale, __uint_as_float(pair & 0xffff0000u), p.zero);
+	__nv_bfloat162 two = __floats2bfloat162_rn(lo, hi);
+	uint32_t bits;
+	memcpy(&bits, &two, sizeof(bits));
+	return bits;
+}
+
+/* Units [unit, ..) as rows of bf16, as long as whole blocks. A tile a warp: a lane writes 8 inputs of its rows at a time. */
+template <int CODE>
+static __global__ void __launch_bounds__(256)
+	to_bf16_kernel(struct quant_view v, struct quant_groups groups, __nv_bfloat16 *to,
+                       int64_t unit, int n_tiles)
+{
+	using P = quant_tile<CODE>;
+	const struct quant_magic magic = quant_magic_numbers();
 	pdl_trigger();
 	pdl_wait();
-	int lane = threadIdx.x % 32, code = v.f.code;
-	int64_t k_pad = (int64_t)v.n_blocks * BLOCK_K, step = (int64_t)gridDim.x * 8;
-	for (int64_t i = (int64_t)blockIdx.x * 8 + threadIdx.x / 32; i < n_tiles; i += step) {
-		int64_t u = i / v.n_blocks, block = i % v.n_blocks;
-		const uint4 *tile =
-			(const uint4 *)(v.codes + ((unit + u) * v.n_blocks + block) * v.tile_bytes);
-		uint4 w[2];
-		w[0] = __ldcs(tile + lane);
-		w[1] = v.tile_bytes == 512 ? w[0] : __ldcs(tile + 32 + lane);
+	int lane = threadIdx.x % 32;
+	int64_t k_pad = (int64_t)v.n_blocks * BLOCK_K;
+	for (int i = (int)blockIdx.x * 8 + threadIdx.x / 32; i < n_tiles; i += (int)gridDim.x * 8) {
+		int u = i / v.n_blocks, block = i % v.n_blocks;
+		const uint4 *tile = (const uint4 *)(v.codes + (unit * v.n_blocks + i) * P::TILE);
+		struct quant_words<P> words;
+		uint4 out[2][2]; /* [row][half of the block] */
+#pragma unroll
+		for (int piece = 0; piece < P::TILE / 512; piece++)
+			words.w[piece] = __ldcs(tile + piece * 32 + lane);
+#pragma unroll
+		for (int h = 0; h < 2; h++) {
+			uint32_t a[2][4];
+			struct nx_quant_param p[2];
+			uint32_t g = group_at(groups, (uint32_t)(block * 4 + h * 2 + lane % 4 / 2));
+			step_of<P>(a[0], words, 2 * h, magic);
+			step_of<P>(a[1], words, 2 * h + 1, magic);
+#pragma unroll
+			for (int odd = 0; odd < 2; odd++) {
+				p[odd] = quant_param(v, (unit + u) * UNIT_ROWS + lane / 4 * 2 + odd,
+				                     g);
+				if (v.f.zero)
+					p[odd].zero += p[odd].scale *
+					               (CODE == NX_WEIGHT_CODE_INT4 ? 8 : 128);
+				out[odd][h].x = scaled(a[0][odd], p[odd]);
+				out[odd][h].y = scaled(a[0][odd + 2], p[odd]);
+				out[odd][h].z = scaled(a[1][odd], p[odd]);
+				out[odd][h].w = scaled(a[1][odd + 2], p[odd]);
+			}
+		}
+		uint4 *row = (uint4 *)(to + ((int64_t)u * UNIT_ROWS + lane / 4 * 2) * k_pad +
+		                       block * BLOCK_K + lane % 4 * 8);
 #pragma unroll
 		for (int odd = 0; odd < 2; odd++)
 #pragma unroll
-			for (int h = 0; h < 2; h++) {
-				int row = lane / 4 * 2 + odd, at = h * 32 + lane % 4 * 8;
-				int64_t first = block * BLOCK_K + at;
-				int64_t g = first / v.group;
-				struct nx_quant_param p =
-					quant_param(v, (unit + u) * UNIT_ROWS + row,
-				                    g < v.groups ? g : v.groups - 1);
-				float f[8];
-#pragma unroll
-				for (int e = 0; e < 8; e++) {
-					struct quant_place q = quant_place_of(code, row, at + e);
-					const uint4 c = code == NX_WEIGHT_CODE_INT4 ? w[0] : w[h];
-					int part = q.word % 4;
-					uint32_t word = part == 0   ? c.x
-					                : part == 1 ? c.y
-					                : part == 2 ? c.z
-					                            : c.w;
-					f[e] = nx_weight_value(&v.f, p,
-					                       (uint8_t)quant_get(code, q, word));
-				}
-				union {
-					uint4 all;
-					__nv_bfloat162 two[4];
-				} out;
-#pragma unroll
-				for (int e = 0; e < 4; e++)
-					out.two[e] = __floats2bfloat162_rn(f[2 * e], f[2 * e + 1]);
-				*(uint4 *)(to + (u * UNIT_ROWS + row) * k_pad + first) = out.all;
-			}
+			for (int h = 0; h < 2; h++)
+				row[odd * k_pad / 8 + h * 4] = out[odd][h];
 	}
+}
+
+static int to_bf16(const struct cuda_dev *d, cudaStream_t s, const struct quant_view &v,
+                   int64_t unit, int64_t n_units, struct nx_err *err)
+{
+	int64_t tiles = n_units * v.n_blocks, blocks = (tiles + 7) / 8,
+		most = 8 * (int64_t)d->n_sms;
+	auto kernel = v.f.code == NX_WEIGHT_CODE_INT4   ? to_bf16_kernel<NX_WEIGHT_CODE_INT4>
+	              : v.f.code == NX_WEIGHT_CODE_INT8 ? to_bf16_kernel<NX_WEIGHT_CODE_INT8>
+	                                                : to_bf16_kernel<NX_WEIGHT_CODE_E4M3>;
+	return cu_launch(err, "to_bf16_kernel", CU_PDL, kernel,
+	                 dim3((unsigned)(blocks < most ? blocks : most)), dim3(256), 0, s, v,
+	                 groups_of(v), (__nv_bfloat16 *)d->quant_scratch, unit, (int)tiles);
 }
 
 /* Rows of gates and ups [m, n] to columns [0, n / 2) of y, which has y_cols. */
@@ -253,12 +288,9 @@ static bool many_rows(struct cuda_dev *d, cudaStream_t s, const struct nx_linear
 	int64_t each = ((v.n_units + parts - 1) / parts + 7) / 8 * 8;
 	for (int64_t unit = 0; unit < v.n_units && !*rc; unit += each) {
 		int64_t n_units = v.n_units - unit < each ? v.n_units - unit : each;
-		int64_t row = unit * UNIT_ROWS, n = v.n - row, tiles = n_units * v.n_blocks;
+		int64_t row = unit * UNIT_ROWS, n = v.n - row;
 		n = n < n_units * UNIT_ROWS ? n : n_units * UNIT_ROWS;
-		int64_t blocks = (tiles + 7) / 8, limit = 8 * (int64_t)d->n_sms;
-		*rc = cu_launch(err, "to_bf16_kernel", CU_PDL, to_bf16_kernel,
-		                dim3((unsigned)(blocks < limit ? blocks : limit)), dim3(256), 0, s,
-		                v, (__nv_bfloat16 *)d->quant_scratch, unit, tiles);
+		*rc = to_bf16(d, s, v, unit, n_units, err);
 		if (!*rc && !columns(d, s, a, v, row, n, rc, err))
 			return false;
 	}

@@ -15,6 +15,8 @@
 #ifndef NX_CUDA_LINEAR_QUANT_CUH
 #define NX_CUDA_LINEAR_QUANT_CUH
 
+#include <stdlib.h>
+
 #include "cuda/linear_ptx.cuh"
 #include "cuda/weight_quant.cuh"
 
@@ -23,11 +25,16 @@
 #define STEPS 4 /* m16n8k16 of a tile */
 #define RED_BYTES (WARPS * ROUND * 64 * (int)sizeof(float2))
 
+/* Which group an input is in, without a division. */
+struct quant_groups {
+	uint32_t n, group16, per_group; /* inputs of a group / 16; 2^31 / group16, rounded up */
+};
+
 struct quant_thin {
 	const uint8_t *codes, *params;
 	const __nv_bfloat16 *x;
-	int k, n_blocks, m, n_units, groups;
-	uint32_t group16, per_group; /* inputs of a group / 16; 2^31 / group16, rounded up */
+	int k, n_blocks, m, n_units;
+	struct quant_groups groups;
 	int split;
 	bool whole; /* rows of x are whole pieces of 16 bytes */
 	struct epilogue e;
@@ -61,84 +68,100 @@ struct quant_warp {
 /* ---- the order of a warp's stages: passes over runs of units, blocks of inputs, stages of units */
 
 struct quant_walk {
-	int unit, end; /* of the group's: where the pass begins, where all end */
-	int pass;      /* units of this pass */
-	int n_stages;  /* of a block of inputs */
-	int block, stage;
+	int unit, end, each; /* of the group's: where the pass begins, where all end; of a pass */
+	int left;            /* units of this pass */
+	int block, stage;    /* stage: its first unit, in the pass */
+	/* This lane's piece of the pass's first tile and of its first params; how far from them the stage's are. */
+	const uint8_t *codes, *params;
+	uint32_t code_at, param_at;
 };
 
-template <typename P>
-static __device__ __forceinline__ void walk_pass(struct quant_walk &w, int first)
+/* What a lane adds to its addresses from unit to unit. */
+struct quant_strides {
+	uint32_t codes, params;
+};
+
+/* The group of inputs [16 at, ..). */
+static __device__ __forceinline__ uint32_t group_at(const struct quant_groups &g, uint32_t at)
 {
-	int left = w.end - w.unit, passes = (left + P::MU - 1) / P::MU;
-	w.pass = passes > 1 ? (left + passes - 1) / passes : left;
-	w.pass = (w.pass + P::SU - 1) / P::SU * P::SU;
-	w.pass = w.pass < left ? w.pass : left;
-	w.n_stages = (w.pass + P::SU - 1) / P::SU;
-	w.block = first;
+	uint32_t i = (uint32_t)((uint64_t)at * g.per_group >> 31);
+	i = g.group16 == 1 ? at : i;
+	return i < g.n ? i : g.n - 1;
+}
+
+/* Params of a segment are P::PARAM pieces; lanes have those of a stage in the order of units, segments, pieces. */
+template <typename P>
+static __device__ __forceinline__ void walk_block(struct quant_walk &w, const struct quant_thin &t,
+                                                  int lane)
+{
+	uint32_t seg = (uint32_t)(lane / P::PARAM % P::SEGS);
 	w.stage = 0;
+	w.code_at = (uint32_t)w.block * P::TILE;
+	w.param_at =
+		group_at(t.groups, (uint32_t)w.block * 4 + seg * (4 / P::SEGS)) * (P::PARAM * 16);
 }
 
 template <typename P>
+static __device__ __forceinline__ void walk_pass(struct quant_walk &w, const struct quant_thin &t,
+                                                 const struct quant_warp &p)
+{
+	w.left = w.end - w.unit < w.each ? w.end - w.unit : w.each;
+	w.codes = t.codes + (int64_t)w.unit * t.n_blocks * P::TILE + p.lane * 16;
+	w.params = t.params +
+	           ((int64_t)(w.unit + p.lane / (P::PARAM * P::SEGS)) * t.groups.n * P::PARAM +
+	            p.lane % P::PARAM) *
+	                   16;
+	w.block = p.first;
+	walk_block<P>(w, t, p.lane);
+}
+
+/* Passes of about the same length, whole stages but for the last. */
+template <typename P>
 static __device__ __forceinline__ struct quant_walk walk_begin(const struct quant_thin &t,
-                                                               int first)
+                                                               const struct quant_warp &p)
 {
 	struct quant_walk w;
 	int group = blockIdx.x / t.split, n_groups = gridDim.x / t.split;
 	w.unit = (int)((int64_t)t.n_units * group / n_groups);
 	w.end = (int)((int64_t)t.n_units * (group + 1) / n_groups);
-	walk_pass<P>(w, first);
+	int passes = (w.end - w.unit + P::MU - 1) / P::MU;
+	w.each = passes ? (w.end - w.unit + passes - 1) / passes : 0;
+	w.each = (w.each + P::SU - 1) / P::SU * P::SU;
+	walk_pass<P>(w, t, p);
 	return w;
 }
 
-/* The group of inputs [16 at, ..). */
-static __device__ __forceinline__ int group_at(const struct quant_thin &t, uint32_t at)
-{
-	uint32_t g = (uint32_t)((uint64_t)at * t.per_group >> 31);
-	g = t.group16 == 1 ? at : g;
-	return g < (uint32_t)t.groups ? (int)g : t.groups - 1;
-}
-
-/* Copies the stage that w stands at and steps on. A lane copies the pieces that it will read, and all copy params. */
+/* Copies the stage that w stands at and steps on. A lane copies the pieces of codes that it will read. Units that are
+ * not there keep what was in their place: nothing is made of their sums. */
 template <typename P>
 static __device__ __forceinline__ void copy_stage(struct quant_walk &w, const struct quant_thin &t,
-                                                  uint32_t dst, const struct quant_warp &p)
+                                                  uint32_t dst, const struct quant_warp &p,
+                                                  const struct quant_strides &by)
 {
 	if (w.unit < w.end) {
-		int unit = w.unit + w.stage * P::SU, end = w.unit + w.pass;
-		const uint8_t *from =
-			t.codes + ((int64_t)unit * t.n_blocks + w.block) * P::TILE + p.lane * 16;
+		const uint8_t *from = w.codes + w.code_at;
 		uint32_t to = dst + (uint32_t)(p.lane * 16);
 #pragma unroll
-		for (int u = 0; u < P::SU; u++) {
-			bool there = unit + u < end;
+		for (int u = 0; u < P::SU; u++)
+			if (w.stage + u < w.left)
 #pragma unroll
-			for (int i = 0; i < P::TILE; i += 512)
-				copy_piece(to + (uint32_t)(u * P::TILE + i),
-				           there ? from + (int64_t)u * t.n_blocks * P::TILE + i
-				                 : t.codes,
-				           there);
-		}
-		/* Params of a segment are P::PARAM pieces. */
-#pragma unroll
-		for (int i0 = 0; i0 < P::SU * P::PARAMS / 16; i0 += 32) {
-			int i = i0 + p.lane, seg = i / P::PARAM % P::SEGS;
-			int u = unit + i / (P::PARAM * P::SEGS);
-			int g = group_at(t, (uint32_t)(w.block * 4 + seg * (4 / P::SEGS)));
-			bool there = u < end;
-			const uint8_t *at =
-				t.params +
-				(((int64_t)u * t.groups + g) * P::PARAM + i % P::PARAM) * 16;
-			if (i < P::SU * P::PARAMS / 16)
-				copy_piece(dst + (uint32_t)(P::SU * P::TILE + i * 16),
-				           there ? at : t.params, there);
-		}
-		if (++w.stage == w.n_stages) {
-			w.stage = 0;
+				for (int i = 0; i < P::TILE; i += 512)
+					copy_piece(to + (uint32_t)(u * P::TILE + i),
+					           from + (uint32_t)u * by.codes + i, true);
+		static_assert(P::SU * P::PARAMS / 16 <= 32, "a piece of params a lane");
+		if (p.lane < P::SU * P::PARAMS / 16 &&
+		    w.stage + p.lane / (P::PARAM * P::SEGS) < w.left)
+			copy_piece(to + P::SU * P::TILE, w.params + w.param_at, true);
+		w.stage += P::SU;
+		w.code_at += P::SU * by.codes;
+		w.param_at += P::SU * by.params;
+		if (w.stage >= w.left) {
 			w.block += p.step;
-			if (w.block >= t.n_blocks) {
-				w.unit += w.pass;
-				walk_pass<P>(w, p.first);
+			if (w.block < t.n_blocks) {
+				walk_block<P>(w, t, p.lane);
+			} else {
+				w.unit += w.left;
+				walk_pass<P>(w, t, p);
 			}
 		}
 	}
@@ -182,6 +205,29 @@ static __device__ __forceinline__ void read_block(uint4 (&x)[P::NT][2], const st
 
 /* ---- codes to pairs of bf16 */
 
+/* (a & MASK) | c, and (a & MASK) ^ c, in one instruction: it takes one number of its own, so c is in a register. */
+template <uint32_t MASK> static __device__ __forceinline__ uint32_t and_or(uint32_t a, uint32_t c)
+{
+	uint32_t d;
+	asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(a), "n"(MASK), "r"(c));
+	return d;
+}
+
+template <uint32_t MASK> static __device__ __forceinline__ uint32_t and_xor(uint32_t a, uint32_t c)
+{
+	uint32_t d;
+	asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(d) : "r"(a), "n"(MASK), "r"(c));
+	return d;
+}
+
+/* A number that the compiler does not know. */
+static __device__ __forceinline__ uint32_t in_register(uint32_t x)
+{
+	uint32_t d;
+	asm volatile("mov.b32 %0, %1;" : "=r"(d) : "r"(x));
+	return d;
+}
+
 static __device__ __forceinline__ uint32_t pair_sub(uint32_t a, uint32_t b)
 {
 	uint32_t c;
@@ -197,39 +243,56 @@ static __device__ __forceinline__ uint32_t pair_mul(uint32_t a, uint32_t b)
 }
 
 /* bf16 has 7 bits of mantissa: 128 + q is 0x4300 | q where q < 128. */
-#define MAGIC 0x43004300u
+struct quant_magic {
+	uint32_t bias, less; /* 0x4300, 0x4380, twice */
+};
 
-static __device__ __forceinline__ void pairs_int4(uint32_t (&a)[4], uint32_t w)
+static __device__ __forceinline__ struct quant_magic quant_magic_numbers(void)
+{
+	struct quant_magic m = {in_register(0x43004300u), in_register(0x43804380u)};
+	return m;
+}
+
+static __device__ __forceinline__ void pairs_int4(uint32_t (&a)[4], uint32_t w,
+                                                  const struct quant_magic &magic)
 {
 #pragma unroll
 	for (int i = 0; i < 4; i++)
-		a[i] = pair_sub((w >> (4 * i) & 0x000f000fu) | MAGIC, 0x43084308u); /* 136 */
+		a[i] = pair_sub(and_or<0x000f000fu>(w >> (4 * i), magic.bias), 0x43084308u);
 }
 
 /* 128 + (q & 127) less 128 where q >= 128, else less 256, whose bits differ in q's eighth alone. */
-static __device__ __forceinline__ void pairs_int8(uint32_t &a, uint32_t &b, uint32_t w)
+static __device__ __forceinline__ void pairs_int8(uint32_t &a, uint32_t &b, uint32_t w,
+                                                  const struct quant_magic &magic)
 {
 	uint32_t v = w >> 8;
-	a = pair_sub((w & 0x007f007fu) | MAGIC, (w & 0x00800080u) ^ 0x43804380u);
-	b = pair_sub((v & 0x007f007fu) | MAGIC, (v & 0x00800080u) ^ 0x43804380u);
+	a = pair_sub(and_or<0x007f007fu>(w, magic.bias), and_xor<0x00800080u>(w, magic.less));
+	b = pair_sub(and_or<0x007f007fu>(v, magic.bias), and_xor<0x00800080u>(v, magic.less));
 }
 
 /* The exponents' bias is 120 less than bf16's. */
 static __device__ __forceinline__ void pairs_e4m3(uint32_t &a, uint32_t &b, uint32_t w)
 {
 	a = pair_mul(w & 0x87f087f0u, 0x7b807b80u);
-	b = pair_mul((w << 4 & 0x80f080f0u) | (w >> 4 & 0x07000700u), 0x7b807b80u);
+	b = pair_mul(and_or<0x80f080f0u>(w << 4, w >> 4 & 0x07000700u), 0x7b807b80u);
 }
 
 /* ---- a tile by x */
 
-static __device__ __forceinline__ void mma_first(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
-                                                 uint32_t b1)
+/* c = a b, or c += a b. Not volatile: nothing but c is seen, and the compiler may order products as it likes. */
+static __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                uint32_t b1, bool first)
 {
-	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
-	             "{%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, %10};"
-	             : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
-	             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.0f));
+	if (first)
+		asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
+		    "{%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, %10};"
+		    : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
+		    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.0f));
+	else
+		asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
+		    "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+		    : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+		    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 template <typename P>
@@ -239,11 +302,8 @@ static __device__ __forceinline__ void multiply_step(float (&sum)[P::NT][4], con
 #pragma unroll
 	for (int i = 0; i < P::NT; i++) {
 		const uint4 v = x[i][step / 2];
-		uint32_t b0 = step % 2 ? v.z : v.x, b1 = step % 2 ? v.w : v.y;
-		if (step % (STEPS / P::SEGS) == 0)
-			mma_first(sum[i], a, b0, b1);
-		else
-			mma(sum[i], a[0], a[1], a[2], a[3], b0, b1);
+		multiply(sum[i], a, step % 2 ? v.z : v.x, step % 2 ? v.w : v.y,
+		         step % (STEPS / P::SEGS) == 0);
 	}
 }
 
@@ -307,50 +367,81 @@ static __device__ __forceinline__ void read_params(float (&scale)[2], float (&ze
 	}
 }
 
-template <typename P>
-static __device__ __forceinline__ void multiply_tile(float (&acc)[P::NT][4],
-                                                     const uint4 (&x)[P::NT][2],
-                                                     const float (&xs)[P::SEGS][P::NT][2],
-                                                     uint32_t tile, uint32_t params, int lane)
-{
+/* A lane's codes of a tile, and a step of them as A. */
+template <typename P> struct quant_words {
 	uint4 w[P::TILE / 512];
-	float sum[P::NT][4];
+};
+
+template <typename P>
+static __device__ __forceinline__ void step_of(uint32_t (&a)[4], const struct quant_words<P> &t,
+                                               int step, const struct quant_magic &magic)
+{
+	const uint4 v = t.w[P::TILE == 512 ? 0 : step / 2];
+	if (P::CODE == NX_WEIGHT_CODE_INT4) {
+		const uint32_t w[4] = {v.x, v.y, v.z, v.w};
+		pairs_int4(a, w[step], magic);
+		return;
+	}
+	uint32_t lo = step % 2 ? v.z : v.x, hi = step % 2 ? v.w : v.y;
+	if (P::CODE == NX_WEIGHT_CODE_INT8) {
+		pairs_int8(a[0], a[1], lo, magic);
+		pairs_int8(a[2], a[3], hi, magic);
+	} else {
+		pairs_e4m3(a[0], a[1], lo);
+		pairs_e4m3(a[2], a[3], hi);
+	}
+}
+
+/* acc += the segment's sums, scaled. */
+template <typename P>
+static __device__ __forceinline__ void add_segment(float (&acc)[P::NT][4],
+                                                   const float (&sum)[P::NT][4],
+                                                   const float (&xs)[P::NT][2], uint32_t params)
+{
+	float scale[2], zero[2];
+	read_params<P>(scale, zero, params);
 #pragma unroll
-	for (int i = 0; i < P::TILE / 512; i++)
-		w[i] = smem_read(tile + (uint32_t)(i * 512 + lane * 16));
+	for (int i = 0; i < P::NT; i++)
 #pragma unroll
-	for (int step = 0; step < STEPS; step++) {
-		uint32_t a[4];
-		if (P::CODE == NX_WEIGHT_CODE_INT4) {
-			const uint4 v = w[0];
-			pairs_int4(a, step == 0 ? v.x : step == 1 ? v.y : step == 2 ? v.z : v.w);
-		} else {
-			const uint4 v = w[P::TILE == 512 ? 0 : step / 2];
-			uint32_t lo = step % 2 ? v.z : v.x, hi = step % 2 ? v.w : v.y;
-			if (P::CODE == NX_WEIGHT_CODE_INT8) {
-				pairs_int8(a[0], a[1], lo);
-				pairs_int8(a[2], a[3], hi);
-			} else {
-				pairs_e4m3(a[0], a[1], lo);
-				pairs_e4m3(a[2], a[3], hi);
-			}
+		for (int c = 0; c < 4; c++) {
+			if (P::BESIDE == BESIDE_ZERO)
+				acc[i][c] = fmaf(zero[c / 2], xs[i][c % 2], acc[i][c]);
+			acc[i][c] = fmaf(scale[c / 2], sum[i][c], acc[i][c]);
 		}
-		multiply_step<P>(sum, a, x, step);
-		constexpr int each = STEPS / P::SEGS;
-		if (step % each != each - 1)
-			continue;
-		float scale[2], zero[2];
-		read_params<P>(
-			scale, zero,
-			params + (uint32_t)((step / each * UNIT_ROWS + lane / 4 * 2) * P::PARAM));
+}
+
+/* The tiles of a stage, AT at a time: products of one wait for each other. */
+template <typename P>
+static __device__ __forceinline__ void multiply_stage(float (*acc)[P::NT][4],
+                                                      const uint4 (&x)[P::NT][2],
+                                                      const float (&xs)[P::SEGS][P::NT][2],
+                                                      uint32_t from, int lane,
+                                                      const struct quant_magic &magic)
+{
+	constexpr int AT = P::NT <= 2 ? P::SU : 1, EACH = STEPS / P::SEGS;
+	const uint32_t params = from + (uint32_t)(P::SU * P::TILE + lane / 4 * 2 * P::PARAM);
 #pragma unroll
-		for (int i = 0; i < P::NT; i++)
+	for (int u0 = 0; u0 < P::SU; u0 += AT) {
+		struct quant_words<P> t[AT];
+		float sum[AT][P::NT][4];
 #pragma unroll
-			for (int c = 0; c < 4; c++) {
-				if (P::BESIDE == BESIDE_ZERO)
-					acc[i][c] = fmaf(zero[c / 2], xs[step / each][i][c % 2],
-					                 acc[i][c]);
-				acc[i][c] = fmaf(scale[c / 2], sum[i][c], acc[i][c]);
+		for (int u = 0; u < AT; u++)
+#pragma unroll
+			for (int i = 0; i < P::TILE / 512; i++)
+				t[u].w[i] = smem_read(from + (uint32_t)((u0 + u) * P::TILE +
+				                                        i * 512 + lane * 16));
+#pragma unroll
+		for (int step = 0; step < STEPS; step++)
+#pragma unroll
+			for (int u = 0; u < AT; u++) {
+				uint32_t a[4];
+				step_of<P>(a, t[u], step, magic);
+				multiply_step<P>(sum[u], a, x, step);
+				if (step % EACH == EACH - 1)
+					add_segment<P>(acc[u0 + u], sum[u], xs[step / EACH],
+					               params + (uint32_t)((u0 + u) * P::PARAMS +
+					                                   step / EACH * UNIT_ROWS *
+					                                           P::PARAM));
 			}
 	}
 }
@@ -443,23 +534,28 @@ static __global__ void __launch_bounds__(WARPS * 32, P::PER_SM)
 	p.rank = blockIdx.x % t.split;
 	p.first = p.rank * WARPS + p.warp;
 	p.step = t.split * WARPS;
-	uint32_t ring = smem_of(smem) + (uint32_t)(p.warp * P::S * P::STAGE);
+	const uint32_t ring = smem_of(smem) + (uint32_t)(p.warp * P::S * P::STAGE);
+	const struct quant_strides by = {(uint32_t)t.n_blocks * P::TILE,
+	                                 t.groups.n * P::PARAM * 16};
+	const struct quant_magic magic = quant_magic_numbers();
 	pdl_trigger();
-	struct quant_walk w = walk_begin<P>(t, p.first), ahead = w;
+	struct quant_walk ahead = walk_begin<P>(t, p);
+	int unit = ahead.unit, end = ahead.end, each = ahead.each;
 	if (p.first >= t.n_blocks)
 		ahead.unit = ahead.end; /* a warp without inputs */
 #pragma unroll 1
 	for (int i = 0; i < P::S - 1; i++)
-		copy_stage<P>(ahead, t, ring + (uint32_t)(i * P::STAGE), p);
+		copy_stage<P>(ahead, t, ring + (uint32_t)(i * P::STAGE), p, by);
 	pdl_wait();
 
 	uint4 x[P::XB][P::NT][2], next[P::XB][P::NT][2];
-	int at = 0;
+	uint32_t at = ring, free = ring + (P::S - 1) * P::STAGE;
 	if (P::EARLY)
 #pragma unroll
 		for (int j = 0; j < P::XB; j++)
 			read_block<P>(next[j], t, p.first + j * p.step, p.lane);
-	while (w.unit < w.end) {
+	while (unit < end) {
+		int pass = end - unit < each ? end - unit : each;
 		float acc[P::MU][P::NT][4] = {};
 #pragma unroll 1
 		for (int block = p.first; block < t.n_blocks; block += p.step * P::XB) {
@@ -483,32 +579,25 @@ static __global__ void __launch_bounds__(WARPS * 32, P::PER_SM)
 				if (P::BESIDE == BESIDE_ZERO)
 					sum_x<P>(xs, x[j]);
 #pragma unroll
-				for (int stage = 0; stage < P::MU / P::SU; stage++) {
-					if (stage >= w.n_stages)
+				for (int stage = 0; stage < P::MU; stage += P::SU) {
+					if (stage >= pass)
 						break;
 					copy_wait<P::S - 2>();
 					__syncwarp();
-					int last = at == 0 ? P::S - 1 : at - 1;
-					copy_stage<P>(ahead, t, ring + (uint32_t)(last * P::STAGE),
-					              p);
-					uint32_t from = ring + (uint32_t)(at * P::STAGE);
-#pragma unroll
-					for (int u = 0; u < P::SU; u++)
-						multiply_tile<P>(acc[stage * P::SU + u], x[j], xs,
-						                 from + (uint32_t)(u * P::TILE),
-						                 from + (uint32_t)(P::SU * P::TILE +
-						                                   u * P::PARAMS),
-						                 p.lane);
-					at = at + 1 == P::S ? 0 : at + 1;
+					copy_stage<P>(ahead, t, free, p, by);
+					multiply_stage<P>(acc + stage, x[j], xs, at, p.lane, magic);
+					free = at;
+					at = at + P::STAGE == ring + P::S * P::STAGE
+					             ? ring
+					             : at + P::STAGE;
 				}
 			}
 		}
-		int n = w.pass * P::NT;
-		add_warps<P>(acc, t, w.unit, n, red, sums, p);
+		int n = pass * P::NT;
+		add_warps<P>(acc, t, unit, n, red, sums, p);
 		if (t.split > 1)
-			add_blocks<P>(t, w.unit, n, sums, p);
-		w.unit += w.pass;
-		walk_pass<P>(w, p.first);
+			add_blocks<P>(t, unit, n, sums, p);
+		unit += pass;
 	}
 }
 
@@ -517,7 +606,7 @@ static __global__ void __launch_bounds__(WARPS * 32, P::PER_SM)
 template <typename P> static int quant_set_smem(struct nx_err *err)
 {
 	CU(cudaFuncSetAttribute(quant_kernel<P>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-	                        P::SMEM));
+	                        P::SMEM > 200000 ? P::SMEM : 200000));
 	return 0;
 }
 
@@ -536,6 +625,8 @@ static int quant_launch(const struct cuda_dev *d, cudaStream_t s, const struct q
 	c.gridDim = dim3((unsigned)((t.n_units < groups ? t.n_units : groups) * t.split));
 	c.blockDim = dim3(WARPS * 32);
 	c.dynamicSmemBytes = P::SMEM;
+	if (getenv("NEXUS_QUANT_PAD") && P::SMEM < 150000)
+		c.dynamicSmemBytes = 150000;
 	c.stream = s;
 	c.attrs = a;
 	c.numAttrs = t.split > 1 ? 2 : 1;

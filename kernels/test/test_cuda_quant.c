@@ -479,16 +479,22 @@ int main(void)
 {
 	both_need_gpu();
 	Suite *s = suite_create("cuda quant");
-	TCase *tc = tcase_create("quant");
-	tcase_add_loop_test(tc, products_are_those_of_the_values, 0, N_FORMATS);
-	tcase_add_loop_test(tc, products_in_f32_are_those_of_the_values, 0, N_FORMATS);
-	tcase_add_test(tc, large_products_are_those_of_the_values);
-	tcase_add_test(tc, library_products_are_those_of_the_values);
-	tcase_add_loop_test(tc, rows_have_the_same_bits_for_every_m, 0, N_FORMATS);
-	tcase_add_test(tc, products_can_be_captured);
-	tcase_add_loop_test(tc, every_source_gives_the_same_codes, 0, N_FORMATS);
-	tcase_add_loop_test(tc, bytes_are_those_of_the_format_and_whole_tiles, 0, N_FORMATS);
-	tcase_add_test(tc, formats_that_are_not_there_are_refused);
-	suite_add_tcase(s, tc);
+	TCase *products = tcase_create("products"), *f32 = tcase_create("f32"),
+	      *large = tcase_create("large"), *bits = tcase_create("bits"),
+	      *rest = tcase_create("rest");
+	tcase_add_loop_test(products, products_are_those_of_the_values, 0, N_FORMATS);
+	tcase_add_loop_test(f32, products_in_f32_are_those_of_the_values, 0, N_FORMATS);
+	tcase_add_test(large, large_products_are_those_of_the_values);
+	tcase_add_test(large, library_products_are_those_of_the_values);
+	tcase_add_loop_test(bits, rows_have_the_same_bits_for_every_m, 0, N_FORMATS);
+	tcase_add_test(rest, products_can_be_captured);
+	tcase_add_loop_test(rest, every_source_gives_the_same_codes, 0, N_FORMATS);
+	tcase_add_loop_test(rest, bytes_are_those_of_the_format_and_whole_tiles, 0, N_FORMATS);
+	tcase_add_test(rest, formats_that_are_not_there_are_refused);
+	suite_add_tcase(s, products);
+	suite_add_tcase(s, f32);
+	suite_add_tcase(s, large);
+	suite_add_tcase(s, bits);
+	suite_add_tcase(s, rest);
 	return both_run(s);
 }

@@ -73,7 +73,7 @@ static int thin(struct cuda_dev *d, cudaStream_t s, const struct nx_linear *a,
 	for (int64_t r = 0; r < a->m && !rc; r += QUANT_MOST_M) {
 		t.m = (int)(a->m - r < QUANT_MOST_M ? a->m - r : QUANT_MOST_M);
 		t.x = (const __nv_bfloat16 *)a->x + r * v.k;
-		t.whole = v.k % 8 == 0 && (uintptr_t)t.x % 16 == 0;
+		t.whole = v.k % 4 == 0 && (uintptr_t)t.x % 8 == 0;
 		t.e.y = (uint8_t *)a->y + (size_t)(r * y_cols) * y_element;
 		rc = v.f.code == NX_WEIGHT_CODE_INT8
 		             ? quant_thin_int8(d, s, t, v.f.zero, segments, err)
@@ -156,7 +156,7 @@ static __device__ __forceinline__ uint32_t scaled(uint32_t pair, struct nx_quant
 	return bits;
 }
 
-/* Units [unit, ..) as rows of bf16, as long as whole blocks. A tile a warp: a lane writes 8 inputs of its rows at a time. */
+/* Units [unit, ..) as rows of bf16, as long as whole blocks. A tile a warp. */
 template <int CODE>
 static __global__ void __launch_bounds__(256)
 	to_bf16_kernel(struct quant_view v, struct quant_groups groups, __nv_bfloat16 *to,
@@ -172,37 +172,25 @@ static __global__ void __launch_bounds__(256)
 		int u = i / v.n_blocks, block = i % v.n_blocks;
 		const uint4 *tile = (const uint4 *)(v.codes + (unit * v.n_blocks + i) * P::TILE);
 		struct quant_words<P> words;
-		uint4 out[2][2]; /* [row][half of the block] */
 #pragma unroll
 		for (int piece = 0; piece < P::TILE / 512; piece++)
 			words.w[piece] = __ldcs(tile + piece * 32 + lane);
+		uint2 *row = (uint2 *)(to + ((int64_t)u * UNIT_ROWS + lane / 4 * 2) * k_pad +
+		                       block * BLOCK_K + lane % 4 * 4);
 #pragma unroll
-		for (int h = 0; h < 2; h++) {
-			uint32_t a[2][4];
-			struct nx_quant_param p[2];
-			uint32_t g = group_at(groups, (uint32_t)(block * 4 + h * 2 + lane % 4 / 2));
-			step_of<P>(a[0], words, 2 * h, magic);
-			step_of<P>(a[1], words, 2 * h + 1, magic);
+		for (int step = 0; step < STEPS; step++) {
+			uint32_t a[4], g = group_at(groups, (uint32_t)(block * 4 + step));
+			step_of<P>(a, words, step, magic);
 #pragma unroll
 			for (int odd = 0; odd < 2; odd++) {
-				p[odd] = quant_param(v, (unit + u) * UNIT_ROWS + lane / 4 * 2 + odd,
-				                     g);
+				struct nx_quant_param p = quant_param(
+					v, (unit + u) * UNIT_ROWS + lane / 4 * 2 + odd, g);
 				if (v.f.zero)
-					p[odd].zero += p[odd].scale *
-					               (CODE == NX_WEIGHT_CODE_INT4 ? 8 : 128);
-				out[odd][h].x = scaled(a[0][odd], p[odd]);
-				out[odd][h].y = scaled(a[0][odd + 2], p[odd]);
-				out[odd][h].z = scaled(a[1][odd], p[odd]);
-				out[odd][h].w = scaled(a[1][odd + 2], p[odd]);
+					p.zero += p.scale * (CODE == NX_WEIGHT_CODE_INT4 ? 8 : 128);
+				row[(odd * k_pad + step * 16) / 4] =
+					make_uint2(scaled(a[odd], p), scaled(a[odd + 2], p));
 			}
 		}
-		uint4 *row = (uint4 *)(to + ((int64_t)u * UNIT_ROWS + lane / 4 * 2) * k_pad +
-		                       block * BLOCK_K + lane % 4 * 8);
-#pragma unroll
-		for (int odd = 0; odd < 2; odd++)
-#pragma unroll
-			for (int h = 0; h < 2; h++)
-				row[odd * k_pad / 8 + h * 4] = out[odd][h];
 	}
 }
 

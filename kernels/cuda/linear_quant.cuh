@@ -43,13 +43,13 @@ struct quant_thin {
 /* What lies beside a group's codes. */
 enum quant_beside { BESIDE_SCALE, BESIDE_ZERO, BESIDE_F32 };
 
-/* NT: tiles of 8 rows of x. SU: units in a stage of the ring. MU: units whose sums are kept, a pass. S: stages. XB: own
- * blocks of x that are read at a time; EARLY: those of the next turn while this one is used. SEGS: segments of a block. */
-template <int CODE_, int BESIDE_, int SEGS_, int NT_, int SU_, int MU_, int S_, int XB_,
-          bool EARLY_, int PER_SM_>
+/* NT: tiles of 8 rows of x. SU: units in a stage of the ring. MU: units whose sums are kept, a pass. S: stages.
+ * EARLY: x of the next block is read while this one is used. SEGS: segments of a block. PER_SM: thread blocks an SM. */
+template <int CODE_, int BESIDE_, int SEGS_, int NT_, int SU_, int MU_, int S_, bool EARLY_,
+          int PER_SM_>
 struct quant_shape {
 	static constexpr int CODE = CODE_, BESIDE = BESIDE_, SEGS = SEGS_, NT = NT_, SU = SU_,
-			     MU = MU_, S = S_, XB = XB_, PER_SM = PER_SM_;
+			     MU = MU_, S = S_, PER_SM = PER_SM_;
 	static constexpr bool EARLY = EARLY_;
 	static constexpr int TILE = CODE == NX_WEIGHT_CODE_INT4 ? 512 : 1024;
 	static constexpr int PARAM = BESIDE == BESIDE_SCALE ? 2 : 4; /* bytes of a row's */
@@ -170,37 +170,34 @@ static __device__ __forceinline__ void copy_stage(struct quant_walk &w, const st
 
 /* ---- x */
 
-/* Inputs [at, at + 8) of row r, zero where there are none. */
-static __device__ __forceinline__ uint4 read_x(const struct quant_thin &t, int r, int at)
+/* Inputs [at, at + 4) of row r, zero where there are none. */
+static __device__ __forceinline__ uint2 read_x(const struct quant_thin &t, int r, int at)
 {
-	uint4 v = {0, 0, 0, 0};
+	uint2 v = {0, 0};
 	if (r >= t.m || at >= t.k)
 		return v;
 	const __nv_bfloat16 *p = t.x + (int64_t)r * t.k + at;
 	if (t.whole)
-		return __ldcg((const uint4 *)p);
-	uint32_t part[8];
+		return __ldcg((const uint2 *)p);
+	uint32_t part[4];
 #pragma unroll
-	for (int i = 0; i < 8; i++)
+	for (int i = 0; i < 4; i++)
 		part[i] = at + i < t.k ? __bfloat16_as_ushort(p[i]) : 0;
 	v.x = part[0] | part[1] << 16;
 	v.y = part[2] | part[3] << 16;
-	v.z = part[4] | part[5] << 16;
-	v.w = part[6] | part[7] << 16;
 	return v;
 }
 
-/* The first and the second 32 inputs of a block. */
 template <typename P>
-static __device__ __forceinline__ void read_block(uint4 (&x)[P::NT][2], const struct quant_thin &t,
-                                                  int block, int lane)
+static __device__ __forceinline__ void read_block(uint2 (&x)[P::NT][STEPS],
+                                                  const struct quant_thin &t, int block, int lane)
 {
 #pragma unroll
 	for (int i = 0; i < P::NT; i++)
 #pragma unroll
-		for (int h = 0; h < 2; h++)
-			x[i][h] = read_x(t, i * 8 + lane / 4,
-			                 block * BLOCK_K + h * 32 + lane % 4 * 8);
+		for (int step = 0; step < STEPS; step++)
+			x[i][step] = read_x(t, i * 8 + lane / 4,
+			                    block * BLOCK_K + step * 16 + lane % 4 * 4);
 }
 
 /* ---- codes to pairs of bf16 */
@@ -297,20 +294,17 @@ static __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&
 
 template <typename P>
 static __device__ __forceinline__ void multiply_step(float (&sum)[P::NT][4], const uint32_t (&a)[4],
-                                                     const uint4 (&x)[P::NT][2], int step)
+                                                     const uint2 (&x)[P::NT][STEPS], int step)
 {
 #pragma unroll
-	for (int i = 0; i < P::NT; i++) {
-		const uint4 v = x[i][step / 2];
-		multiply(sum[i], a, step % 2 ? v.z : v.x, step % 2 ? v.w : v.y,
-		         step % (STEPS / P::SEGS) == 0);
-	}
+	for (int i = 0; i < P::NT; i++)
+		multiply(sum[i], a, x[i][step].x, x[i][step].y, step % (STEPS / P::SEGS) == 0);
 }
 
 /* Sums of x's segments: a product by ones. Each lane gets those of its two rows of x, in [0] and [1]. */
 template <typename P>
 static __device__ __forceinline__ void sum_x(float (&sums)[P::SEGS][P::NT][2],
-                                             const uint4 (&x)[P::NT][2])
+                                             const uint2 (&x)[P::NT][STEPS])
 {
 	const uint32_t ones[4] = {0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u};
 	float sum[P::NT][4];
@@ -413,15 +407,17 @@ static __device__ __forceinline__ void add_segment(float (&acc)[P::NT][4],
 /* The tiles of a stage, AT at a time: products of one wait for each other. */
 template <typename P>
 static __device__ __forceinline__ void multiply_stage(float (*acc)[P::NT][4],
-                                                      const uint4 (&x)[P::NT][2],
+                                                      const uint2 (&x)[P::NT][STEPS],
                                                       const float (&xs)[P::SEGS][P::NT][2],
-                                                      uint32_t from, int lane,
+                                                      uint32_t from, int units, int lane,
                                                       const struct quant_magic &magic)
 {
-	constexpr int AT = P::NT <= 2 ? P::SU : 1, EACH = STEPS / P::SEGS;
+	constexpr int AT = P::NT <= 2 ? 2 : 1, EACH = STEPS / P::SEGS;
 	const uint32_t params = from + (uint32_t)(P::SU * P::TILE + lane / 4 * 2 * P::PARAM);
 #pragma unroll
 	for (int u0 = 0; u0 < P::SU; u0 += AT) {
+		if (u0 && u0 >= units)
+			break;
 		struct quant_words<P> t[AT];
 		float sum[AT][P::NT][4];
 #pragma unroll
@@ -548,49 +544,45 @@ static __global__ void __launch_bounds__(WARPS * 32, P::PER_SM)
 		copy_stage<P>(ahead, t, ring + (uint32_t)(i * P::STAGE), p, by);
 	pdl_wait();
 
-	uint4 x[P::XB][P::NT][2], next[P::XB][P::NT][2];
+	uint2 x[P::NT][STEPS], next[P::NT][STEPS];
 	uint32_t at = ring, free = ring + (P::S - 1) * P::STAGE;
 	if (P::EARLY)
-#pragma unroll
-		for (int j = 0; j < P::XB; j++)
-			read_block<P>(next[j], t, p.first + j * p.step, p.lane);
+		read_block<P>(next, t, p.first, p.lane);
 	while (unit < end) {
-		int pass = end - unit < each ? end - unit : each;
-		float acc[P::MU][P::NT][4] = {};
+		int pass = end - unit < each ? end - unit : each, stage = 0, block = p.first;
+		float acc[P::MU][P::NT][4] = {}, xs[P::SEGS][P::NT][2];
+		/* One copy of the code for all stages but for what names sums: registers have no index. */
 #pragma unroll 1
-		for (int block = p.first; block < t.n_blocks; block += p.step * P::XB) {
-			int then = block + p.step * P::XB;
-			then = then < t.n_blocks ? then : p.first;
-#pragma unroll
-			for (int j = 0; j < P::XB; j++)
+		while (block < t.n_blocks) {
+			if (stage == 0) {
 				if (P::EARLY) {
+					int then = block + p.step;
 #pragma unroll
-					for (int i = 0; i < P::NT * 2; i++)
-						x[j][i / 2][i % 2] = next[j][i / 2][i % 2];
-					read_block<P>(next[j], t, then + j * p.step, p.lane);
+					for (int i = 0; i < P::NT * STEPS; i++)
+						x[i / STEPS][i % STEPS] =
+							next[i / STEPS][i % STEPS];
+					read_block<P>(next, t, then < t.n_blocks ? then : p.first,
+					              p.lane);
 				} else {
-					read_block<P>(x[j], t, block + j * p.step, p.lane);
+					read_block<P>(x, t, block, p.lane);
 				}
-#pragma unroll
-			for (int j = 0; j < P::XB; j++) {
-				float xs[P::SEGS][P::NT][2];
-				if (j && block + j * p.step >= t.n_blocks)
-					break;
 				if (P::BESIDE == BESIDE_ZERO)
-					sum_x<P>(xs, x[j]);
+					sum_x<P>(xs, x);
+			}
+			copy_wait<P::S - 2>();
+			__syncwarp();
+			copy_stage<P>(ahead, t, free, p, by);
 #pragma unroll
-				for (int stage = 0; stage < P::MU; stage += P::SU) {
-					if (stage >= pass)
-						break;
-					copy_wait<P::S - 2>();
-					__syncwarp();
-					copy_stage<P>(ahead, t, free, p, by);
-					multiply_stage<P>(acc + stage, x[j], xs, at, p.lane, magic);
-					free = at;
-					at = at + P::STAGE == ring + P::S * P::STAGE
-					             ? ring
-					             : at + P::STAGE;
-				}
+			for (int u = 0; u < P::MU; u += P::SU)
+				if (stage == u)
+					multiply_stage<P>(acc + u, x, xs, at, pass - u, p.lane,
+					                  magic);
+			free = at;
+			at = at + P::STAGE == ring + P::S * P::STAGE ? ring : at + P::STAGE;
+			stage += P::SU;
+			if (stage >= pass) {
+				stage = 0;
+				block += p.step;
 			}
 		}
 		int n = pass * P::NT;
@@ -642,13 +634,14 @@ constexpr int quant_stages(int stage, int bytes)
 }
 
 template <int CODE, int BESIDE, int SEGS> struct quant_shapes {
-	static constexpr int STAGE = 2 * ((CODE == NX_WEIGHT_CODE_INT4 ? 512 : 1024) +
-	                                  SEGS * (BESIDE == BESIDE_SCALE ? 2 : 4) * UNIT_ROWS);
-	static constexpr int HALF = quant_stages(STAGE, 90 << 10),
-			     MOST = quant_stages(STAGE, 128 << 10);
-	using few = quant_shape<CODE, BESIDE, SEGS, 1, 2, 12, HALF, 2, true, 2>;
-	using some = quant_shape<CODE, BESIDE, SEGS, 2, 2, 8, MOST, 1, true, 1>;
-	using many = quant_shape<CODE, BESIDE, SEGS, 4, 2, 8, MOST, 1, false, 1>;
+	static constexpr int UNIT = (CODE == NX_WEIGHT_CODE_INT4 ? 512 : 1024) +
+	                            SEGS * (BESIDE == BESIDE_SCALE ? 2 : 4) * UNIT_ROWS;
+	static constexpr int SU = UNIT <= 640 ? 4 : 2;
+	static constexpr int HALF = quant_stages(SU * UNIT, 90 << 10),
+			     MOST = quant_stages(SU * UNIT, 128 << 10);
+	using few = quant_shape<CODE, BESIDE, SEGS, 1, SU, 12, HALF, true, 2>;
+	using some = quant_shape<CODE, BESIDE, SEGS, 2, SU, 8, MOST, true, 1>;
+	using many = quant_shape<CODE, BESIDE, SEGS, 4, SU, 8, MOST, false, 1>;
 };
 
 template <int CODE, int BESIDE, int SEGS> static int quant_open_one(struct nx_err *err)

@@ -4,10 +4,10 @@
  *
  * Codes lie in tiles of 16 rows by 64 inputs, a run of rows after the other, and in it a block of inputs after the other.
  * Rows are padded to whole tiles with codes of 0 and params of 0, inputs with codes of 0 alone: x has zeros there.
- * A tile is what a warp multiplies by four m16n8k16, one a step of 16 inputs, and each lane finds its own codes in
+ * A tile is what a warp multiplies by four m16n8k16, a step of 16 inputs each, and each lane finds its own codes in
  * pieces of 16 bytes, the lanes' pieces side by side. Lane 4 g + t has rows 2 g and 2 g + 1, which are the tensor core's
- * rows g and g + 8, and inputs 8 t to 8 t + 7 of each 32, the first four in the even step, the others in the odd one;
- * x is read in the same order. Register i of a lane's step has two neighbours of row 2 g + i % 2, its third and fourth
+ * rows g and g + 8, and inputs 4 t to 4 t + 3 of each step; x is read in the same order.
+ * Register i of a lane's step has two neighbours of row 2 g + i % 2, its third and fourth
  * input where i > 1. They are in the lower and the upper half of a word, where conversions to pairs want them:
  *   INT4  one word a step, register i in bits 4 i
  *   INT8  two words a step, word i / 2, bits 8 (i % 2)
@@ -57,7 +57,7 @@ struct quant_place {
 static __device__ __forceinline__ struct quant_place quant_place_of(int code, int row, int at)
 {
 	struct quant_place p;
-	int lane = row / 2 * 4 + at % 32 / 8, step = at / 32 * 2 + at % 8 / 4;
+	int lane = row / 2 * 4 + at % 16 / 4, step = at / 16;
 	int high = at % 4 / 2;
 	p.half = at % 2;
 	p.odd = row % 2;
@@ -82,7 +82,7 @@ static __device__ __forceinline__ void quant_element_of(int code, int word, int 
 		step = word / 128 * 2 + word % 4 / 2;
 	}
 	*row = lane / 4 * 2 + i % 2;
-	*at = step / 2 * 32 + lane % 4 * 8 + step % 2 * 4 + i / 2 * 2 + half;
+	*at = step * 16 + lane % 4 * 4 + i / 2 * 2 + half;
 }
 
 /* E4M3, register 0: the sign in bit 15, the other bits where bf16 has them, from bit 4. Register 1 has the bits that are

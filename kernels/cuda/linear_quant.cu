@@ -73,7 +73,6 @@ static int thin(struct cuda_dev *d, cudaStream_t s, const struct nx_linear *a,
 	for (int64_t r = 0; r < a->m && !rc; r += QUANT_MOST_M) {
 		t.m = (int)(a->m - r < QUANT_MOST_M ? a->m - r : QUANT_MOST_M);
 		t.x = (const __nv_bfloat16 *)a->x + r * v.k;
-		t.whole = v.k % 4 == 0 && (uintptr_t)t.x % 8 == 0;
 		t.e.y = (uint8_t *)a->y + (size_t)(r * y_cols) * y_element;
 		rc = v.f.code == NX_WEIGHT_CODE_INT8
 		             ? quant_thin_int8(d, s, t, v.f.zero, segments, err)
@@ -84,13 +83,14 @@ static int thin(struct cuda_dev *d, cudaStream_t s, const struct nx_linear *a,
 	return rc;
 }
 
-/* ---- f32: as linear_plain.cu. Lanes take inputs 32 apart in order, so a sum's order depends on k alone. */
+/* ---- any types and shapes: as linear_plain.cu. Lanes take inputs 32 apart in order, so a sum's order depends on k alone. */
 
 #define PLAIN_TILE 8
 #define PLAIN_ROWS 262144
 
+template <typename A>
 static __global__ void __launch_bounds__(128)
-	quant_plain_kernel(struct quant_view v, const float *x, struct epilogue e, int m)
+	quant_plain_kernel(struct quant_view v, const A *x, struct epilogue e, int m)
 {
 	pdl_trigger();
 	pdl_wait();
@@ -100,13 +100,13 @@ static __global__ void __launch_bounds__(128)
 	if (col >= e.n)
 		return;
 	int64_t other = col + 1 < e.n ? col + 1 : col;
-	const float *xr = x + r0 * v.k;
+	const A *xr = x + r0 * v.k;
 	float sum[PLAIN_TILE][2] = {};
 	for (int64_t i = lane; i < v.k; i += 32) {
 		float a = quant_value(v, col, i), b = quant_value(v, other, i);
 #pragma unroll
 		for (int r = 0; r < PLAIN_TILE; r++) {
-			float at = r < rows ? xr[r * v.k + i] : 0.0f;
+			float at = r < rows ? to_f32(xr[r * v.k + i]) : 0.0f;
 			sum[r][0] = fmaf(a, at, sum[r][0]);
 			sum[r][1] = fmaf(b, at, sum[r][1]);
 		}
@@ -121,20 +121,23 @@ static __global__ void __launch_bounds__(128)
 #pragma unroll
 	for (int r = 0; r < PLAIN_TILE; r++)
 		if (lane == r && r < rows)
-			epilogue_pair<float>(e, r0 + r, col, sum[r][0], sum[r][1]);
+			epilogue_pair<A>(e, r0 + r, col, sum[r][0], sum[r][1]);
 }
 
+template <typename A>
 static int plain(cudaStream_t s, const struct nx_linear *a, const struct quant_view &v,
                  struct nx_err *err)
 {
 	int64_t y_cols = a->epilogue == NX_EPI_SWIGLU ? v.n / 2 : v.n;
+	size_t y_element = a->y_f32 ? sizeof(float) : sizeof(A);
 	int rc = 0;
 	for (int64_t r = 0; r < a->m && !rc; r += PLAIN_ROWS) {
 		int m = (int)(a->m - r < PLAIN_ROWS ? a->m - r : PLAIN_ROWS);
-		struct epilogue e = {(float *)a->y + r * y_cols, v.n, a->epilogue, a->y_f32};
+		struct epilogue e = {(uint8_t *)a->y + (size_t)(r * y_cols) * y_element, v.n,
+		                     a->epilogue, a->y_f32};
 		dim3 grid((unsigned)((v.n + 7) / 8), (unsigned)((m + PLAIN_TILE - 1) / PLAIN_TILE));
-		rc = cu_launch(err, "quant_plain_kernel", CU_PDL, quant_plain_kernel, grid,
-		               dim3(128), 0, s, v, (const float *)a->x + r * v.k, e, m);
+		rc = cu_launch(err, "quant_plain_kernel", CU_PDL, quant_plain_kernel<A>, grid,
+		               dim3(128), 0, s, v, (const A *)a->x + r * v.k, e, m);
 	}
 	return rc;
 }
@@ -297,8 +300,11 @@ int quant_linear(struct cuda_dev *d, cudaStream_t s, const struct nx_linear *a, 
 	struct quant_view v = quant_view_of(a->w);
 	int rc = 0;
 	if (d->act != NX_BF16)
-		return plain(s, a, v, err);
+		return plain<float>(s, a, v, err);
 	if (d->quant_scratch && a->m >= library_rows(d) && many_rows(d, s, a, v, &rc, err))
 		return rc;
-	return rc ? rc : thin(d, s, a, v, err);
+	if (rc)
+		return rc;
+	return v.k % 4 || (uintptr_t)a->x % 8 ? plain<__nv_bfloat16>(s, a, v, err)
+	                                      : thin(d, s, a, v, err);
 }

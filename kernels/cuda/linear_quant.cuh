@@ -32,11 +32,10 @@ struct quant_groups {
 
 struct quant_thin {
 	const uint8_t *codes, *params;
-	const __nv_bfloat16 *x;
+	const __nv_bfloat16 *x; /* rows are whole pieces of 8 bytes */
 	int k, n_blocks, m, n_units;
 	struct quant_groups groups;
 	int split;
-	bool whole; /* rows of x are whole pieces of 16 bytes */
 	struct epilogue e;
 };
 
@@ -174,17 +173,8 @@ static __device__ __forceinline__ void copy_stage(struct quant_walk &w, const st
 static __device__ __forceinline__ uint2 read_x(const struct quant_thin &t, int r, int at)
 {
 	uint2 v = {0, 0};
-	if (r >= t.m || at >= t.k)
-		return v;
-	const __nv_bfloat16 *p = t.x + (int64_t)r * t.k + at;
-	if (t.whole)
-		return __ldcg((const uint2 *)p);
-	uint32_t part[4];
-#pragma unroll
-	for (int i = 0; i < 4; i++)
-		part[i] = at + i < t.k ? __bfloat16_as_ushort(p[i]) : 0;
-	v.x = part[0] | part[1] << 16;
-	v.y = part[2] | part[3] << 16;
+	if (r < t.m && at < t.k)
+		v = __ldcg((const uint2 *)(t.x + (int64_t)r * t.k + at));
 	return v;
 }
 

@@ -13,17 +13,18 @@
 #define SCRATCH_BYTES                                                                              \
 	((size_t)32 << 20) /* columns in bf16, and gates and ups where they are wanted */
 #define GATES_BYTES ((size_t)32 << 20)
+#define THIN_MAX_K 32768         /* a row of x is kept in shared memory */
 #define DEFAULT_LIBRARY_ROWS 129 /* below, reading the codes again for every 32 rows is faster */
 
 int quant_open(struct cuda_dev *d, struct nx_err *err)
 {
 	if (d->quant_open)
 		return 0;
-	int rc = quant_open_int8(err);
+	int rc = quant_open_int8(d, err);
 	if (!rc)
-		rc = quant_open_int4(err);
+		rc = quant_open_int4(d, err);
 	if (!rc)
-		rc = quant_open_e4m3(err);
+		rc = quant_open_e4m3(d, err);
 	if (rc)
 		return rc;
 	if (d->act == NX_BF16 && library_min_rows(d) < INT32_MAX) {
@@ -50,7 +51,7 @@ static int split_of(const struct cuda_dev *d, const struct quant_view &v)
 	const char *e = getenv("NEXUS_QUANT_SPLIT");
 	if (e)
 		return v.n_units < d->n_sms * 4 && v.n_blocks >= 64 ? atoi(e) : 1;
-	return v.n_units < d->n_sms * 4 && v.n_blocks >= 128 ? 2 : 1;
+	return v.n_units < d->n_sms * 4 && v.n_blocks >= 64 ? 2 : 1;
 }
 
 static int thin(struct cuda_dev *d, cudaStream_t s, const struct nx_linear *a,
@@ -70,15 +71,21 @@ static int thin(struct cuda_dev *d, cudaStream_t s, const struct nx_linear *a,
 	t.e.n = v.n;
 	t.e.kind = a->epilogue;
 	t.e.f32 = a->y_f32;
-	for (int64_t r = 0; r < a->m && !rc; r += QUANT_MOST_M) {
-		t.m = (int)(a->m - r < QUANT_MOST_M ? a->m - r : QUANT_MOST_M);
+	for (int64_t r = 0; r < a->m && !rc;) {
+		int rows = 0;
+		t.m = (int)(a->m - r);
 		t.x = (const __nv_bfloat16 *)a->x + r * v.k;
 		t.e.y = (uint8_t *)a->y + (size_t)(r * y_cols) * y_element;
 		rc = v.f.code == NX_WEIGHT_CODE_INT8
-		             ? quant_thin_int8(d, s, t, v.f.zero, segments, err)
+		             ? quant_thin_int8(d, s, t, v.f.zero, segments, &rows, err)
 		     : v.f.code == NX_WEIGHT_CODE_INT4
-		             ? quant_thin_int4(d, s, t, v.f.zero, segments, err)
-		             : quant_thin_e4m3(d, s, t, v.f.zero, segments, err);
+		             ? quant_thin_int4(d, s, t, v.f.zero, segments, &rows, err)
+		             : quant_thin_e4m3(d, s, t, v.f.zero, segments, &rows, err);
+		if (!rc && !rows)
+			return nx_fail(err, NX_ENOTSUP,
+			               "a row of %lld inputs is too long for this kernel",
+			               (long long)v.k);
+		r += rows;
 	}
 	return rc;
 }
@@ -305,6 +312,7 @@ int quant_linear(struct cuda_dev *d, cudaStream_t s, const struct nx_linear *a, 
 		return rc;
 	if (rc)
 		return rc;
-	return v.k % 4 || (uintptr_t)a->x % 8 ? plain<__nv_bfloat16>(s, a, v, err)
-	                                      : thin(d, s, a, v, err);
+	return v.k % 8 || v.k > THIN_MAX_K || (uintptr_t)a->x % 16
+	               ? plain<__nv_bfloat16>(s, a, v, err)
+	               : thin(d, s, a, v, err);
 }

@@ -15,15 +15,11 @@
 #ifndef NX_CUDA_LINEAR_QUANT_CUH
 #define NX_CUDA_LINEAR_QUANT_CUH
 
-#include <stdlib.h>
-
 #include "cuda/linear_ptx.cuh"
 #include "cuda/weight_quant.cuh"
 
-#define WARPS 8
-#define ROUND 4 /* fragments (16 rows of W by 8 of x) whose partial sums are added at a time */
+#define WARPS 16
 #define STEPS 4 /* m16n8k16 of a tile */
-#define RED_BYTES (WARPS * ROUND * 64 * (int)sizeof(float2))
 
 /* Which group an input is in, without a division. */
 struct quant_groups {
@@ -43,19 +39,20 @@ struct quant_thin {
 enum quant_beside { BESIDE_SCALE, BESIDE_ZERO, BESIDE_F32 };
 
 /* NT: tiles of 8 rows of x. SU: units in a stage of the ring. MU: units whose sums are kept, a pass. S: stages.
- * EARLY: x of the next block is read while this one is used. SEGS: segments of a block. PER_SM: thread blocks an SM. */
-template <int CODE_, int BESIDE_, int SEGS_, int NT_, int SU_, int MU_, int S_, bool EARLY_,
-          int PER_SM_>
+ * SEGS: segments of a block. PER_SM: thread blocks an SM. */
+template <int CODE_, int BESIDE_, int SEGS_, int NT_, int SU_, int MU_, int S_, int PER_SM_>
 struct quant_shape {
 	static constexpr int CODE = CODE_, BESIDE = BESIDE_, SEGS = SEGS_, NT = NT_, SU = SU_,
 			     MU = MU_, S = S_, PER_SM = PER_SM_;
-	static constexpr bool EARLY = EARLY_;
 	static constexpr int TILE = CODE == NX_WEIGHT_CODE_INT4 ? 512 : 1024;
 	static constexpr int PARAM = BESIDE == BESIDE_SCALE ? 2 : 4; /* bytes of a row's */
 	static constexpr int PARAMS = SEGS * PARAM * UNIT_ROWS;      /* bytes of a tile's */
 	static constexpr int STAGE = SU * (TILE + PARAMS), RING = WARPS * S * STAGE;
-	static constexpr int SUMS = MU * NT * 64 * (int)sizeof(float2);
-	static constexpr int SMEM = RING + RED_BYTES + SUMS;
+	/* Fragments (16 rows of W by 8 of x) of a pass, and whose partial sums are added at a time. */
+	static constexpr int FRAGS = MU * NT, ROUND = FRAGS < 4 ? FRAGS : 4;
+	static constexpr int RED = WARPS * ROUND * 64 * (int)sizeof(float2);
+	static constexpr int SUMS = FRAGS > ROUND ? FRAGS * 64 * (int)sizeof(float2) : 0;
+	static constexpr int SMEM = RING + RED + SUMS; /* and x */
 };
 
 struct quant_warp {
@@ -167,27 +164,50 @@ static __device__ __forceinline__ void copy_stage(struct quant_walk &w, const st
 	copy_commit();
 }
 
-/* ---- x */
+/* ---- x: all of a warp's inputs, copied once. [its blocks][steps][rows of x][16 inputs] */
 
-/* Inputs [at, at + 4) of row r, zero where there are none. */
-static __device__ __forceinline__ uint2 read_x(const struct quant_thin &t, int r, int at)
+#define X_BLOCK 128 /* bytes of a block of a row */
+
+static __device__ __forceinline__ void copy_x(const struct quant_thin &t, uint32_t to,
+                                              const struct quant_warp &p)
 {
-	uint2 v = {0, 0};
-	if (r < t.m && at < t.k)
-		v = __ldcg((const uint2 *)(t.x + (int64_t)r * t.k + at));
+	int piece = p.lane % 8;
+	for (int block = p.first; block < t.n_blocks; block += p.step) {
+		int at = block * BLOCK_K + piece * 8;
+		for (int r = p.lane / 8; r < t.m; r += 4)
+			copy_piece(to + (uint32_t)((piece / 2 * t.m + r) * 32 + piece % 2 * 16),
+			           at < t.k ? t.x + (int64_t)r * t.k + at : t.x, at < t.k);
+		to += (uint32_t)(t.m * X_BLOCK);
+	}
+	copy_commit();
+	copy_wait<0>();
+	__syncwarp();
+}
+
+static __device__ __forceinline__ uint2 smem_read_u2(uint32_t at)
+{
+	uint2 v;
+	asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];"
+	             : "=r"(v.x), "=r"(v.y)
+	             : "r"(at)
+	             : "memory");
 	return v;
 }
 
+/* from: the lane's piece of the block's first step; rows that are not there are zero. */
 template <typename P>
-static __device__ __forceinline__ void read_block(uint2 (&x)[P::NT][STEPS],
-                                                  const struct quant_thin &t, int block, int lane)
+static __device__ __forceinline__ void read_block(uint2 (&x)[P::NT][STEPS], uint32_t from, int m,
+                                                  int lane)
 {
 #pragma unroll
 	for (int i = 0; i < P::NT; i++)
 #pragma unroll
-		for (int step = 0; step < STEPS; step++)
-			x[i][step] = read_x(t, i * 8 + lane / 4,
-			                    block * BLOCK_K + step * 16 + lane % 4 * 4);
+		for (int step = 0; step < STEPS; step++) {
+			x[i][step] = make_uint2(0, 0);
+			if (i * 8 + lane / 4 < m)
+				x[i][step] =
+					smem_read_u2(from + (uint32_t)((step * m + i * 8) * 32));
+		}
 }
 
 /* ---- codes to pairs of bf16 */
@@ -402,7 +422,7 @@ static __device__ __forceinline__ void multiply_stage(float (*acc)[P::NT][4],
                                                       uint32_t from, int units, int lane,
                                                       const struct quant_magic &magic)
 {
-	constexpr int AT = P::NT <= 2 ? 2 : 1, EACH = STEPS / P::SEGS;
+	constexpr int AT = P::SU < 2 ? P::SU : 2, EACH = STEPS / P::SEGS;
 	const uint32_t params = from + (uint32_t)(P::SU * P::TILE + lane / 4 * 2 * P::PARAM);
 #pragma unroll
 	for (int u0 = 0; u0 < P::SU; u0 += AT) {
@@ -445,38 +465,36 @@ static __device__ __forceinline__ void store_sum(const struct quant_thin &t, int
 		epilogue_pair<__nv_bfloat16>(t.e, r, col, sum.x, sum.y);
 }
 
-/* Adds the warps' sums in their order, ROUND fragments at a time: into y, or, split, into `sums`. */
+/* Adds the warps' sums in their order, ROUND fragments at a time: into y, or, split, into `sums`, which may be red. */
 template <typename P>
 static __device__ __forceinline__ void add_warps(const float (&acc)[P::MU][P::NT][4],
                                                  const struct quant_thin &t, int unit, int n,
                                                  float2 *red, float2 *sums,
                                                  const struct quant_warp &p)
 {
-	static_assert(P::MU * P::NT % ROUND == 0 && WARPS * 32 == ROUND * 64, "whole rounds");
 #pragma unroll
-	for (int f0 = 0; f0 < P::MU * P::NT; f0 += ROUND) {
-		if (f0 >= n)
+	for (int f0 = 0; f0 < P::FRAGS; f0 += P::ROUND) {
+		if (f0 && f0 >= n)
 			break;
-		if (f0 || unit)
-			__syncthreads(); /* what was here has been read */
+		__syncthreads(); /* what was here has been read */
 #pragma unroll
-		for (int q = 0; q < ROUND; q++) {
-			const float(&c)[4] = acc[(f0 + q) / P::NT][(f0 + q) % P::NT];
-			float2 *to = red + (p.warp * ROUND + q) * 64 + p.lane;
+		for (int f = 0; f < P::ROUND; f++) {
+			const float(&c)[4] = acc[(f0 + f) / P::NT][(f0 + f) % P::NT];
+			float2 *to = red + (p.warp * P::ROUND + f) * 64 + p.lane;
 			to[0] = make_float2(c[0], c[2]);
 			to[32] = make_float2(c[1], c[3]);
 		}
 		__syncthreads();
 		int i = threadIdx.x, f = f0 + i / 64;
+		if (i >= P::ROUND * 64 || f >= n)
+			continue;
 		float2 sum = red[i];
 #pragma unroll
 		for (int v = 1; v < WARPS; v++) {
-			float2 more = red[v * ROUND * 64 + i];
+			float2 more = red[v * P::ROUND * 64 + i];
 			sum.x += more.x;
 			sum.y += more.y;
 		}
-		if (f >= n)
-			continue;
 		if (t.split == 1)
 			store_sum<P>(t, unit, f, i % 64, sum);
 		else
@@ -513,7 +531,9 @@ static __global__ void __launch_bounds__(WARPS * 32, P::PER_SM)
 	quant_kernel(const __grid_constant__ struct quant_thin t)
 {
 	extern __shared__ __align__(128) uint8_t smem[];
-	float2 *red = (float2 *)(smem + P::RING), *sums = (float2 *)(smem + P::RING + RED_BYTES);
+	float2 *red = (float2 *)(smem + P::RING), *sums = red;
+	if (P::SUMS)
+		sums += P::RED / (int)sizeof(float2);
 	struct quant_warp p;
 	p.warp = threadIdx.x / 32;
 	p.lane = threadIdx.x % 32;
@@ -534,45 +554,33 @@ static __global__ void __launch_bounds__(WARPS * 32, P::PER_SM)
 		copy_stage<P>(ahead, t, ring + (uint32_t)(i * P::STAGE), p, by);
 	pdl_wait();
 
-	uint2 x[P::NT][STEPS], next[P::NT][STEPS];
+	const uint32_t own = (uint32_t)((t.n_blocks + p.step - 1) / p.step * t.m * X_BLOCK);
+	const uint32_t x_at = smem_of(smem) + P::SMEM + (uint32_t)p.warp * own;
+	copy_x(t, x_at, p);
 	uint32_t at = ring, free = ring + (P::S - 1) * P::STAGE;
-	if (P::EARLY)
-		read_block<P>(next, t, p.first, p.lane);
 	while (unit < end) {
-		int pass = end - unit < each ? end - unit : each, stage = 0, block = p.first;
-		float acc[P::MU][P::NT][4] = {}, xs[P::SEGS][P::NT][2];
-		/* One copy of the code for all stages but for what names sums: registers have no index. */
+		int pass = end - unit < each ? end - unit : each;
+		float acc[P::MU][P::NT][4] = {};
+		uint32_t from = x_at + (uint32_t)(p.lane / 4 * 32 + p.lane % 4 * 8);
 #pragma unroll 1
-		while (block < t.n_blocks) {
-			if (stage == 0) {
-				if (P::EARLY) {
-					int then = block + p.step;
+		for (int block = p.first; block < t.n_blocks; block += p.step) {
+			uint2 x[P::NT][STEPS];
+			float xs[P::SEGS][P::NT][2];
+			read_block<P>(x, from, t.m, p.lane);
+			from += (uint32_t)(t.m * X_BLOCK);
+			if (P::BESIDE == BESIDE_ZERO)
+				sum_x<P>(xs, x);
 #pragma unroll
-					for (int i = 0; i < P::NT * STEPS; i++)
-						x[i / STEPS][i % STEPS] =
-							next[i / STEPS][i % STEPS];
-					read_block<P>(next, t, then < t.n_blocks ? then : p.first,
-					              p.lane);
-				} else {
-					read_block<P>(x, t, block, p.lane);
-				}
-				if (P::BESIDE == BESIDE_ZERO)
-					sum_x<P>(xs, x);
-			}
-			copy_wait<P::S - 2>();
-			__syncwarp();
-			copy_stage<P>(ahead, t, free, p, by);
-#pragma unroll
-			for (int u = 0; u < P::MU; u += P::SU)
-				if (stage == u)
-					multiply_stage<P>(acc + u, x, xs, at, pass - u, p.lane,
-					                  magic);
-			free = at;
-			at = at + P::STAGE == ring + P::S * P::STAGE ? ring : at + P::STAGE;
-			stage += P::SU;
-			if (stage >= pass) {
-				stage = 0;
-				block += p.step;
+			for (int stage = 0; stage < P::MU; stage += P::SU) {
+				if (stage && stage >= pass)
+					break;
+				copy_wait<P::S - 2>();
+				__syncwarp();
+				copy_stage<P>(ahead, t, free, p, by);
+				multiply_stage<P>(acc + stage, x, xs, at, pass - stage, p.lane,
+				                  magic);
+				free = at;
+				at = at + P::STAGE == ring + P::S * P::STAGE ? ring : at + P::STAGE;
 			}
 		}
 		int n = pass * P::NT;
@@ -585,11 +593,18 @@ static __global__ void __launch_bounds__(WARPS * 32, P::PER_SM)
 
 /* ---- launches */
 
-template <typename P> static int quant_set_smem(struct nx_err *err)
+template <typename P> static int quant_set_smem(const struct cuda_dev *d, struct nx_err *err)
 {
 	CU(cudaFuncSetAttribute(quant_kernel<P>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-	                        P::SMEM > 200000 ? P::SMEM : 200000));
+	                        d->max_smem));
 	return 0;
+}
+
+/* Bytes of x that a thread block keeps, a row. */
+static inline int64_t quant_x_bytes(const struct quant_thin &t)
+{
+	int64_t warps = (int64_t)t.split * WARPS;
+	return (t.n_blocks + warps - 1) / warps * WARPS * X_BLOCK;
 }
 
 template <typename P>
@@ -606,9 +621,7 @@ static int quant_launch(const struct cuda_dev *d, cudaStream_t s, const struct q
 	a[1].val.clusterDim.y = a[1].val.clusterDim.z = 1;
 	c.gridDim = dim3((unsigned)((t.n_units < groups ? t.n_units : groups) * t.split));
 	c.blockDim = dim3(WARPS * 32);
-	c.dynamicSmemBytes = P::SMEM;
-	if (getenv("NEXUS_QUANT_PAD") && P::SMEM < 150000)
-		c.dynamicSmemBytes = 150000;
+	c.dynamicSmemBytes = (size_t)(P::SMEM + t.m * quant_x_bytes(t));
 	c.stream = s;
 	c.attrs = a;
 	c.numAttrs = t.split > 1 ? 2 : 1;
@@ -616,70 +629,69 @@ static int quant_launch(const struct cuda_dev *d, cudaStream_t s, const struct q
 	return e == cudaSuccess ? 0 : cu_fail(err, e, "quant_kernel");
 }
 
-/* Shapes for up to 8, 16 and 32 rows of x. The first leaves half of an SM to the product behind it, which then fills
- * its ring while this one ends. */
-constexpr int quant_stages(int stage, int bytes)
-{
-	return bytes / (WARPS * stage) < 12 ? bytes / (WARPS * stage) : 12;
-}
-
+/* Shapes for up to 8 and 16 rows of x. The first leaves half of an SM to the product behind it, which then fills its
+ * ring while this one ends. */
 template <int CODE, int BESIDE, int SEGS> struct quant_shapes {
-	static constexpr int UNIT = (CODE == NX_WEIGHT_CODE_INT4 ? 512 : 1024) +
-	                            SEGS * (BESIDE == BESIDE_SCALE ? 2 : 4) * UNIT_ROWS;
-	static constexpr int SU = UNIT <= 640 ? 4 : 2;
-	static constexpr int HALF = quant_stages(SU * UNIT, 90 << 10),
-			     MOST = quant_stages(SU * UNIT, 128 << 10);
-	using few = quant_shape<CODE, BESIDE, SEGS, 1, SU, 12, HALF, true, 2>;
-	using some = quant_shape<CODE, BESIDE, SEGS, 2, SU, 8, MOST, true, 1>;
-	using many = quant_shape<CODE, BESIDE, SEGS, 4, SU, 8, MOST, false, 1>;
+	static constexpr int SU = CODE == NX_WEIGHT_CODE_INT4 ? 2 : 1;
+	using few = quant_shape<CODE, BESIDE, SEGS, 1, SU, 4, 4, 2>;
+	using some = quant_shape<CODE, BESIDE, SEGS, 2, SU, 4, 3, 1>;
 };
 
-template <int CODE, int BESIDE, int SEGS> static int quant_open_one(struct nx_err *err)
-{
-	using shapes = quant_shapes<CODE, BESIDE, SEGS>;
-	int rc = quant_set_smem<typename shapes::few>(err);
-	if (!rc)
-		rc = quant_set_smem<typename shapes::some>(err);
-	return rc ? rc : quant_set_smem<typename shapes::many>(err);
-}
-
-template <int CODE, int BESIDE> static int quant_open_beside(struct nx_err *err)
-{
-	int rc = quant_open_one<CODE, BESIDE, 1>(err);
-	if (!rc)
-		rc = quant_open_one<CODE, BESIDE, 2>(err);
-	return rc ? rc : quant_open_one<CODE, BESIDE, 4>(err);
-}
-
 template <int CODE, int BESIDE, int SEGS>
-static int quant_launch_one(const struct cuda_dev *d, cudaStream_t s, const struct quant_thin &t,
-                            struct nx_err *err)
+static int quant_open_one(const struct cuda_dev *d, struct nx_err *err)
 {
 	using shapes = quant_shapes<CODE, BESIDE, SEGS>;
-	return t.m <= 8    ? quant_launch<typename shapes::few>(d, s, t, err)
-	       : t.m <= 16 ? quant_launch<typename shapes::some>(d, s, t, err)
-	                   : quant_launch<typename shapes::many>(d, s, t, err);
+	int rc = quant_set_smem<typename shapes::few>(d, err);
+	return rc ? rc : quant_set_smem<typename shapes::some>(d, err);
+}
+
+template <int CODE, int BESIDE>
+static int quant_open_beside(const struct cuda_dev *d, struct nx_err *err)
+{
+	int rc = quant_open_one<CODE, BESIDE, 1>(d, err);
+	if (!rc)
+		rc = quant_open_one<CODE, BESIDE, 2>(d, err);
+	return rc ? rc : quant_open_one<CODE, BESIDE, 4>(d, err);
+}
+
+/* 16 rows where their x fits, else 8 or fewer; 0: not even one. */
+template <int CODE, int BESIDE, int SEGS>
+static int quant_launch_rows(const struct cuda_dev *d, cudaStream_t s, struct quant_thin t,
+                             int *rows, struct nx_err *err)
+{
+	using few = typename quant_shapes<CODE, BESIDE, SEGS>::few;
+	using some = typename quant_shapes<CODE, BESIDE, SEGS>::some;
+	int64_t row = quant_x_bytes(t), fit = (d->max_smem - few::SMEM) / row;
+	fit = fit < 8 ? fit : 8;
+	if (t.m > 8 && (d->max_smem - some::SMEM) / row > 8) {
+		fit = (d->max_smem - some::SMEM) / row;
+		fit = fit < 16 ? fit : 16;
+	}
+	t.m = t.m < fit ? t.m : (int)fit;
+	*rows = t.m;
+	return t.m == 0  ? 0
+	       : t.m > 8 ? quant_launch<some>(d, s, t, err)
+	                 : quant_launch<few>(d, s, t, err);
 }
 
 template <int CODE, int BESIDE>
 static int quant_launch_beside(const struct cuda_dev *d, cudaStream_t s, const struct quant_thin &t,
-                               int segments, struct nx_err *err)
+                               int segments, int *rows, struct nx_err *err)
 {
-	return segments == 1   ? quant_launch_one<CODE, BESIDE, 1>(d, s, t, err)
-	       : segments == 2 ? quant_launch_one<CODE, BESIDE, 2>(d, s, t, err)
-	                       : quant_launch_one<CODE, BESIDE, 4>(d, s, t, err);
+	return segments == 1   ? quant_launch_rows<CODE, BESIDE, 1>(d, s, t, rows, err)
+	       : segments == 2 ? quant_launch_rows<CODE, BESIDE, 2>(d, s, t, rows, err)
+	                       : quant_launch_rows<CODE, BESIDE, 4>(d, s, t, rows, err);
 }
-#define QUANT_MOST_M 32
 
-/* linear_quant_*.cu */
+/* linear_quant_*.cu: the first *rows of t.m rows, as many as go at once; 0 where x is too long. */
 int quant_thin_int8(const struct cuda_dev *d, cudaStream_t s, const struct quant_thin &t, bool zero,
-                    int segments, struct nx_err *err);
+                    int segments, int *rows, struct nx_err *err);
 int quant_thin_int4(const struct cuda_dev *d, cudaStream_t s, const struct quant_thin &t, bool zero,
-                    int segments, struct nx_err *err);
+                    int segments, int *rows, struct nx_err *err);
 int quant_thin_e4m3(const struct cuda_dev *d, cudaStream_t s, const struct quant_thin &t, bool zero,
-                    int segments, struct nx_err *err);
-int quant_open_int8(struct nx_err *err);
-int quant_open_int4(struct nx_err *err);
-int quant_open_e4m3(struct nx_err *err);
+                    int segments, int *rows, struct nx_err *err);
+int quant_open_int8(const struct cuda_dev *d, struct nx_err *err);
+int quant_open_int4(const struct cuda_dev *d, struct nx_err *err);
+int quant_open_e4m3(const struct cuda_dev *d, struct nx_err *err);
 
 #endif

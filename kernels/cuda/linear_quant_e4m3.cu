@@ -4,13 +4,13 @@
  */
 #include "cuda/linear_quant.cuh"
 
-int quant_open_e4m3(struct nx_err *err)
+int quant_open_e4m3(const struct cuda_dev *d, struct nx_err *err)
 {
-	return quant_open_beside<NX_WEIGHT_CODE_E4M3, BESIDE_F32>(err);
+	return quant_open_beside<NX_WEIGHT_CODE_E4M3, BESIDE_F32>(d, err);
 }
 
 int quant_thin_e4m3(const struct cuda_dev *d, cudaStream_t s, const struct quant_thin &t, bool zero,
-                    int segments, struct nx_err *err)
+                    int segments, int *rows, struct nx_err *err)
 {
-	return quant_launch_beside<NX_WEIGHT_CODE_E4M3, BESIDE_F32>(d, s, t, segments, err);
+	return quant_launch_beside<NX_WEIGHT_CODE_E4M3, BESIDE_F32>(d, s, t, segments, rows, err);
 }

@@ -98,9 +98,11 @@ template <typename T> static inline void upload(const block &b, const std::vecto
 }
 
 /* A random matrix [n, k] of the device's, elements uniform with variance 1 / k; plain_matrix() is the same in bf16,
- * row-major, for peers. 0 or a code. */
+ * row-major, for peers; random_codes() the same, quantized. 0 or a code. */
 int random_weight(struct bench *b, int64_t n, int64_t k, uint64_t seed, int32_t max_rows,
                   struct nx_weight **out, struct nx_err *err);
+int random_codes(struct bench *b, int64_t n, int64_t k, uint64_t seed, int32_t max_rows,
+                 const struct nx_weight_quant &quant, struct nx_weight **out, struct nx_err *err);
 void plain_matrix(void *dst, int64_t n, int64_t k, uint64_t seed);
 
 /* How many operands of so many bytes are rotated through: four times the cache, at least 2, at most `most`. */
@@ -128,5 +130,9 @@ void bench_verify(struct bench *b);
 void bench_prefill(struct bench *b);
 void bench_sample(struct bench *b);
 void bench_layers(struct bench *b);
+void bench_quant(struct bench *b);
+
+/* bench_gpu_layers.cu: the model in this format, beside the one in bf16. */
+void bench_layers_in(struct bench *b, const struct nx_weight_quant &quant, const char *name);
 
 #endif

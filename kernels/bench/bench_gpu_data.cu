@@ -144,6 +144,12 @@ static int matrix_rows(void *ctx, int64_t row0, int64_t n, float *dst, struct nx
 int random_weight(struct bench *b, int64_t n, int64_t k, uint64_t seed, int32_t max_rows,
                   struct nx_weight **out, struct nx_err *err)
 {
+	return random_codes(b, n, k, seed, max_rows, {}, out, err);
+}
+
+int random_codes(struct bench *b, int64_t n, int64_t k, uint64_t seed, int32_t max_rows,
+                 const struct nx_weight_quant &quant, struct nx_weight **out, struct nx_err *err)
+{
 	struct matrix m = {k, seed};
 	struct nx_weight_desc d = {};
 	uint64_t bytes;
@@ -153,6 +159,7 @@ int random_weight(struct bench *b, int64_t n, int64_t k, uint64_t seed, int32_t 
 	d.rows = matrix_rows;
 	d.keys = matrix_keys;
 	d.ctx = &m;
+	d.quant = quant;
 	int rc = b->ops->weight_create(b->dev, &d, out, err);
 	return rc ? rc : b->ops->weight_prepare(b->dev, *out, max_rows, &bytes, err);
 }

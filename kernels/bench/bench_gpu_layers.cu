@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "bench/bench_gpu_world.cuh"
+#include "nexus_kernels/weight_quant.h"
 
 enum { D = 4096, FF = 11008, HEADS = 32, LAYERS = 32, VOCAB = 32000, PROMPT = 512 };
 enum { QKV, O, GATE_UP, DOWN, N_MATRICES };
@@ -25,15 +26,16 @@ struct llama {
 	int rc;
 };
 
-static void make(struct bench *b, struct llama *m, int32_t max_rows)
+static void make(struct bench *b, struct llama *m, int32_t max_rows,
+                 const struct nx_weight_quant &quant)
 {
 	for (int l = 0; l < LAYERS; l++)
 		for (int i = 0; i < N_MATRICES && !m->rc; i++)
-			m->rc = random_weight(b, matrices[i].n, matrices[i].k,
-			                      (uint64_t)(l * N_MATRICES + i + 1), max_rows,
-			                      &m->w[l][i], &m->err);
+			m->rc = random_codes(b, matrices[i].n, matrices[i].k,
+			                     (uint64_t)(l * N_MATRICES + i + 1), max_rows, quant,
+			                     &m->w[l][i], &m->err);
 	if (!m->rc)
-		m->rc = random_weight(b, VOCAB, D, 999, max_rows, &m->head, &m->err);
+		m->rc = random_codes(b, VOCAB, D, 999, max_rows, quant, &m->head, &m->err);
 }
 
 static void unmake(struct bench *b, struct llama *m)
@@ -157,7 +159,15 @@ static void make_step(struct step *s, int32_t batch)
 	fill_bf16(s->x, n * D, 31, 1.0f);
 }
 
-static void one(struct bench *b, struct llama *m, int32_t batch, bool whole)
+/* Bytes of the weights that a step reads: of plain rows, or of codes. */
+static double matrix_bytes(const struct nx_weight_quant *q, int64_t n, int64_t k)
+{
+	return q ? (double)nx_weight_quant_bytes(q, n, k) : 2.0 * (double)(n * k);
+}
+
+/* plain: the same in bf16, to be measured in turns; NULL where m is plain itself. */
+static void one(struct bench *b, struct llama *m, int32_t batch, bool whole,
+                const struct nx_weight_quant *quant, const char *name, struct llama *plain)
 {
 	struct world_shape shape = {};
 	shape.batch = batch;
@@ -170,37 +180,55 @@ static void one(struct bench *b, struct llama *m, int32_t batch, bool whole)
 	world w(shape);
 	struct step s = {};
 	s.b = b;
-	s.m = m;
 	s.w = &w;
 	make_step(&s, batch);
 	attention at(b, &w, s.qkv, 3 * D, s.attn);
 	struct work row = {};
-	row.part = "model";
-	row.name = format(whole ? "llama-7b decode B %d" : "llama-7b layers B %d", batch);
-	row.bytes = LAYERS * w.kv_bytes + (whole ? 2.0 * VOCAB * D : 0);
+	row.part = quant ? "quant" : "model";
+	row.name = format("llama-7b %s B %d%s", whole ? "decode" : "layers", batch, name);
+	row.bytes = LAYERS * w.kv_bytes + (whole ? matrix_bytes(quant, VOCAB, D) : 0);
 	for (auto &x : matrices)
-		row.bytes += LAYERS * 2.0 * (double)(x.n * x.k);
+		row.bytes += LAYERS * matrix_bytes(quant, x.n, x.k);
 	row.operands = 1;
 	row.note = whole ? "with head and greedy choice" : "32 layers alone";
-	struct contender ours = {};
-	ours.by = "nexus";
-	ours.call = [&](int, struct nx_err *err) {
-		int rc = m->rc;
+	auto decode = [&](struct llama *of, struct nx_err *err) {
+		int rc = of->rc;
 		if (rc)
-			*err = m->err;
+			*err = of->err;
+		s.m = of;
 		for (int l = 0; l < LAYERS && !rc; l++)
 			rc = layer(&s, &at, l, err);
 		return rc || !whole ? rc : head(&s, err);
 	};
-	measure(b, &row, {ours});
+	struct contender ours = {}, other = {};
+	ours.by = "nexus";
+	ours.call = [&](int, struct nx_err *err) { return decode(m, err); };
+	std::vector<contender> who = {ours};
+	other.by = "nexus bf16";
+	other.call = [&](int, struct nx_err *err) { return decode(plain, err); };
+	if (plain)
+		who.push_back(other);
+	measure(b, &row, who);
 }
 
 void bench_layers(struct bench *b)
 {
 	struct llama m = {};
-	make(b, &m, 32);
+	make(b, &m, 32, {});
 	for (int32_t batch : {1, 32})
 		for (bool whole : {false, true})
-			one(b, &m, batch, whole);
+			one(b, &m, batch, whole, NULL, "", NULL);
+	unmake(b, &m);
+}
+
+void bench_layers_in(struct bench *b, const struct nx_weight_quant &quant, const char *name)
+{
+	struct llama m = {}, plain = {};
+	make(b, &m, 32, quant);
+	make(b, &plain, 32, {});
+	for (int32_t batch : {1, 32})
+		for (bool whole : {false, true})
+			one(b, &m, batch, whole, &quant, name, &plain);
+	unmake(b, &plain);
 	unmake(b, &m);
 }

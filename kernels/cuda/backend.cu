@@ -76,6 +76,7 @@ static void dev_close(void *dev)
 	if (d->moved)
 		cudaFree(d->moved);
 	cudaFree(d->sample_scratch);
+	cudaFree(d->quant_scratch);
 	if (d->stream)
 		cudaStreamDestroy(d->stream);
 	free(d);
@@ -163,7 +164,8 @@ static void dev_info(void *dev, struct nx_device_info *out)
 	out->n_units = d->n_sms;
 	out->act_dtype = d->act;
 	out->kv_codecs = ((1u << NX_KV_CODEC_COUNT) - 1) & ~(1u << NX_KV_OWN);
-	out->weight_codes = 1u << NX_WEIGHT_CODE_NONE;
+	out->weight_codes = 1u << NX_WEIGHT_CODE_NONE | 1u << NX_WEIGHT_CODE_INT8 |
+	                    1u << NX_WEIGHT_CODE_INT4 | 1u << NX_WEIGHT_CODE_E4M3;
 	/* C functions that enqueue() runs cannot be captured. */
 	out->caps = NX_DEV_ASYNC | (d->host_memory ? NX_DEV_HOST_MEMORY : NX_DEV_GRAPHS);
 	if (d->act == NX_BF16) /* on tensor cores */

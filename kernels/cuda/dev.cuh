@@ -48,6 +48,8 @@ struct cuda_dev {
 	unsigned long long *moved,
 		moved_before; /* device: bytes that kv_compact moved; as of counted_reset() */
 	void *sample_scratch; /* sample.cu, fixed size, made by open */
+	void *quant_scratch; /* linear_quant.cu, fixed size, made with the first quantized weight */
+	bool quant_open;
 };
 
 static inline cudaStream_t cu_stream(const struct cuda_dev *d, struct nx_stream *s)

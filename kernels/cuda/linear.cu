@@ -19,11 +19,16 @@ int cu_linear(void *dev, struct nx_stream *stream, const struct nx_linear *a, st
 	int rc = nx_check_linear(a, w->n, err);
 	if (rc || a->m == 0)
 		return rc;
-	if (!library_linear(d, s, a, &rc, err))
+	bool coded = w->quant.code != NX_WEIGHT_CODE_NONE;
+	if (coded)
+		rc = quant_linear(d, s, a, err);
+	else if (!library_linear(d, s, a, &rc, err))
 		rc = own_linear(d, s, a, err);
 	if (rc)
 		return rc;
 	nx_count_linear(&d->counted, a, w->n, w->k,
-	                (uint64_t)(w->n * w->k) * nx_dtype_bytes(w->dtype), nx_dtype_bytes(d->act));
+	                (uint64_t)w->n * (coded ? quant_row_bytes(w)
+	                                        : (uint64_t)w->k * nx_dtype_bytes(w->dtype)),
+	                nx_dtype_bytes(d->act));
 	return cu_done(d, s, err);
 }

@@ -63,7 +63,7 @@ static int propose(const struct cublas_lt *lt, const struct plan *p, cudaDataTyp
                    cublasLtMatmulHeuristicResult_t *found, int most)
 {
 	size_t x_row = (size_t)p->k * (in == CUDA_R_32F ? 4 : 2),
-	       y_row = (size_t)p->n * (p->out == CUDA_R_32F ? 4 : 2), bytes = WORKSPACE_BYTES;
+	       y_row = (size_t)p->y_cols * (p->out == CUDA_R_32F ? 4 : 2), bytes = WORKSPACE_BYTES;
 	uint32_t x_align = x_row % 16 ? 2 : 16, y_align = y_row % 16 ? 2 : 16;
 	cublasLtMatmulPreference_t want = NULL;
 	int n = 0, usable = 0;
@@ -134,7 +134,7 @@ static int fastest(const struct cublas_lt *lt, const struct plan *p, const struc
 
 static bool can_time(const struct cuda_dev *d, const struct plan *p)
 {
-	size_t y_bytes = (size_t)(p->m * p->n) * (p->out == CUDA_R_32F ? 4 : 2);
+	size_t y_bytes = (size_t)(p->m * p->y_cols) * (p->out == CUDA_R_32F ? 4 : 2);
 	return !d->capturing && !d->host_memory && n_choices < MAX_CHOICES &&
 	       2.0 * (double)p->m * (double)p->n * (double)p->k >= LARGE &&
 	       (!p->add || y_bytes <= GATES_BYTES);

@@ -62,26 +62,29 @@ const char *linear_library(const struct cuda_dev *d)
 }
 
 /* The library counts in columns: y^T [n, m] = W [k, n]^T x^T [k, m], all with a column a row of ours. */
-static bool describe(struct cublas_lt *lt, struct plan *p, int64_t k_pad, cudaDataType_t in)
+static bool describe(struct cublas_lt *lt, struct plan *p, cudaDataType_t in)
 {
 	cublasOperation_t t = CUBLAS_OP_T;
 	return !lt->cublasLtMatmulDescCreate_(&p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F) &&
 	       !lt->cublasLtMatmulDescSetAttribute_(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &t,
 	                                            sizeof(t)) &&
-	       !lt->cublasLtMatrixLayoutCreate_(&p->w, in, (uint64_t)p->k, (uint64_t)p->n, k_pad) &&
+	       !lt->cublasLtMatrixLayoutCreate_(&p->w, in, (uint64_t)p->k, (uint64_t)p->n,
+	                                        p->k_pad) &&
 	       !lt->cublasLtMatrixLayoutCreate_(&p->x, in, (uint64_t)p->k, (uint64_t)p->m, p->k) &&
 	       !lt->cublasLtMatrixLayoutCreate_(&p->y, p->out, (uint64_t)p->n, (uint64_t)p->m,
-	                                        p->n);
+	                                        p->y_cols);
 }
 
-static const struct plan *plan_of(struct cuda_dev *d, const struct nx_weight *w, int64_t m,
-                                  cudaDataType_t in, cudaDataType_t out, bool add,
+/* want: sizes and types. */
+static const struct plan *plan_of(struct cuda_dev *d, const struct plan *want, cudaDataType_t in,
                                   const struct operands *o)
 {
 	struct cublas_lt *lt = d->lt;
 	for (int i = 0; i < lt->n_plans; i++) {
 		const struct plan *p = &lt->plans[i];
-		if (p->m == m && p->n == w->n && p->k == w->k && p->out == out && p->add == add)
+		if (p->m == want->m && p->n == want->n && p->k == want->k &&
+		    p->k_pad == want->k_pad && p->y_cols == want->y_cols && p->out == want->out &&
+		    p->add == want->add)
 			return p;
 	}
 	struct plan *p = &lt->plans[lt->next_plan];
@@ -89,12 +92,21 @@ static const struct plan *plan_of(struct cuda_dev *d, const struct nx_weight *w,
 	if (lt->n_plans < MAX_PLANS)
 		lt->n_plans++;
 	plan_free(lt, p);
-	p->m = m;
-	p->n = w->n;
-	p->k = w->k;
-	p->out = out;
-	p->add = add;
-	p->usable = describe(lt, p, w->k_pad, in) && choose(d, p, in, o);
+	*p = *want;
+	p->usable = describe(lt, p, in) && choose(d, p, in, o);
+	return p;
+}
+
+/* m rows times a whole weight. */
+static struct plan whole(const struct nx_weight *w, int64_t m, cudaDataType_t out, bool add)
+{
+	struct plan p = {};
+	p.m = m;
+	p.n = p.y_cols = w->n;
+	p.k = w->k;
+	p.k_pad = w->k_pad;
+	p.out = out;
+	p.add = add;
 	return p;
 }
 
@@ -165,7 +177,8 @@ static bool library_swiglu(struct cuda_dev *d, cudaStream_t s, const struct nx_l
 		int64_t m = a->m - r < size ? a->m - r : size;
 		const uint8_t *x = (const uint8_t *)a->x + (size_t)(r * w->k) * act;
 		const struct operands o = {s, w->data, x, lt->gates};
-		const struct plan *p = plan_of(d, w, m, type, type, false, &o);
+		const struct plan want = whole(w, m, type, false);
+		const struct plan *p = plan_of(d, &want, type, &o);
 		uint8_t *y = (uint8_t *)a->y +
 		             (size_t)(r * (w->n / 2)) * (a->y_f32 ? sizeof(float) : act);
 		if (!p->usable || !matmul(lt, p, &o)) {
@@ -193,9 +206,30 @@ bool library_linear(struct cuda_dev *d, cudaStream_t s, const struct nx_linear *
 		return library_swiglu(d, s, a, rc, err);
 	cudaDataType_t in = d->act == NX_F32 ? CUDA_R_32F : CUDA_R_16BF;
 	const struct operands o = {s, a->w->data, a->x, a->y};
-	const struct plan *p = plan_of(d, a->w, a->m, in, a->y_f32 ? CUDA_R_32F : in,
-	                               a->epilogue == NX_EPI_ADD, &o);
+	const struct plan want =
+		whole(a->w, a->m, a->y_f32 ? CUDA_R_32F : in, a->epilogue == NX_EPI_ADD);
+	const struct plan *p = plan_of(d, &want, in, &o);
 	return p->usable && matmul(lt, p, &o);
+}
+
+bool library_part(struct cuda_dev *d, cudaStream_t s, const struct library_part *part)
+{
+	const struct operands o = {s, part->w, part->x, part->y};
+	struct plan want = {};
+	want.m = part->m;
+	want.n = part->n;
+	want.k = part->k;
+	want.k_pad = part->k_pad;
+	want.y_cols = part->y_cols;
+	want.out = part->f32 ? CUDA_R_32F : CUDA_R_16BF;
+	want.add = part->add;
+	const struct plan *p = plan_of(d, &want, CUDA_R_16BF, &o);
+	return p->usable && matmul(d->lt, p, &o);
+}
+
+int32_t library_min_rows(const struct cuda_dev *d)
+{
+	return d->lt && d->lt->handle ? d->lt->min_rows : INT32_MAX;
 }
 
 #else
@@ -218,6 +252,16 @@ bool library_linear(struct cuda_dev *d, cudaStream_t s, const struct nx_linear *
                     struct nx_err *err)
 {
 	return false;
+}
+
+bool library_part(struct cuda_dev *d, cudaStream_t s, const struct library_part *part)
+{
+	return false;
+}
+
+int32_t library_min_rows(const struct cuda_dev *d)
+{
+	return INT32_MAX;
 }
 
 #endif

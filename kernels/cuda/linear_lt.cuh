@@ -36,7 +36,7 @@
 
 /* One kind of product: everything but the addresses. */
 struct plan {
-	int64_t m, n, k;
+	int64_t m, n, k, k_pad, y_cols; /* rows of w and of y lie k_pad and y_cols elements apart */
 	cudaDataType_t out;
 	bool add, usable;
 	cublasLtMatmulDesc_t desc;

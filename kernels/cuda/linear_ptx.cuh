@@ -21,6 +21,13 @@ static __device__ __forceinline__ uint64_t read_once(void)
 }
 
 /* 16 bytes, or zeros. */
+static __device__ __forceinline__ void copy_piece(uint32_t dst, const void *src, bool there)
+{
+	asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(dst), "l"(src),
+	             "r"(there ? 16 : 0)
+	             : "memory");
+}
+
 static __device__ __forceinline__ void copy_once(uint32_t dst, const void *src, bool there,
                                                  uint64_t once)
 {

@@ -41,14 +41,7 @@ static void *row_of(const struct nx_weight *w, int64_t row)
 	return (uint8_t *)w->data + (size_t)(row * w->k_pad) * nx_dtype_bytes(w->dtype);
 }
 
-/* Two pieces of pinned memory in turn; free_at[i]: the device has read piece i. */
-struct stage {
-	void *host[2];
-	cudaEvent_t free_at[2];
-	uint64_t *keys; /* device */
-};
-
-static int stage_open(struct stage *st, size_t bytes, size_t key_bytes, struct nx_err *err)
+int weight_stage_open(struct weight_stage *st, size_t bytes, size_t key_bytes, struct nx_err *err)
 {
 	memset(st, 0, sizeof(*st));
 	for (int i = 0; i < 2; i++) {
@@ -60,7 +53,7 @@ static int stage_open(struct stage *st, size_t bytes, size_t key_bytes, struct n
 	return 0;
 }
 
-static void stage_close(struct stage *st)
+void weight_stage_close(struct weight_stage *st)
 {
 	for (int i = 0; i < 2; i++) {
 		if (st->free_at[i])
@@ -73,8 +66,8 @@ static void stage_close(struct stage *st)
 }
 
 static int fill_from_rows(struct cuda_dev *d, struct nx_weight *w,
-                          const struct nx_weight_desc *desc, const struct stage *st, int64_t piece,
-                          struct nx_err *err)
+                          const struct nx_weight_desc *desc, const struct weight_stage *st,
+                          int64_t piece, struct nx_err *err)
 {
 	int turn = 0;
 	for (int64_t row = 0; row < w->n; row += piece, turn ^= 1) {
@@ -100,7 +93,7 @@ static int fill_from_rows(struct cuda_dev *d, struct nx_weight *w,
 }
 
 static int fill_from_keys(struct cuda_dev *d, struct nx_weight *w,
-                          const struct nx_weight_desc *desc, const struct stage *st,
+                          const struct nx_weight_desc *desc, const struct weight_stage *st,
                           struct nx_err *err)
 {
 	int turn = 0;
@@ -134,26 +127,37 @@ static int fill_from_keys(struct cuda_dev *d, struct nx_weight *w,
 static int fill_weight(struct cuda_dev *d, struct nx_weight *w, const struct nx_weight_desc *desc,
                        struct nx_err *err)
 {
-	struct stage st;
+	struct weight_stage st;
 	int64_t piece = (int64_t)(STAGE_BYTES / ((size_t)w->k * sizeof(float)));
 	piece = piece < 1 ? 1 : piece > w->n ? w->n : piece;
 	int64_t key_rows = w->n < KEY_ROWS ? w->n : KEY_ROWS;
 	size_t key_bytes = desc->keys ? (size_t)key_rows * sizeof(uint64_t) : 0;
 	size_t row_bytes = (size_t)(piece * w->k) * sizeof(float);
-	int rc = stage_open(&st, key_bytes ? key_bytes : row_bytes, key_bytes, err);
+	int rc = weight_stage_open(&st, key_bytes ? key_bytes : row_bytes, key_bytes, err);
 	if (!rc)
 		rc = desc->keys ? fill_from_keys(d, w, desc, &st, err)
 		                : fill_from_rows(d, w, desc, &st, piece, err);
 	cudaError_t e = cudaStreamSynchronize(d->stream);
 	if (!rc && e != cudaSuccess)
 		rc = cu_fail(err, e, "filling a weight");
-	stage_close(&st);
+	weight_stage_close(&st);
 	return rc;
 }
 
 static int64_t padded(int64_t k)
 {
 	return (k + K_ALIGN - 1) / K_ALIGN * K_ALIGN;
+}
+
+int weight_alloc(struct nx_weight *w, struct nx_err *err)
+{
+	cudaError_t e = cudaMalloc(&w->data, w->bytes);
+	if (e == cudaSuccess)
+		return 0;
+	(void)cudaGetLastError();
+	return nx_fail(err, e == cudaErrorMemoryAllocation ? NX_ENOMEM : NX_EENV,
+	               "no memory on the device for a weight of %lld x %lld: %s", (long long)w->n,
+	               (long long)w->k, cudaGetErrorString(e));
 }
 
 int cu_weight_create(void *dev, const struct nx_weight_desc *desc, struct nx_weight **out,
@@ -167,8 +171,7 @@ int cu_weight_create(void *dev, const struct nx_weight_desc *desc, struct nx_wei
 		return nx_fail(err, NX_ENOTSUP, "a weight of %lld x %lld is too large here",
 		               (long long)desc->n, (long long)desc->k);
 	if (desc->quant.code != NX_WEIGHT_CODE_NONE)
-		return nx_fail(err, NX_ENOTSUP, "weight code %d is not known here",
-		               (int)desc->quant.code);
+		return quant_weight_create(d, desc, out, err);
 	struct nx_weight *w = (struct nx_weight *)calloc(1, sizeof(*w));
 	if (!w)
 		return nx_fail(err, NX_ENOMEM, "no memory for a weight");
@@ -178,13 +181,10 @@ int cu_weight_create(void *dev, const struct nx_weight_desc *desc, struct nx_wei
 	w->dtype = desc->dtype;
 	w->lookup = desc->lookup;
 	w->bytes = cu_weight_forecast(dev, desc, 0);
-	cudaError_t e = cudaMalloc(&w->data, w->bytes);
-	if (e != cudaSuccess) {
-		(void)cudaGetLastError();
+	rc = weight_alloc(w, err);
+	if (rc) {
 		free(w);
-		return nx_fail(err, e == cudaErrorMemoryAllocation ? NX_ENOMEM : NX_EENV,
-		               "no memory on the device for a weight of %lld x %lld: %s",
-		               (long long)desc->n, (long long)desc->k, cudaGetErrorString(e));
+		return rc;
 	}
 	rc = fill_weight(d, w, desc, err);
 	if (rc) {
@@ -212,6 +212,8 @@ uint64_t cu_weight_bytes(const struct nx_weight *w)
 /* There is one form of a weight, for all products. */
 uint64_t cu_weight_forecast(void *dev, const struct nx_weight_desc *desc, int32_t max_rows)
 {
+	if (desc->quant.code != NX_WEIGHT_CODE_NONE)
+		return quant_forecast(desc);
 	return (uint64_t)desc->n * (uint64_t)padded(desc->k) * nx_dtype_bytes(desc->dtype);
 }
 
@@ -271,6 +273,8 @@ int cu_embed(void *dev, struct nx_stream *stream, const struct nx_rows *rows,
 	int rc = nx_check_lookup(table->lookup, err);
 	if (rc || rows->n_rows <= 0)
 		return rc;
+	if (table->quant.code != NX_WEIGHT_CODE_NONE)
+		return quant_embed(d, s, rows, state, table, x, err);
 	bool f32_table = table->dtype == NX_F32, f32 = d->act == NX_F32;
 	rc = f32_table && f32 ? embed_as<float, float>(s, rows, state, table, x, err)
 	     : f32_table      ? embed_as<float, __nv_bfloat16>(s, rows, state, table, x, err)

@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times the engine beside llama.cpp: same weights in BF16, same threads, in turns A B A B.
 
+With --codes both read the quantized file itself (Q8_0, Q4_0, Q4_1): we with weight_quant and activations of int8,
+as llama.cpp rounds them too.
+
 Needs llama-cpp-python and numpy; `make bench-peer PYTHON=path/to/python` runs it. Both read one BF16 file made of
 MODEL, prefill the same number of tokens and decode the same number at each batch size. llama.cpp is timed around
 llama_decode alone, over all repetitions, without sampling, with its defaults (KV in F16, its own choice of flash attention); the engine's
@@ -84,7 +87,8 @@ def common(a):
 
 
 def ours(a, model):
-    text = subprocess.run([a.nexus, "bench", "--model", model, "--format", "csv", *common(a)], check=True,
+    codes = ["--technique", "weight_quant:type=file,activations=int8,lm_head=true"] if a.codes else []
+    text = subprocess.run([a.nexus, "bench", "--model", model, "--format", "csv", *common(a), *codes], check=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True).stdout
     rows = list(csv.DictReader(io.StringIO(text)))
     return {int(r["batch"]): {"prefill": float(r["prefill tok/s"]), "decode": float(r["decode tok/s"])} for r in rows}
@@ -100,6 +104,7 @@ def main():
     ap.add_argument("--gen", type=int, default=64)
     ap.add_argument("--repeat", type=int, default=2)
     ap.add_argument("--threads", type=int, default=2)
+    ap.add_argument("--codes", action="store_true", help="keep the codes of a quantized file")
     ap.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     a = ap.parse_args()
     a.batches = [int(x) for x in a.batch_size.split(",")]
@@ -109,7 +114,9 @@ def main():
     from to_bf16 import convert
 
     model = Path(a.nexus).resolve().parent / (Path(a.model).stem + "-bf16.gguf")
-    if not model.exists() or model.stat().st_mtime < Path(a.model).stat().st_mtime:
+    if a.codes:
+        model = Path(a.model)
+    elif not model.exists() or model.stat().st_mtime < Path(a.model).stat().st_mtime:
         part = model.with_suffix(".part")
         convert(a.model, part)
         part.rename(model)
@@ -121,7 +128,7 @@ def main():
             for b in a.batches for what in ("prefill", "decode")), file=sys.stderr)
     import llama_cpp
 
-    print(f"{Path(a.model).name} as BF16, {a.threads} threads, prompt {a.prompt_len}, output {a.gen}, {a.turns} turns; "
+    print(f"{Path(a.model).name}{'' if a.codes else ' as BF16'}, {a.threads} threads, prompt {a.prompt_len}, output {a.gen}, {a.turns} turns; "
           f"llama-cpp-python {llama_cpp.__version__} ({turns[0][1]['built']})")
     print(f"{'batch':>5} {'what':8} {'nexus tok/s':>12} {'llama.cpp tok/s':>16} {'ratio':>6}  of single turns")
     for batch in a.batches:

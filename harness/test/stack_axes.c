@@ -42,10 +42,7 @@ static const char *const numerics[] = {
 	"codec_group:window=8:bits=4",
 	"quantized_kv",
 	"quantized_kv:type=int4,flash_attention:kv_chunk=16",
-	"quantized_kv:type=fp8_e4m3,flash_attention",
-	"quantized_kv:type=fp8_e5m2",
-	"quantized_kv:type=kivi4:residual_length=16",
-	"quantized_kv:type=kivi2:residual_length=16,flash_attention:kv_chunk=16",
+	"quantized_kv:type=kivi2:residual_length=16,flash_attention",
 	NULL,
 };
 static const char *const prefixes[] = {

@@ -157,16 +157,21 @@ size_t stacks_pairwise(struct stack_choice **out, stack_legal_fn legal, void *ct
 {
 	struct stack_choice *all;
 	size_t n_all = stacks_all(&all, false, NULL, NULL), n = 0;
+	/* What a stack covered when it was last looked at: never less than what it covers now. */
+	int8_t *seen = malloc(n_all);
 	memset(covered, 0, sizeof(covered));
 	*out = malloc(n_all * sizeof(**out));
-	ck_assert_ptr_nonnull(*out);
+	ck_assert(*out && seen);
+	memset(seen, INT8_MAX, n_all);
 	for (;;) {
 		size_t best = 0;
 		int most = 0;
 		for (size_t i = 0; i < n_all; i++) {
-			int g = gain(&all[i], false);
-			if (g > most) {
-				most = g;
+			if (seen[i] <= most)
+				continue;
+			seen[i] = (int8_t)gain(&all[i], false);
+			if (seen[i] > most) {
+				most = seen[i];
 				best = i;
 			}
 		}
@@ -175,12 +180,14 @@ size_t stacks_pairwise(struct stack_choice **out, stack_legal_fn legal, void *ct
 		if (!legal(ctx, &all[best])) {
 			/* The order of the others decides among equals, so it stays. */
 			memmove(all + best, all + best + 1, (n_all - best - 1) * sizeof(*all));
+			memmove(seen + best, seen + best + 1, n_all - best - 1);
 			n_all--;
 			continue;
 		}
 		gain(&all[best], true);
 		(*out)[n++] = all[best];
 	}
+	free(seen);
 	free(all);
 	return n;
 }

@@ -73,7 +73,7 @@ PUBLIC := -Iharness/include -Ikernels/include
 SHARED_CFLAGS := -fPIC -fvisibility=hidden
 SHARED_LDFLAGS := -shared -Wl,-z,defs
 HARNESS_CFLAGS = -Iharness $(PUBLIC) $(LIB_CFLAGS)
-TEST_CFLAGS = -Iharness -Iharness/test $(PUBLIC) -Ikernels $(LIB_CFLAGS) $(CHECK_CFLAGS)
+TEST_CFLAGS = -Iharness/test/check -Iharness -Iharness/test $(PUBLIC) -Ikernels $(LIB_CFLAGS) $(CHECK_CFLAGS)
 PLUGIN_CFLAGS := $(PUBLIC) $(SHARED_CFLAGS)
 KERNEL_CFLAGS = $(PUBLIC) -Ikernels $(SHARED_CFLAGS) -ffp-contract=off $(if $(SANITIZE),-O2,-O3) \
 	$(DNNL_CFLAGS)

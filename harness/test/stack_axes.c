@@ -136,6 +136,7 @@ size_t stacks_all(struct stack_choice **out, bool firsts, stack_legal_fn legal, 
 }
 
 #define MOST 64 /* entries of an axis */
+#define N_PAIRS (AXIS_COUNT * (AXIS_COUNT - 1) / 2)
 static bool covered[AXIS_COUNT][AXIS_COUNT][MOST][MOST];
 
 static int gain(const struct stack_choice *c, bool mark)
@@ -151,8 +152,9 @@ static int gain(const struct stack_choice *c, bool mark)
 	return n;
 }
 
-/* Greedy: the stack that covers most new pairs comes next, until none is left that a legal stack has. Only a stack
- * that is about to be taken is asked whether it is legal: there are thousands. */
+/* Greedy: the stack that covers most new pairs comes next, until none is left that a legal stack has. What a stack
+ * would cover only shrinks, so one pass for each number of pairs finds them all. Only a stack that is about to be
+ * taken is asked whether it is legal: there are thousands. */
 size_t stacks_pairwise(struct stack_choice **out, stack_legal_fn legal, void *ctx)
 {
 	struct stack_choice *all;
@@ -163,30 +165,19 @@ size_t stacks_pairwise(struct stack_choice **out, stack_legal_fn legal, void *ct
 	*out = malloc(n_all * sizeof(**out));
 	ck_assert(*out && seen);
 	memset(seen, INT8_MAX, n_all);
-	for (;;) {
-		size_t best = 0;
-		int most = 0;
+	for (int most = N_PAIRS; most > 0; most--)
 		for (size_t i = 0; i < n_all; i++) {
-			if (seen[i] <= most)
+			if (seen[i] < most)
 				continue;
 			seen[i] = (int8_t)gain(&all[i], false);
-			if (seen[i] > most) {
-				most = seen[i];
-				best = i;
+			if (seen[i] < most)
+				continue;
+			seen[i] = 0;
+			if (legal(ctx, &all[i])) {
+				gain(&all[i], true);
+				(*out)[n++] = all[i];
 			}
 		}
-		if (most == 0)
-			break;
-		if (!legal(ctx, &all[best])) {
-			/* The order of the others decides among equals, so it stays. */
-			memmove(all + best, all + best + 1, (n_all - best - 1) * sizeof(*all));
-			memmove(seen + best, seen + best + 1, n_all - best - 1);
-			n_all--;
-			continue;
-		}
-		gain(&all[best], true);
-		(*out)[n++] = all[best];
-	}
 	free(seen);
 	free(all);
 	return n;

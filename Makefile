@@ -145,7 +145,7 @@ $(error two test files have one name: $(sort $(TEST_SRC)))
 endif
 
 # --- Rules
-.PHONY: all setup test test-long test-gpu bench bench-gpu bench-peer demo truth cuda models install bundle fuzz fuzz-bundle format \
+.PHONY: all setup test test-long test-gpu bench bench-gpu bench-peer demo docs truth cuda models install bundle fuzz fuzz-bundle format \
 	check-format check-deps check-headers clean help tests features FORCE
 
 all: features $(LIBRARY) $(PROGRAM) $(BACKENDS) $(if $(CUDA_FITS),$(CUDA_BACKEND)) $(PLUGINS) ## Build the program, the CPU backend and the techniques (default)
@@ -259,10 +259,11 @@ setup: $(BUILD)/config.mk ## Find the libraries; as root, install what is missin
 SANITIZED := $(if $(SANITIZE),$(BUILD),$(BUILD)-asan)
 # Those that mostly wait for processes, or that other suites go through sanitized, run as released; sanitized, too, in
 # make test-long.
-AS_RELEASED := test_outside test_drafts test_sweep test_faults_disk
-SANITIZED_RUN = $(if $(filter test-long,$(MAKECMDGOALS)),$(TESTS),$(filter-out $(AS_RELEASED:%=$(BUILD)/tests/%),$(TESTS)))
-TEST_RUN = $(if $(SANITIZE),$(TESTS),$(SANITIZED_RUN:$(BUILD)/%=$(SANITIZED)/%) $(call tests_of,$(KERNEL_TEST_SRC) \
-	test_oracle.c test_stacks.c $(AS_RELEASED:%=%.c)))
+AS_RELEASED := $(call tests_of,$(addsuffix .c,test_outside test_drafts test_sweep test_faults test_faults_disk test_instruments \
+	test_model_runs test_profile test_quality test_void))
+RUN_SANITIZED = $(if $(SANITIZE)$(filter test-long,$(MAKECMDGOALS)),$(TESTS),$(filter-out $(AS_RELEASED),$(TESTS)))
+RUN_RELEASED = $(if $(SANITIZE),,$(call tests_of,$(KERNEL_TEST_SRC) test_oracle.c test_stacks.c) $(AS_RELEASED))
+TEST_RUN = $(RUN_SANITIZED:$(BUILD)/%=$(SANITIZED)/%) $(RUN_RELEASED)
 test: check-deps check-headers test-builds ## Run every test under ASan and UBSan, kernels in release too
 	@harness/build/check-format.sh "$(CLANG_FORMAT)" $(FORMATTED) || true
 	@harness/build/run-tests.sh $(TEST_RUN)
@@ -271,10 +272,12 @@ test-gpu: all tests $(GPU_TESTS) ## On a machine with a GPU: kernels against the
 	@harness/build/run-tests.sh $(GPU_TESTS)
 	@NEXUS_TEST_DEVICE=cuda:0 NEXUS_CUDA_HOST_MEMORY=1 harness/build/run-tests.sh $(BUILD)/tests/test_stacks $(BUILD)/tests/test_counted
 
-.PHONY: test-builds
-test-builds: tests
+.PHONY: test-builds test-parts
+test-parts: all $(TEST_PLUGINS) $(TEST_BACKENDS)
+test-builds: test-parts $(if $(SANITIZE),$(TESTS),$(RUN_RELEASED))
 ifeq ($(SANITIZE),)
-	@$(MAKE) SANITIZE=address,undefined BUILD=$(SANITIZED) WERROR=$(WERROR) tests
+	@$(MAKE) SANITIZE=address,undefined BUILD=$(SANITIZED) WERROR=$(WERROR) test-parts \
+		$(RUN_SANITIZED:$(BUILD)/%=$(SANITIZED)/%)
 endif
 
 test-long: export NEXUS_TEST_LONG := 1
@@ -284,6 +287,10 @@ test-long: test ## The same with the slow cases (NEXUS_TEST_LONG=1), and the bun
 
 demo: all ## Run experiments/quick.yaml, then write its report and plots
 	@harness/build/demo.sh $(BUILD)/nexus experiments/quick.yaml
+
+DOCS := techniques/README.md $(TECHNIQUES:%=techniques/%/README.md)
+docs: all ## Write tables of parameters and of what stacks with what into the READMEs
+	@harness/build/docs.sh $(BUILD)/nexus $(DOCS)
 
 truth: all $(TEST_PLUGINS) ## Are verdicts true on this machine? An hour of quiet; PART="aa power" runs some; DEVICE=cuda:0
 	@harness/build/truth.sh $(BUILD)/nexus $(BUILD)/test-plugins $(PART)

@@ -54,6 +54,8 @@ run_one() {
 	printf '  %-4s %-44s %4d passed %3d failed  %3d s\n' \
 		"$([ "$failed" = 0 ] && echo ok || echo FAIL)" "$(basename "$build")/$name" \
 		"$passed" "$failed" "$seconds"
+	# Who stops reading here should know which; the log follows at the end.
+	[ "$failed" = 0 ] || grep -aE '^[^ ]+:[0-9]+:[FE]:|^==[0-9]+==ERROR|runtime error:' "$log" | head -n 5 | sed 's/^/       /'
 }
 export -f run_one
 

@@ -8,12 +8,17 @@
 #include "measure/model_path.h"
 #include "model/preset.h"
 
-static void shape_cells(struct nx_table *t, const struct nx_model *m)
+/* Machines get all digits. */
+static void shape_cells(struct nx_table *t, const struct nx_model *m, bool machine)
 {
 	const struct nx_shape *s = nx_model_shape(m);
 	double params = (double)nx_model_n_params(m);
 	nx_table_cell(t, "%s", nx_model_arch(m));
-	nx_table_cell(t, params < 1e9 ? "%.1f M" : "%.2f G", params / (params < 1e9 ? 1e6 : 1e9));
+	if (machine)
+		nx_table_cell(t, "%.0f", params);
+	else
+		nx_table_cell(t, params < 1e9 ? "%.1f M" : "%.2f G",
+		              params / (params < 1e9 ? 1e6 : 1e9));
 	nx_table_cell(t, "%d", s->n_layers);
 	nx_table_cell(t, "%d", s->d_model);
 	nx_table_cell(t, "%d/%d x %d", s->n_heads, s->n_kv_heads, s->head_dim);
@@ -46,7 +51,7 @@ int nx_list_models(enum nx_table_format format)
 			rc = nx_model_open(&m, path, &err);
 		nx_table_cell(&t, "%s", name);
 		if (!rc)
-			shape_cells(&t, m);
+			shape_cells(&t, m, format == NX_TABLE_CSV || format == NX_TABLE_JSON);
 		for (int k = 0; rc && k < 8; k++)
 			nx_table_cell(&t, "%s", "");
 		if (rc)

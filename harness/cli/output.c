@@ -184,6 +184,7 @@ int nx_output_forecast(struct nx_crew *crew, const struct nx_shape *shape, struc
 			rc = nx_fail(err, NX_ENOMEM, "no memory for the table of %zu cells", n);
 		else
 			fputs(text.s, stdout);
+		fflush(stdout); /* both may go to one pipe */
 		fprintf(stderr,
 		        "%zu cells, %zu fit into %s on %s; up to %d trials each; at least %s (computed from "
 		        "calibrated peaks, without warm-up, padding and gate)\n",

@@ -145,8 +145,9 @@ int nx_verb_run(int argc, char **argv)
 			"Runs every cell of an experiment and writes one run file; its path goes to stdout.\n"
 			"Ctrl-C keeps the finished trials; --resume goes on from there.\n\n"
 			"NEXUS_MEMORY_LIMIT=8GiB limits the worker's memory; NEXUS_MAX_OTHER_LOAD=0.5 is how many\n"
-			"cores others may take before a trial counts as throttled; NEXUS_CALIBRATE=2 is how many\n"
-			"seconds the device's peaks are measured for (0: utilisation stays unknown).",
+			"cores others may take before a trial counts as throttled (all: heat is let pass, too);\n"
+			"NEXUS_CALIBRATE=2 is how many seconds the device's peaks are measured for (0: utilisation stays\n"
+			"unknown).",
 		.example =
 			"  nexus run experiments/quick.yaml --set sweep.batch_size=1,4 -o results/quick.h5",
 		.opts = opts,

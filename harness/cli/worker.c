@@ -24,7 +24,7 @@ struct worker {
 	size_t n_cells;
 	struct nx_model *model;
 	struct nx_device dev;
-	bool dev_open;
+	bool dev_open, dry;
 	struct nx_weights *weights;
 	struct nx_perf perf;
 	struct nx_runner *runner;
@@ -100,11 +100,11 @@ static bool packs(const struct worker *w)
 
 /* Forecasts need no weights; and where they do not fit, every cell is skipped by its forecast, unless it packs them:
  * then each engine loads what it needs. */
-static int load_weights(struct worker *w, bool dry, struct nx_err *err)
+static int load_weights(struct worker *w, struct nx_err *err)
 {
 	int rc = nx_weights_plan(&w->weights, w->model, &w->dev, w->x->dtype, err);
 	bool lazy = packs(w);
-	if (rc || dry ||
+	if (rc || w->dry ||
 	    (!lazy && w->cfg.fits_bytes && nx_weights_bytes(w->weights) > w->cfg.fits_bytes))
 		return rc;
 	nx_weights_destroy(w->weights);
@@ -120,6 +120,7 @@ static int op_start(struct worker *w, const json_t *msg, struct nx_err *err)
 	if (rc)
 		return rc;
 	w->cfg.perf_by_phase = json_is_true(json_object_get(msg, "profile"));
+	w->dry = json_is_true(json_object_get(msg, "dry"));
 	double seconds = json_number_value(json_object_get(msg, "calibrate"));
 	nx_unwire_calibration(json_object_get(msg, "calibration"), &w->cfg.calibration);
 	if (seconds > 0)
@@ -128,7 +129,7 @@ static int op_start(struct worker *w, const json_t *msg, struct nx_err *err)
 		rc = nx_workload_open(&w->workload, &w->x->workload, nx_model_tokenizer(w->model),
 		                      nx_model_shape(w->model)->vocab, err);
 	if (!rc)
-		rc = load_weights(w, json_is_true(json_object_get(msg, "dry")), err);
+		rc = load_weights(w, err);
 	if (rc)
 		return rc;
 	w->cfg.weights = w->weights;
@@ -190,7 +191,8 @@ static int op_forecast(struct worker *w, const json_t *msg, struct nx_err *err)
 		return NX_EINVAL;
 	struct nx_forecast f;
 	nx_runner_forecast(&w->cfg, cell, &f);
-	if (!f.code && is_read(cell))
+	/* A dry run is to find now what a sweep would find after hours: too little text, too. */
+	if (!f.code && (w->dry || is_read(cell)))
 		look_ahead(w, cell, &f);
 	return nx_wire_send(w->fd, json_pack("{s:o}", "forecast", nx_wire_forecast(&f)), err);
 }

@@ -36,7 +36,7 @@ struct nx_runner_config {
 	uint64_t fits_bytes; /* what weights and engine may take together; 0 = not checked */
 	struct nx_slo slo;
 	struct nx_calibration calibration;
-	double load_other_max;      /* cores; 0 = NX_LOAD_OTHER_MAX */
+	double load_other_max; /* cores; 0 = NX_LOAD_OTHER_MAX; all of them: throttling is let pass, too */
 	const struct nx_perf *perf; /* borrowed; NULL = none */
 	bool perf_by_phase; /* read it at every step, too: system calls between steps, for profiles */
 	/* Quality of lossy numerics beside their speed, where the gate is asked for: measure/quality.h. Borrowed; NULL

@@ -160,7 +160,15 @@ static int check_tensor(const struct nx_model *m, const char *name, struct nx_er
 	if (strncmp(name, prefix, n) != 0 || name[n] < '0' || name[n] > '9')
 		return 0;
 	unsigned long layer = strtoul(name + n, &rest, 10);
-	if (*rest != '.' || layer >= (unsigned long)m->shape.n_layers || is_known(m, rest + 1))
+	if (*rest != '.')
+		return 0;
+	if (layer >= (unsigned long)m->shape.n_layers)
+		return nx_fail(
+			err, NX_EFORMAT,
+			"%.200s: tensor %.96s belongs to layer %lu, but %s is %d; legal: layers 0 to %d",
+			nx_model_where(m), name, layer, m->hf ? "num_hidden_layers" : "block_count",
+			m->shape.n_layers, m->shape.n_layers - 1);
+	if (is_known(m, rest + 1))
 		return 0;
 	if (len > 5 && strcmp(name + len - 5, ".bias") == 0)
 		return nx_fail(err, NX_ENOTSUP,

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DIGITS "0123456789"
+
 void nx_table_init(struct nx_table *t)
 {
 	*t = (struct nx_table){0};
@@ -130,6 +132,43 @@ static void write_csv(const struct nx_table *t, struct nx_text *out)
 		}
 }
 
+/* As JSON defines a number: no leading zero, no plus, digits on both sides of a point. */
+static bool is_number(const char *s)
+{
+	size_t n;
+	s += *s == '-';
+	n = strspn(s, DIGITS);
+	if (n == 0 || (n > 1 && *s == '0'))
+		return false;
+	s += n;
+	if (*s == '.') {
+		n = strspn(s + 1, DIGITS);
+		if (n == 0)
+			return false;
+		s += 1 + n;
+	}
+	if (*s == 'e' || *s == 'E') {
+		s += 1 + (s[1] == '-' || s[1] == '+');
+		n = strspn(s, DIGITS);
+		if (n == 0)
+			return false;
+		s += n;
+	}
+	return *s == '\0';
+}
+
+static void put_json(const struct nx_table *t, size_t row, size_t column, struct nx_text *out)
+{
+	const char *s = cell(t, row, column);
+	bool number = t->align[column] == NX_RIGHT;
+	if (number && !*s)
+		nx_text_put(out, "null");
+	else if (number && is_number(s))
+		nx_text_put(out, s);
+	else
+		nx_text_json(out, s);
+}
+
 static void write_json(const struct nx_table *t, struct nx_text *out)
 {
 	size_t rows = nx_table_rows(t);
@@ -140,7 +179,7 @@ static void write_json(const struct nx_table *t, struct nx_text *out)
 			nx_text_put(out, c ? ", " : "");
 			nx_text_json(out, t->header[c]);
 			nx_text_put(out, ": ");
-			nx_text_json(out, cell(t, r, c));
+			put_json(t, r, c, out);
 		}
 		nx_text_put(out, "}");
 	}

@@ -30,7 +30,8 @@ void nx_table_release(struct nx_table *t);
 void nx_table_column(struct nx_table *t, const char *header, enum nx_align align);
 NX_PRINTF(2, 3) void nx_table_cell(struct nx_table *t, const char *fmt, ...);
 size_t nx_table_rows(const struct nx_table *t);
-/* JSON: an array of objects whose values are strings, keyed by header. */
+/* JSON: an array of objects keyed by header; what a right-aligned column holds is a number where it is one and null
+ * where it is empty, all else is a string. */
 void nx_table_write(const struct nx_table *t, enum nx_table_format format, struct nx_text *out);
 
 #endif

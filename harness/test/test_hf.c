@@ -132,6 +132,8 @@ static const struct {
 	{"rope_scaling", "{}", 0, ""},
 	{"num_hidden_layers", "3", NX_EFORMAT,
          "tensor model.layers.2.input_layernorm.weight is missing"},
+	{"num_hidden_layers", "1", NX_EFORMAT,
+         "belongs to layer 1, but num_hidden_layers is 1; legal: layers 0 to 0"},
 	{"num_hidden_layers", "4294967296", NX_EFORMAT,
          "num_hidden_layers is 4.29497e+09; legal: a whole"},
 	{"num_hidden_layers", "5000", NX_EFORMAT, "num_hidden_layers is 5000; legal: 1 to 1024"},

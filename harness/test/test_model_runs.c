@@ -157,8 +157,12 @@ START_TEST(models_with_a_name_are_listed)
 {
 	ck_assert_int_eq(cli_run(&c, "", "list models --format csv"), 0);
 	ck_assert_ptr_nonnull(
-		strstr(c.out, "llama-70b,llama,68.98 G,80,8192,64/8 x 128,28672,32000,4096"));
+		strstr(c.out, "llama-70b,llama,68976648192,80,8192,64/8 x 128,28672,32000,4096"));
 	ck_assert_ptr_nonnull(strstr(c.out, "qwen3-tiny,qwen3,"));
+	ck_assert_int_eq(cli_run(&c, "", "list models --format json"), 0);
+	ck_assert_ptr_nonnull(strstr(c.out, "\"layers\": 80, \"width\": 8192, \"heads\": \"64/8"));
+	ck_assert_int_eq(cli_run(&c, "", "list models"), 0);
+	ck_assert_ptr_nonnull(strstr(c.out, "68.98 G"));
 	ck_assert_int_eq(cli_run(&c, "", "bench --model llama-70b"), 3);
 	ck_assert_msg(strstr(c.err, "the weights of llama-70b take 128 GiB, and "), "%s", c.err);
 	ck_assert_int_eq(cli_run(&c, "", "bench --model lama-7b"), 2);

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "record/schema.h"
 #include "record_fixture.h"
 
@@ -78,13 +79,20 @@ START_TEST(missing_parts_are_named)
 	                                    "cells/00000000000000a1",
 	                                    "cells/00000000000000a1/requests",
 	                                    "cells/00000000000000a1/counters"};
-	const char *name = strrchr(parts[_i], '/');
-
+	struct nx_arena arena = {0};
+	char *whole;
+	size_t size;
 	fixture_run(&f);
-	hid_t file = reopen();
-	ck_assert(H5Ldelete(file, parts[_i], H5P_DEFAULT) >= 0);
-	nx_h5_close(file);
-	refuses(name ? name + 1 : parts[_i]);
+	ck_assert_msg(!nx_file_read(&arena, f.output, 1 << 26, &whole, &size, &err), "%s", err.msg);
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+		const char *name = strrchr(parts[i], '/');
+		fixture_put_file(f.dir, "run.h5", whole, size);
+		hid_t file = reopen();
+		ck_assert(H5Ldelete(file, parts[i], H5P_DEFAULT) >= 0);
+		nx_h5_close(file);
+		refuses(name ? name + 1 : parts[i]);
+	}
+	nx_arena_release(&arena);
 }
 END_TEST
 
@@ -213,7 +221,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, a_file_that_is_none_is_refused);
 	tcase_add_test(tc, another_schema_is_refused);
-	tcase_add_loop_test(tc, missing_parts_are_named, 0, 13);
+	tcase_add_test(tc, missing_parts_are_named);
 	tcase_add_test(tc, wrong_types_and_sizes_are_refused);
 	tcase_add_test(tc, links_out_of_the_file_are_not_followed);
 	tcase_add_test(tc, a_file_cut_anywhere_is_refused);

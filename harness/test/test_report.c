@@ -258,6 +258,36 @@ START_TEST(table_aligns_by_characters_not_bytes)
 }
 END_TEST
 
+START_TEST(json_has_numbers_where_a_table_has)
+{
+	static const char *const cells[] = {"7",   "-0.5", "1e-9", "",      "n/a", "007",
+	                                    "1.",  "+3",   ".5",   "1.5 G", "0",   "0x1F",
+	                                    "1e+", "-",    "nan",  "12e3"};
+	static const char *const want[] = {"7",       "-0.5",      "1e-9",    "null",
+	                                   "\"n/a\"", "\"007\"",   "\"1.\"",  "\"+3\"",
+	                                   "\".5\"",  "\"1.5 G\"", "0",       "\"0x1F\"",
+	                                   "\"1e+\"", "\"-\"",     "\"nan\"", "12e3"};
+	struct nx_table t;
+	struct nx_text out;
+	char row[64];
+	nx_table_init(&t);
+	nx_text_init(&out);
+	nx_table_column(&t, "name", NX_LEFT);
+	nx_table_column(&t, "n", NX_RIGHT);
+	for (size_t i = 0; i < sizeof(cells) / sizeof(cells[0]); i++) {
+		nx_table_cell(&t, "%zu", i);
+		nx_table_cell(&t, "%s", cells[i]);
+	}
+	nx_table_write(&t, NX_TABLE_JSON, &out);
+	for (size_t i = 0; i < sizeof(cells) / sizeof(cells[0]); i++) {
+		snprintf(row, sizeof(row), "{\"name\": \"%zu\", \"n\": %s}", i, want[i]);
+		ck_assert_msg(strstr(out.s, row) != NULL, "no %s in %s", row, out.s);
+	}
+	nx_text_release(&out);
+	nx_table_release(&t);
+}
+END_TEST
+
 START_TEST(numbers_have_three_digits_and_their_interval_the_same_place)
 {
 	char b[96];
@@ -371,6 +401,7 @@ int main(void)
 	tcase_add_test(tc, json_is_valid_and_complete);
 	tcase_add_test(tc, csv_has_one_row_a_cell_and_quotes_odd_names);
 	tcase_add_test(tc, table_aligns_by_characters_not_bytes);
+	tcase_add_test(tc, json_has_numbers_where_a_table_has);
 	tcase_add_test(tc, numbers_have_three_digits_and_their_interval_the_same_place);
 	tcase_add_test(tc, skew_bound_is_that_of_the_distribution);
 	tcase_add_test(tc, progress_says_done_total_rate_and_time_left);

@@ -318,12 +318,7 @@ static void check_against_oracle(const struct coded *c)
 	free(score);
 }
 
-/* Sanitized it is slow: two will do there. */
-#ifdef __SANITIZE_ADDRESS__
-#define N_CHUNKS 2
-#else
-#define N_CHUNKS 5
-#endif
+/* The first two, but in make test-long: in one piece, and in pieces around a group's end. */
 static const int32_t chunks[5][8] = {
 	{150}, {17, 1, 1, 30, 31, 33, 37}, {1, 149}, {64, 64, 22}, {100, 3, 47}};
 
@@ -333,10 +328,11 @@ START_TEST(attention_sees_codes_and_its_own_group)
 	const struct shape *s = &shapes[_i / 2];
 	enum nx_dtype plain = _i % 2 ? NX_BF16 : NX_F32;
 	size_t bytes = sizeof(float) * MAX_TOKENS * HEADS * (size_t)s->dim;
+	const size_t n_chunks = getenv("NEXUS_TEST_LONG") ? 5 : 2;
 	for (int isa = 0; isa < N_ISAS; isa++)
 		for (int kernel = 0; kernel < 2; kernel++) {
 			float *first = NULL;
-			for (size_t i = 0; i < N_CHUNKS; i++) {
+			for (size_t i = 0; i < n_chunks; i++) {
 				struct coded c;
 				coded_open(&c, s, isa, plain);
 				if (!c.r.dev)

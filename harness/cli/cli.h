@@ -80,6 +80,10 @@ int nx_parse_dtype(const char *text, enum nx_dtype *out, struct nx_err *err);
 
 /* list_models.c: the table of models that have a name; returns an exit status. */
 int nx_list_models(enum nx_table_format format);
+/* `nexus list compatibility`, likewise. */
+int nx_list_compatibility(const struct nx_registry *reg, enum nx_table_format format);
+/* "attention, launch" */
+const char *nx_slots_text(uint32_t slots, char *buf, size_t size);
 
 /* "text", "md", "csv" or "json". Returns -1, or the exit status when it is none of them. */
 int nx_parse_format(const char *text, enum nx_table_format *out);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * verb_list.c: `nexus list [NAME]`: what techniques there are, and what one of them can be told; models.
+ * verb_list.c: `nexus list [NAME]`: what techniques there are, and what one of them can be told.
  */
 #include <stdio.h>
 #include <string.h>
@@ -22,8 +22,7 @@ static int print(const struct nx_table *t, enum nx_table_format format)
 	return ok ? NX_EXIT_DONE : NX_EXIT_ENVIRONMENT;
 }
 
-/* "attention, launch" */
-static const char *slots_text(uint32_t slots, char *buf, size_t size)
+const char *nx_slots_text(uint32_t slots, char *buf, size_t size)
 {
 	size_t at = 0;
 	buf[0] = '\0';
@@ -68,7 +67,7 @@ static int list_all(const struct nx_registry *reg, enum nx_table_format format)
 			continue;
 		n_good++;
 		nx_table_cell(&t, "%s", p->technique->name);
-		nx_table_cell(&t, "%s", slots_text(p->slots, slots, sizeof(slots)));
+		nx_table_cell(&t, "%s", nx_slots_text(p->slots, slots, sizeof(slots)));
 		nx_table_cell(&t, "%s", p->technique->summary ? p->technique->summary : "");
 		nx_table_cell(&t, "%s", p->technique->source ? p->technique->source : "");
 		nx_table_cell(&t, "%s", nx_origin_text(p->origin));
@@ -96,7 +95,7 @@ static void about(const struct nx_plugin *p, FILE *f)
 	char text[1024];
 	fprintf(f, "%s %s: %s\n", t->name, t->version ? t->version : "",
 	        t->summary ? t->summary : "");
-	fprintf(f, "  slot     %s\n", slots_text(p->slots, text, sizeof(text)));
+	fprintf(f, "  slot     %s\n", nx_slots_text(p->slots, text, sizeof(text)));
 	fprintf(f, "  source   %s\n", t->source ? t->source : "");
 	fprintf(f, "  assumes  %s\n",
 	        t->assumes ? traits_text(t->assumes, text, sizeof(text)) : "nothing");
@@ -159,7 +158,8 @@ int nx_verb_list(int argc, char **argv)
 		.usage = "list [NAME] [options]",
 		.summary =
 			"Shows the techniques that were found, or the parameters, legal values and counters of one; with\n"
-			"NAME `models` the models that have a name: files, and shapes with random weights.\n"
+			"NAME `models` the models that have a name: files, and shapes with random weights; with NAME\n"
+			"`compatibility` which techniques stack with which, and why not with the rest.\n"
 			"Plugins are looked for in the folders of --path, in those of $NEXUS_TECHNIQUE_PATH (a:b), in\n"
 			"lib/nexus/techniques of the installation, and in techniques/ beside the program. The first\n"
 			"one of a name is taken. Experiments name folders of their own under `techniques`.",
@@ -185,6 +185,8 @@ int nx_verb_list(int argc, char **argv)
 	}
 	if (!args.n) {
 		status = list_all(reg, format);
+	} else if (!strcmp(args.v[0], "compatibility")) {
+		status = nx_list_compatibility(reg, format);
 	} else {
 		const char *near = NULL;
 		const struct nx_plugin *p = nx_registry_find(reg, args.v[0], &near);

@@ -5,14 +5,14 @@
 # that failed, then as the very last line the sum of Check's own summaries: `N passed, N failed`.
 # An executable that crashes, runs out of time or prints no summary counts as one more failure.
 #
-#   NEXUS_TEST_TIMEOUT   seconds for one executable (300; 1800 when NEXUS_TEST_LONG is set)
+#   NEXUS_TEST_TIMEOUT   seconds for one executable (300; 5400 when NEXUS_TEST_LONG is set)
 #   NEXUS_TEST_JOBS      how many run at a time (the number of CPUs, at most 4)
 #
 # Tests find what was built in NEXUS_BUILD and the source tree's data files in NEXUS_SOURCE.
 set -u
 NEXUS_SOURCE=$(cd "$(dirname "$0")/../.." && pwd)
 export NEXUS_SOURCE
-if [ "${NEXUS_TEST_LONG:-}" ]; then limit_s=1800; else limit_s=300; fi
+if [ "${NEXUS_TEST_LONG:-}" ]; then limit_s=5400; else limit_s=300; fi
 export limit_s=${NEXUS_TEST_TIMEOUT:-$limit_s}
 cpus=$(nproc 2>/dev/null || echo 2)
 jobs=${NEXUS_TEST_JOBS:-$((cpus < 4 ? cpus : 4))}

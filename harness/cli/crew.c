@@ -91,8 +91,9 @@ int nx_crew_forecast(struct nx_crew *c, const struct nx_cell *cell, struct nx_fo
 	if (rc)
 		return rc;
 	(void)nx_child_say(&c->child,
-	                   json_pack("{s:s, s:I, s:s}", "op", "forecast", "cell",
-	                             (json_int_t)cell->index, "id", cell->id),
+	                   json_pack("{s:s, s:I, s:s, s:i}", "op", "forecast", "cell",
+	                             (json_int_t)cell->index, "id", cell->id, "batch",
+	                             cell->batch_size),
 	                   NULL);
 	json_t *reply = NULL;
 	char death[400] = "silent for too long";
@@ -113,6 +114,8 @@ int nx_crew_forecast(struct nx_crew *c, const struct nx_cell *cell, struct nx_fo
 		rc = fail_of(reply, err);
 	else
 		nx_unwire_forecast(json_object_get(reply, "forecast"), out);
+	if (out->batch_size > 0)
+		nx_experiment_settle(c->x, cell->index, out->batch_size);
 	json_decref(reply);
 	return rc;
 }

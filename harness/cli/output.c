@@ -163,7 +163,10 @@ int nx_output_forecast(struct nx_crew *crew, const struct nx_shape *shape, struc
 		owners(&f, by, sizeof(by));
 		nx_table_cell(&t, "%s", c->id);
 		nx_table_cell(&t, "%s", c->stack->name);
-		nx_table_cell(&t, "%d", c->batch_size);
+		if (c->fit && f.batch_size == NX_BATCH_FIT)
+			nx_table_cell(&t, "none fits");
+		else
+			nx_table_cell(&t, "%d%s", c->batch_size, c->fit ? " (largest)" : "");
 		nx_table_cell(&t, "%s", nx_dist_text(&c->seq_len, in, sizeof(in)));
 		nx_table_cell(&t, "%s", nx_dist_text(&c->output_len, out, sizeof(out)));
 		nx_table_cell(&t, "%d", c->num_requests);
@@ -205,7 +208,7 @@ static void summary_row(struct nx_table *t, const struct nx_run *run, const stru
 	bool usable = nx_cell_usable(c);
 	bool reference = c->stack_index == (int32_t)run->head.reference;
 	nx_table_cell(t, "%s", c->stack);
-	nx_table_cell(t, "%d", c->batch_size);
+	nx_table_cell(t, "%s", nx_cell_batch_text(c, a, sizeof(a)));
 	nx_table_cell(t, "%s", c->seq_len_text);
 	nx_table_cell(t, "%s", c->output_len_text);
 	nx_table_cell(t, "%d/%d", c->n_ok, c->n_trials);
@@ -289,10 +292,12 @@ int nx_output_summary(const char *path, int *status, struct nx_err *err)
 		fprintf(stderr, "speed-up: output throughput against %s, paired by round\n",
 		        nx_run_reference(run));
 	for (size_t i = 0; i < run->n_cells; i++)
-		if (run->cells[i].cause[0])
-			fprintf(stderr, "  %s, batch %d: %s: %s\n", run->cells[i].stack,
-			        run->cells[i].batch_size, nx_status_name(run->cells[i].status),
-			        run->cells[i].cause);
+		if (run->cells[i].cause[0]) {
+			char batch[32];
+			fprintf(stderr, "  %s, batch %s: %s: %s\n", run->cells[i].stack,
+			        nx_cell_batch_text(&run->cells[i], batch, sizeof(batch)),
+			        nx_status_name(run->cells[i].status), run->cells[i].cause);
+		}
 	say_instruments(run);
 	*status = nx_output_verdict(run);
 	nx_text_release(&text);

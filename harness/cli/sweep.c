@@ -33,9 +33,11 @@ struct sweep {
 
 static void cell_text(const struct nx_cell *c, char *buf, size_t size)
 {
-	char in[48], out[48];
-	snprintf(buf, size, "stack %s, batch size %d, prompt %s, output %s", c->stack->name,
-	         c->batch_size, nx_dist_text(&c->seq_len, in, sizeof(in)),
+	char in[48], out[48], batch[32] = "the largest batch size that fits";
+	if (c->batch_size != NX_BATCH_FIT)
+		snprintf(batch, sizeof(batch), "batch size %d", c->batch_size);
+	snprintf(buf, size, "stack %s, %s, prompt %s, output %s", c->stack->name, batch,
+	         nx_dist_text(&c->seq_len, in, sizeof(in)),
 	         nx_dist_text(&c->output_len, out, sizeof(out)));
 }
 
@@ -60,6 +62,8 @@ static int account(struct sweep *s, const struct nx_cell *c, int32_t round, stru
 	struct cell_state *st = &s->state[c->index];
 	const struct nx_trials *rule = &s->crew->x->trials;
 	double v = t.metrics[NX_METRIC_OUTPUT_THROUGHPUT];
+	if (t.batch_size > 0)
+		nx_experiment_settle(s->crew->x, c->index, t.batch_size);
 	st->n_tried++;
 	s->n_done++;
 	if (t.status == NX_STATUS_OK && isfinite(v) && st->n_ok < (size_t)rule->max)
@@ -84,6 +88,7 @@ static int write_row(struct sweep *s, const struct nx_cell *c, int32_t round, in
 	nx_trial_init(&t);
 	memcpy(t.cell, c->id, sizeof(t.cell));
 	t.cell_index = (int32_t)c->index;
+	t.batch_size = c->batch_size;
 	t.round = round;
 	t.status = status;
 	clock_gettime(CLOCK_REALTIME, &now);
@@ -175,9 +180,10 @@ static int visit(struct sweep *s, const struct nx_cell *c, int32_t round, struct
 			return rc;
 		/* If it died since, the wait for its answer says so. */
 		(void)nx_child_say(&s->crew->child,
-		                   json_pack("{s:s, s:I, s:s, s:i, s:s}", "op", "trial", "cell",
-		                             (json_int_t)c->index, "id", c->id, "round", round,
-		                             "dir", nx_shards_dir(s->shards)),
+		                   json_pack("{s:s, s:I, s:s, s:i, s:i, s:s}", "op", "trial",
+		                             "cell", (json_int_t)c->index, "id", c->id, "batch",
+		                             c->batch_size, "round", round, "dir",
+		                             nx_shards_dir(s->shards)),
 		                   NULL);
 		rc = await(s, c, round, attempt > 0, err);
 	}

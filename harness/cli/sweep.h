@@ -22,8 +22,8 @@
 
 /* The worker, and what is needed to start another one like it. */
 struct nx_crew {
-	const struct nx_experiment *x;
-	const char *path; /* of the experiment file */
+	struct nx_experiment *x; /* its cells are settled while the sweep runs */
+	const char *path;        /* of the experiment file */
 	const char *const *sets;
 	size_t n_sets;
 	double calibrate_s; /* of the first worker */

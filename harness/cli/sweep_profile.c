@@ -96,8 +96,9 @@ static int look(struct nx_crew *crew, const char *dir, const struct nx_cell *c, 
 		return write_reason(dir, c, start.msg, err);
 	}
 	(void)nx_child_say(&crew->child,
-	                   json_pack("{s:s, s:I, s:s, s:i, s:s}", "op", "profile", "cell",
-	                             (json_int_t)c->index, "id", c->id, "round", ROUND, "dir", dir),
+	                   json_pack("{s:s, s:I, s:s, s:i, s:i, s:s}", "op", "profile", "cell",
+	                             (json_int_t)c->index, "id", c->id, "batch", c->batch_size,
+	                             "round", ROUND, "dir", dir),
 	                   NULL);
 	int rc = await(crew, why, sizeof(why), err);
 	if (!rc && why[0])

@@ -91,9 +91,9 @@ json_t *nx_wire_forecast(const struct nx_forecast *f)
 		json_array_append_new(mem,
 		                      json_pack("{s:s, s:I}", "owner", f->mem[i].owner, "bytes",
 		                                (json_int_t)f->mem[i].reserved_bytes));
-	return json_pack("{s:o, s:I, s:i, s:i, s:f, s:f, s:o}", "mem", mem, "total",
-	                 (json_int_t)f->total_bytes, "longest", f->longest, "code", f->code,
-	                 "mean_in", f->mean_in, "mean_out", f->mean_out, "reason",
+	return json_pack("{s:o, s:I, s:i, s:i, s:i, s:f, s:f, s:o}", "mem", mem, "total",
+	                 (json_int_t)f->total_bytes, "longest", f->longest, "batch", f->batch_size,
+	                 "code", f->code, "mean_in", f->mean_in, "mean_out", f->mean_out, "reason",
 	                 nx_wire_text(f->reason));
 }
 
@@ -112,6 +112,7 @@ void nx_unwire_forecast(const json_t *j, struct nx_forecast *out)
 	}
 	out->total_bytes = (uint64_t)json_integer_value(json_object_get(j, "total"));
 	out->longest = (int32_t)json_integer_value(json_object_get(j, "longest"));
+	out->batch_size = (int32_t)json_integer_value(json_object_get(j, "batch"));
 	out->code = (int)json_integer_value(json_object_get(j, "code"));
 	out->mean_in = json_number_value(json_object_get(j, "mean_in"));
 	out->mean_out = json_number_value(json_object_get(j, "mean_out"));

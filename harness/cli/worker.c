@@ -154,11 +154,29 @@ static const struct nx_cell *cell_of(struct worker *w, const json_t *msg, struct
 {
 	json_int_t i = json_integer_value(json_object_get(msg, "cell"));
 	const char *id = json_string_value(json_object_get(msg, "id"));
-	if (i >= 0 && (size_t)i < w->n_cells && id && !strcmp(id, w->cells[i].id))
+	json_int_t batch = json_integer_value(json_object_get(msg, "batch"));
+	if (i >= 0 && (size_t)i < w->n_cells && id && !strcmp(id, w->cells[i].id)) {
+		/* What an earlier worker, or an earlier run, found holds for all trials of the cell. */
+		if (batch > 0 && batch <= NX_BATCH_MAX)
+			nx_experiment_settle(w->x, (size_t)i, (int32_t)batch);
 		return &w->cells[i];
+	}
 	nx_fail(err, NX_EINVAL, "cell %lld is another one now: %s changed while the sweep ran",
 	        (long long)i, w->x->path);
 	return NULL;
+}
+
+/* The forecast, and with it the batch size of a cell that asks for the largest. */
+static void forecast(struct worker *w, const struct nx_cell *cell, struct nx_forecast *f)
+{
+	if (cell->batch_size != NX_BATCH_FIT) {
+		nx_runner_forecast(&w->cfg, cell, f);
+		return;
+	}
+	int32_t batch_size = nx_runner_fit(&w->cfg, cell, f);
+	f->batch_size = batch_size;
+	if (batch_size > 0)
+		nx_experiment_settle(w->x, cell->index, batch_size);
 }
 
 static bool is_read(const struct nx_cell *c)
@@ -190,7 +208,7 @@ static int op_forecast(struct worker *w, const json_t *msg, struct nx_err *err)
 	if (!cell)
 		return NX_EINVAL;
 	struct nx_forecast f;
-	nx_runner_forecast(&w->cfg, cell, &f);
+	forecast(w, cell, &f);
 	/* A dry run is to find now what a sweep would find after hours: too little text, too. */
 	if (!f.code && (w->dry || is_read(cell)))
 		look_ahead(w, cell, &f);
@@ -212,12 +230,21 @@ static int op_trial(struct worker *w, const json_t *msg, struct nx_err *err)
 	struct nx_trial t;
 	struct nx_err why = {0};
 	sig_atomic_t before = n_continued;
-	int rc = nx_workload_requests(w->workload, cell, job.round, &set, &why);
+	int rc = 0;
+	if (cell->batch_size == NX_BATCH_FIT) {
+		struct nx_forecast f;
+		forecast(w, cell, &f);
+		if (f.code)
+			rc = nx_fail(&why, f.code, "%s", f.reason);
+	}
+	if (!rc)
+		rc = nx_workload_requests(w->workload, cell, job.round, &set, &why);
 	if (rc) {
-		/* The requests of one cell cannot be made: that is the cell's row. */
+		/* No batch fits, or the requests of the cell cannot be made: that is the cell's row. */
 		nx_trial_init(&t);
 		memcpy(t.cell, cell->id, sizeof(t.cell));
 		t.cell_index = (int32_t)cell->index;
+		t.batch_size = cell->batch_size;
 		t.round = job.round;
 		t.status = nx_status_of(rc);
 		snprintf(t.cause, sizeof(t.cause), "%s", why.msg);

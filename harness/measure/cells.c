@@ -26,6 +26,10 @@ static void make_id(const struct nx_experiment *x, struct nx_cell *c)
 	         nx_dist_text(&c->seq_len, seq, sizeof(seq)),
 	         nx_dist_text(&c->output_len, out, sizeof(out)), c->num_requests);
 	nx_hash_str(&h, text);
+	if (c->fit) {
+		snprintf(text, sizeof(text), "fit per_slot=%d", x->requests_per_slot);
+		nx_hash_str(&h, text);
+	}
 	nx_hash_str(&h, w->prompts ? nx_path_base(w->prompts) : NX_RANDOM_PROMPTS);
 	snprintf(text, sizeof(text), "samples=%d seed=%llu eos=%d t=%.9g k=%d p=%.9g m=%.9g",
 	         w->samples, (unsigned long long)w->seed, w->ignore_eos, (double)w->temperature,
@@ -61,12 +65,25 @@ static int32_t longest(const struct nx_experiment *x, const struct nx_cell *c)
 	int32_t most = 0;
 	if (!t || (c->seq_len.kind != NX_DIST_TRACE && c->output_len.kind != NX_DIST_TRACE))
 		return 0;
-	for (size_t i = 0; i < t->n && i < (size_t)c->num_requests; i++) {
+	/* How many requests there are is not known before the batch size is. */
+	size_t n = c->num_requests ? (size_t)c->num_requests : t->n;
+	for (size_t i = 0; i < t->n && i < n; i++) {
 		int32_t sum =
 			clip(&c->seq_len, t->rows[i].n_in) + clip(&c->output_len, t->rows[i].n_out);
 		most = sum > most ? sum : most;
 	}
 	return most;
+}
+
+void nx_experiment_settle(struct nx_experiment *x, size_t cell, int32_t batch_size)
+{
+	struct nx_experiment_full *full = (struct nx_experiment_full *)x;
+	struct nx_cell *c = cell < full->n_cells ? &full->cells[cell] : NULL;
+	if (!c || !c->fit)
+		return;
+	c->batch_size = batch_size;
+	c->num_requests = x->num_requests ? x->num_requests : x->requests_per_slot * batch_size;
+	c->longest = longest(x, c);
 }
 
 int nx_load_cells(struct nx_loading *l, struct nx_err *err)
@@ -96,6 +113,7 @@ int nx_load_cells(struct nx_loading *l, struct nx_err *err)
 		rest /= x->n_seq_len;
 		c->stack = &x->stacks[c->stack_index];
 		c->batch_size = x->batch_size[rest];
+		c->fit = c->batch_size == NX_BATCH_FIT;
 		c->seq_len = x->seq_len[c->seq_len_index];
 		c->output_len = x->output_len[c->output_len_index];
 		c->num_requests =

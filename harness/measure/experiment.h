@@ -87,7 +87,7 @@ struct nx_experiment {
 	uint64_t kv_budget_bytes; /* `kv_memory: 64MiB`; 0 = no limit */
 	double timeout_s;         /* a trial; default 600 */
 	struct nx_workload_spec workload;
-	int32_t *batch_size;
+	int32_t *batch_size; /* NX_BATCH_FIT among them: the largest that fits */
 	size_t n_batch_size;
 	struct nx_dist *seq_len;
 	size_t n_seq_len;
@@ -110,12 +110,17 @@ struct nx_experiment {
 	uint64_t time_line_ns; /* between samples of the device; 0 = off */
 };
 
+/* `batch_size: fit`: a cell's own is found when its device is known, see nx_runner_fit(). */
+#define NX_BATCH_FIT 0
+#define NX_BATCH_MAX 4096 /* what an engine takes */
+
 struct nx_cell {
 	char id[17]; /* 16 hex digits: hash of axis values, stack spec, workload, model name */
 	size_t index;
 	const struct nx_named_stack *stack;
 	size_t stack_index;
-	int32_t batch_size;
+	bool fit;           /* the axis says so; its id depends on that, not on what is found */
+	int32_t batch_size; /* NX_BATCH_FIT until nx_experiment_settle() */
 	struct nx_dist seq_len, output_len;
 	size_t seq_len_index, output_len_index;
 	int32_t num_requests;
@@ -131,6 +136,8 @@ void nx_experiment_destroy(struct nx_experiment *x);
 const struct nx_registry *nx_experiment_registry(const struct nx_experiment *x);
 /* The cells, stacks varying fastest; array owned by the experiment. */
 const struct nx_cell *nx_experiment_cells(const struct nx_experiment *x, size_t *n);
+/* Gives a cell of `batch_size: fit` its batch size, and the requests that follow from it. Others stay as they are. */
+void nx_experiment_settle(struct nx_experiment *x, size_t cell, int32_t batch_size);
 /* "512" or "uniform 100-500" or "lognormal mean 200 sigma 1 max 1024" or "trace 4-900" or "dataset 4-1024", where
  * prompts share their begin "90% shared of 512"; returns buf. */
 const char *nx_dist_text(const struct nx_dist *d, char *buf, size_t size);

@@ -20,7 +20,6 @@
 #define NX_LEN_MAX 1048576 /* tokens */
 #define NX_DATASET_MIN 4   /* tokens: what the ShareGPT sampling of vLLM's benchmarks keeps */
 #define NX_DATASET_MAX 1024
-#define NX_BATCH_MAX 4096   /* what an engine takes */
 #define NX_SHARED_MAX 0.999 /* of a prompt: something is its own */
 #define NX_GROUPS_MAX 1000000
 #define NX_AXIS_MAX 1000   /* values of one axis */

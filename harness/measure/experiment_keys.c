@@ -179,14 +179,19 @@ static int load_batch_sizes(struct nx_loading *l, const struct nx_yaml *v, struc
 		return nx_oom(err);
 	out[0] = 1;
 	for (size_t i = 0; item && i < n; i++, item = item->next) {
-		if ((rc = nx_yaml_i32(item, 1, NX_BATCH_MAX, &out[i], err)) != 0)
-			return rc;
+		bool fit =
+			item->kind == NX_YAML_SCALAR && !item->null && !strcmp(item->text, "fit");
+		out[i] = NX_BATCH_FIT;
+		if (!fit && nx_yaml_i32(item, 1, NX_BATCH_MAX, &out[i], err))
+			return nx_yaml_illegal(
+				item, "an integer from 1 to 4096, or fit: the largest that fits",
+				err);
 		for (size_t j = 0; j < i; j++)
 			if (out[j] == out[i])
 				return nx_yaml_fail(
 					item, err, NX_EINVAL,
-					"found %d for batch_size a second time; legal: each value once",
-					out[i]);
+					"found %.20s for batch_size a second time; legal: each value once",
+					item->text);
 	}
 	x->batch_size = out;
 	x->n_batch_size = n;

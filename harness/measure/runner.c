@@ -428,6 +428,7 @@ void nx_runner_trial(struct nx_runner *r, const struct nx_runner_job *job, struc
 	nx_trial_init(out);
 	memcpy(out->cell, job->cell->id, sizeof(out->cell));
 	out->cell_index = (int32_t)job->cell->index;
+	out->batch_size = job->cell->batch_size;
 	out->round = job->round;
 	int rc = prepare(r, job, out, &err);
 	clock_gettime(CLOCK_REALTIME, &wall);

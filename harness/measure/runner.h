@@ -60,12 +60,17 @@ struct nx_forecast {
 	double mean_in,
 		mean_out; /* tokens of a request of round 0, where lengths are read and not drawn, filled in
 	                             by whoever has the workload; else 0 */
+	int32_t batch_size;      /* of the cell, found if need be */
 	char reason[NX_ERR_MAX]; /* why the cell cannot run, or "" */
 	int code;                /* 0, or the nx_code of the reason */
 };
 /* Never fails: what is wrong is the forecast's reason. */
 void nx_runner_forecast(const struct nx_runner_config *c, const struct nx_cell *cell,
                         struct nx_forecast *out);
+/* The largest batch size for which every request in flight can grow to the cell's longest: it fits the device, and its
+ * KV store kv_memory. *out is its forecast. 0 when there is none, with the reason in *out. */
+int32_t nx_runner_fit(const struct nx_runner_config *c, const struct nx_cell *cell,
+                      struct nx_forecast *out);
 
 struct nx_runner_job {
 	const struct nx_cell *cell;

@@ -103,10 +103,15 @@ static int check_max_batch(struct nx_loading *l, const struct nx_expanded *e, st
 	const struct nx_experiment *x = &l->full->x;
 	char place[256] = "the default of sweep.batch_size";
 	for (size_t i = 0; e->max_batch_size > 0 && i < x->n_batch_size; i++) {
-		if (e->max_batch_size >= x->batch_size[i])
+		if (x->batch_size[i] != NX_BATCH_FIT && e->max_batch_size >= x->batch_size[i])
 			continue;
 		if (l->batch_where)
 			nx_yaml_place(l->batch_where, place, sizeof(place));
+		if (x->batch_size[i] == NX_BATCH_FIT)
+			return nx_yaml_fail(
+				e->max_batch_where, err, NX_EINVAL,
+				"found max_batch_size %lld beside the batch size fit (%s); legal: 0, the cell's batch size",
+				(long long)e->max_batch_size, place);
 		return nx_yaml_fail(
 			e->max_batch_where, err, NX_EINVAL,
 			"found max_batch_size %lld below the batch size %d (%s); legal: at least %d, or smaller batch sizes",

@@ -183,7 +183,8 @@ struct nx_device_state {
 struct nx_trial {
 	char cell[17];
 	int32_t cell_index, round;
-	int32_t status;          /* enum nx_status */
+	int32_t batch_size; /* of the cell when it ran; -1 = not known: written before trials had one */
+	int32_t status;     /* enum nx_status */
 	char cause[NX_ERR_MAX];  /* "" when ok */
 	int64_t started_unix_ns; /* wall clock, UTC */
 	uint64_t duration_ns, warmup_ns;

@@ -28,12 +28,37 @@ static int by_means(const void *a, const void *b)
 static int by_value(const void *a, const void *b)
 {
 	int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+	if (x == NX_BATCH_FIT || y == NX_BATCH_FIT)
+		return (x == NX_BATCH_FIT) - (y == NX_BATCH_FIT);
 	return (x > y) - (x < y);
 }
 
 static bool has_lengths(const struct nx_lengths *l, const struct nx_cell_row *c)
 {
 	return !strcmp(l->seq_text, c->seq_len_text) && !strcmp(l->out_text, c->output_len_text);
+}
+
+int32_t nx_cell_batch(const struct nx_cell_row *c)
+{
+	return c->fit > 0 ? NX_BATCH_FIT : c->batch_size;
+}
+
+const char *nx_batch_text(int32_t batch, char *buf, size_t size)
+{
+	if (batch == NX_BATCH_FIT)
+		snprintf(buf, size, "the largest batch that fits");
+	else
+		snprintf(buf, size, "batch size %d", batch);
+	return buf;
+}
+
+const char *nx_cell_batch_text(const struct nx_cell_row *c, char *buf, size_t size)
+{
+	if (c->fit > 0 && c->batch_size == NX_BATCH_FIT)
+		snprintf(buf, size, "none fits");
+	else
+		snprintf(buf, size, "%d%s", c->batch_size, c->fit > 0 ? " (largest)" : "");
+	return buf;
 }
 
 int nx_grid_init(struct nx_grid *g, const struct nx_run *run, struct nx_err *err)
@@ -62,10 +87,10 @@ int nx_grid_init(struct nx_grid *g, const struct nx_run *run, struct nx_err *err
 			g->lengths[k].seq = c->seq_len;
 		if (isnan(g->lengths[k].out))
 			g->lengths[k].out = c->output_len;
-		for (k = 0; k < g->n_batches && g->batches[k] != c->batch_size;)
+		for (k = 0; k < g->n_batches && g->batches[k] != nx_cell_batch(c);)
 			k++;
 		if (k == g->n_batches)
-			g->batches[g->n_batches++] = c->batch_size;
+			g->batches[g->n_batches++] = nx_cell_batch(c);
 	}
 	qsort(g->lengths, g->n_lengths, sizeof(*g->lengths), by_means);
 	qsort(g->batches, g->n_batches, sizeof(*g->batches), by_value);
@@ -84,7 +109,7 @@ const struct nx_cell_row *nx_grid_cell(const struct nx_grid *g, size_t length, s
 {
 	for (size_t i = 0; i < g->run->n_cells; i++) {
 		const struct nx_cell_row *c = &g->run->cells[i];
-		if (c->stack_index == (int32_t)stack && c->batch_size == g->batches[batch] &&
+		if (c->stack_index == (int32_t)stack && nx_cell_batch(c) == g->batches[batch] &&
 		    has_lengths(&g->lengths[length], c))
 			return c;
 	}

@@ -3,7 +3,7 @@
  * present/grid.h: a run's cells by lengths, batch size and stack, and what can be said of one cell.
  *
  * Borrows the run. Lengths are pairs of prompt and output length, in the order of first appearance
- * sorted by their means; batch sizes ascend.
+ * sorted by their means; batch sizes ascend, NX_BATCH_FIT comes last.
  */
 #ifndef NEXUS_PRESENT_GRID_H
 #define NEXUS_PRESENT_GRID_H
@@ -25,6 +25,12 @@ struct nx_grid {
 
 int nx_grid_init(struct nx_grid *g, const struct nx_run *run, struct nx_err *err);
 void nx_grid_release(struct nx_grid *g);
+/* The axis value that a cell belongs to: its batch size, or NX_BATCH_FIT, whatever was found to fit. */
+int32_t nx_cell_batch(const struct nx_cell_row *c);
+/* "batch size 8", "the largest batch that fits"; returns buf. */
+const char *nx_batch_text(int32_t batch, char *buf, size_t size);
+/* For a column of batch sizes: "8", "37 (largest)"; returns buf. */
+const char *nx_cell_batch_text(const struct nx_cell_row *c, char *buf, size_t size);
 /* NULL when the sweep had no such cell. */
 const struct nx_cell_row *nx_grid_cell(const struct nx_grid *g, size_t length, size_t batch,
                                        size_t stack);

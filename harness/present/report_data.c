@@ -35,6 +35,7 @@ static void csv_row(struct nx_table *t, const struct nx_run *run, const struct n
 	nx_table_cell(t, "%s", c->id);
 	nx_table_cell(t, "%s", c->stack);
 	nx_table_cell(t, "%d", c->batch_size);
+	nx_table_cell(t, "%d", c->fit > 0);
 	nx_table_cell(t, "%s", c->seq_len_text);
 	nx_table_cell(t, "%s", c->output_len_text);
 	nx_table_cell(t, "%d", c->num_requests);
@@ -56,8 +57,8 @@ static void csv_row(struct nx_table *t, const struct nx_run *run, const struct n
 int nx_report_csv(const struct nx_run *run, struct nx_text *out, struct nx_err *err)
 {
 	static const char *const before[] = {
-		"cell",   "stack",     "batch_size", "seq_len", "output_len", "num_requests",
-		"trials", "trials_ok", "status",     "cause",   "reference"};
+		"cell",         "stack",  "batch_size", "fit",    "seq_len", "output_len",
+		"num_requests", "trials", "trials_ok",  "status", "cause",   "reference"};
 	static const char *const after[] = {"verdict", "p_value", "speedup_note", "gate",
 	                                    "util_source"};
 	struct nx_table t;
@@ -115,7 +116,8 @@ static void json_cell(struct nx_text *out, const struct nx_cell_row *c)
 	json_field(out, "id", c->id);
 	nx_text_put(out, ", ");
 	json_field(out, "stack", c->stack);
-	nx_text_printf(out, ", \"batch_size\": %d, ", c->batch_size);
+	nx_text_printf(out, ", \"batch_size\": %d, \"fit\": %s, ", c->batch_size,
+	               c->fit > 0 ? "true" : "false");
 	json_field(out, "seq_len", c->seq_len_text);
 	nx_text_put(out, ", ");
 	json_field(out, "output_len", c->output_len_text);

@@ -186,14 +186,15 @@ static void failure_item(struct nx_doc *d, const struct nx_run *r, size_t first)
 {
 	const struct nx_cell_row *c = &r->cells[first];
 	struct nx_text where;
+	char batch[32];
 	nx_text_init(&where);
 	for (size_t i = first; i < r->n_cells; i++) {
 		const struct nx_cell_row *o = &r->cells[i];
 		if (same_failure(c, o))
-			nx_text_printf(&where,
-			               "%sbatch size %d with prompt %s and output %s tokens",
-			               i > first ? "; " : "", o->batch_size, o->seq_len_text,
-			               o->output_len_text);
+			nx_text_printf(
+				&where, "%sbatch size %s with prompt %s and output %s tokens",
+				i > first ? "; " : "", nx_cell_batch_text(o, batch, sizeof(batch)),
+				o->seq_len_text, o->output_len_text);
 	}
 	size_t n = strlen(c->cause);
 	nx_doc_item(d, NX_DOC_CODE " at %s: %s: %s%s", c->stack, where.s ? where.s : "",

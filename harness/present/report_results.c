@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The report's tables of figures: results, memory, counters. See report.h. */
+#include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,7 +91,8 @@ static void cell_table(struct nx_doc *d, const struct nx_grid *g, size_t length,
 		nx_table_cell(&t, "%d of %d", c->n_ok, c->n_trials);
 	}
 	if (nx_table_rows(&t)) {
-		snprintf(header, sizeof(header), "Batch size %d", g->batches[batch]);
+		nx_batch_text(g->batches[batch], header, sizeof(header));
+		header[0] = (char)toupper((unsigned char)header[0]);
 		nx_doc_heading(d, 4, header);
 		nx_doc_table(d, &t);
 	}
@@ -111,8 +113,8 @@ static void read_sentence(struct nx_doc *d, const struct nx_grid *g, size_t leng
 		if (c && c->n_out_tokens)
 			nx_text_printf(
 				&bounds, "%s%.3g at batch size %d", bounds.s ? ", " : "",
-				nx_skew_bound_of(c->out_tokens, c->n_out_tokens, g->batches[b]),
-				g->batches[b]);
+				nx_skew_bound_of(c->out_tokens, c->n_out_tokens, c->batch_size),
+				c->batch_size);
 	}
 	nx_doc_paragraph(
 		d,
@@ -151,14 +153,16 @@ static void skew_sentence(struct nx_doc *d, const struct nx_grid *g, size_t leng
 	struct nx_text bounds;
 	nx_text_init(&bounds);
 	for (size_t b = 0; b < g->n_batches; b++)
-		nx_text_printf(&bounds, "%s%.3g at batch size %d", b ? ", " : "",
-		               nx_skew_bound(&dist, g->batches[b]), g->batches[b]);
+		if (g->batches[b] != NX_BATCH_FIT) /* which differs from stack to stack */
+			nx_text_printf(&bounds, "%s%.3g at batch size %d", bounds.s ? ", " : "",
+			               nx_skew_bound(&dist, g->batches[b]), g->batches[b]);
 	nx_doc_paragraph(
 		d,
 		"Output lengths: %s tokens (mean %.4g). The most that refilling freed slots can gain "
 		"from this skew alone, E[longest of the batch] / E[length]: %s (computed from the "
 		"declared distribution, not measured).",
-		l->out_text, l->out, bounds.s ? bounds.s : "");
+		l->out_text, l->out,
+		bounds.s ? bounds.s : "not computed, since each stack has a batch size of its own");
 	d->out->failed |= bounds.failed;
 	nx_text_release(&bounds);
 }
@@ -228,7 +232,7 @@ void nx_report_memory(struct nx_doc *d, const struct nx_grid *g)
 			if (!c)
 				continue;
 			nx_table_cell(&t, "%s", c->stack);
-			nx_table_cell(&t, "%d", c->batch_size);
+			nx_table_cell(&t, "%s", nx_cell_batch_text(c, text, sizeof(text)));
 			double total = 0;
 			for (size_t k = 0; k < n; k++) {
 				const struct nx_mem_use *u = NULL;
@@ -276,7 +280,7 @@ void nx_report_counters(struct nx_doc *d, const struct nx_grid *g)
 		for (size_t i = 0; i < g->run->n_stacks * g->n_batches; i++) {
 			const struct nx_cell_row *c =
 				nx_grid_cell(g, l, i % g->n_batches, i / g->n_batches);
-			char lengths[160], v[32];
+			char lengths[160], v[32], batch[32];
 			for (size_t k = 0; c && k < c->n_counters; k++) {
 				if (c->counters[k].value == 0)
 					continue;
@@ -286,7 +290,8 @@ void nx_report_counters(struct nx_doc *d, const struct nx_grid *g)
 				nx_table_cell(
 					&t, "%s",
 					nx_lengths_text(&g->lengths[l], lengths, sizeof(lengths)));
-				nx_table_cell(&t, "%d", c->batch_size);
+				nx_table_cell(&t, "%s",
+				              nx_cell_batch_text(c, batch, sizeof(batch)));
 				nx_table_cell(&t, "%s", v[0] ? v : "not recorded");
 				nx_table_cell(&t, "%s",
 				              c->counters[k].unit ? c->counters[k].unit : "");

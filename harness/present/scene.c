@@ -73,14 +73,14 @@ static void add_panel(struct nx_scene *s, struct setting at)
 	nx_text_init(&p->setup);
 	short_length(l->seq_text, seq, sizeof(seq));
 	short_length(l->out_text, out, sizeof(out));
-	int32_t batch = s->grid->batches[at.batch];
+	char batch[48];
+	nx_batch_text(s->grid->batches[at.batch], batch, sizeof(batch));
 	if (s->desc->kind == NX_PLOT_SEQ)
-		snprintf(p->title, sizeof(p->title), "batch size %d, output %s tokens", batch, out);
+		snprintf(p->title, sizeof(p->title), "%s, output %s tokens", batch, out);
 	else if (s->desc->kind == NX_PLOT_TRADE || s->desc->kind == NX_PLOT_BATCH)
 		snprintf(p->title, sizeof(p->title), "prompt %s, output %s tokens", seq, out);
 	else
-		snprintf(p->title, sizeof(p->title), "batch size %d, prompt %s, output %s", batch,
-		         seq, out);
+		snprintf(p->title, sizeof(p->title), "%s, prompt %s, output %s", batch, seq, out);
 }
 
 /* Many stacks need large panels, so they get few. Bars and distributions of many settings show the

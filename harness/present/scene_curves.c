@@ -53,6 +53,13 @@ static void collect(struct nx_scene *s, const struct nx_panel *p, size_t stack, 
 	if (s->desc->kind != NX_PLOT_SEQ) {
 		for (size_t b = 0; b < g->n_batches; b++)
 			add_point(s, nx_grid_cell(g, p->length, b, stack), out);
+		/* The largest that fits comes last and need not be the largest of the sweep. */
+		for (size_t i = out->n;
+		     i > 1 && out->points[i - 1].batch < out->points[i - 2].batch; i--) {
+			struct point last = out->points[i - 1];
+			out->points[i - 1] = out->points[i - 2];
+			out->points[i - 2] = last;
+		}
 		return;
 	}
 	for (size_t l = 0; l < g->n_lengths; l++)
@@ -60,16 +67,36 @@ static void collect(struct nx_scene *s, const struct nx_panel *p, size_t stack, 
 			add_point(s, nx_grid_cell(g, l, p->batch, stack), out);
 }
 
+/* Adds a batch size of the axis to the n values, once and in order; of the largest that fits one for each stack. */
+static size_t batch_values(const struct nx_grid *g, size_t length, size_t batch, double *v,
+                           size_t n)
+{
+	for (size_t stack = 0; stack < g->run->n_stacks; stack++) {
+		const struct nx_cell_row *c = nx_grid_cell(g, length, batch, stack);
+		size_t at = 0;
+		if (!c || c->batch_size == NX_BATCH_FIT)
+			continue;
+		while (at < n && v[at] < c->batch_size)
+			at++;
+		if (at < n && v[at] == c->batch_size)
+			continue;
+		memmove(v + at + 1, v + at, (n - at) * sizeof(*v));
+		v[at] = c->batch_size;
+		n++;
+	}
+	return n;
+}
+
 static void axis_values(struct nx_scene *s, struct nx_panel *p)
 {
 	const struct nx_grid *g = s->grid;
-	double *v = malloc((g->n_batches + g->n_lengths + 1) * sizeof(*v));
+	double *v = malloc((g->n_batches + g->n_lengths + g->run->n_stacks + 1) * sizeof(*v));
 	size_t n = 0;
 	if (!v)
 		return;
 	if (s->desc->kind == NX_PLOT_BATCH)
-		for (; n < g->n_batches; n++)
-			v[n] = g->batches[n];
+		for (size_t b = 0; b < g->n_batches; b++)
+			n = batch_values(g, p->length, b, v, n);
 	else
 		for (size_t l = 0; l < g->n_lengths; l++)
 			if (!strcmp(g->lengths[l].out_text, p->out_text) &&

@@ -113,13 +113,14 @@ struct nx_cell_row {
 	char stack[64];
 	char seq_len_text[48], output_len_text[48];
 	int32_t stack_index, batch_size;
+	int32_t fit; /* 1: the batch size is the largest that fits; 0, and -1 of older files: it was asked for */
 	double seq_len, output_len; /* means */
 	int32_t num_requests, n_trials, n_ok;
 	int32_t n_failed; /* trials that are final but not skipped: failed, crashed, inexact, ... */
 	int32_t status;   /* worst that matters: OK if any trial is ok */
 	char cause[NX_ERR_MAX];
 	struct nx_estimate metrics[NX_METRIC_COUNT];
-	/* Against the reference stack in the same batch size and lengths, paired by round. */
+	/* Against the reference stack in the same batch size (or both at their largest) and lengths, paired by round. */
 	struct nx_estimate speedup; /* ratio of output throughput */
 	double p_value;             /* Holm-corrected */
 	int32_t verdict;            /* enum nx_pair_verdict */

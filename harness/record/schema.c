@@ -117,14 +117,18 @@ static const struct nx_h5_column columns_TRIAL[] = {
 #undef X
 #define X(kind, member, column, unit, text)                                                        \
 	LATE_COLUMN(nx_trial_row, kind, member, column, unit, text)
-		NX_TELEMETRY_COLUMNS(X)
+		NX_TELEMETRY_COLUMNS(X) NX_TRIAL_LATE_COLUMNS(X)
 #undef X
 			NX_METRICS(METRIC_OF_TRIAL)};
 static const struct nx_h5_column columns_SUMMARY[] = {
 #define X(kind, member, column, unit, text) COLUMN(nx_summary_row, kind, member, column, unit, text)
 	NX_SUMMARY_COLUMNS(X)
 #undef X
-		NX_METRICS(METRIC_OF_CELL)};
+#define X(kind, member, column, unit, text)                                                        \
+	LATE_COLUMN(nx_summary_row, kind, member, column, unit, text)
+		NX_SUMMARY_LATE_COLUMNS(X)
+#undef X
+			NX_METRICS(METRIC_OF_CELL)};
 static const struct nx_h5_column columns_CALIBRATION[] = {
 #define X(kind, member, column, unit, text) COLUMN(nx_calibration, kind, member, column, unit, text)
 	NX_CALIBRATION_COLUMNS(X)
@@ -284,6 +288,7 @@ void nx_trial_to_row(const struct nx_trial *t, struct nx_trial_row *row)
 	                     : util_names[0]);
 	row->cell_index = t->cell_index;
 	row->round = t->round;
+	row->batch_size = t->batch_size;
 	row->n_warmup = t->n_warmup;
 	row->started_unix_ns = t->started_unix_ns;
 	row->duration_ns = t->duration_ns;
@@ -317,6 +322,7 @@ int nx_trial_from_row(const struct nx_trial_row *row, struct nx_trial *t, struct
 	t->util_source = source;
 	t->cell_index = row->cell_index;
 	t->round = row->round;
+	t->batch_size = row->batch_size;
 	t->n_warmup = row->n_warmup;
 	t->started_unix_ns = row->started_unix_ns;
 	t->duration_ns = row->duration_ns;

@@ -61,7 +61,7 @@ struct nx_kernel_row {
 /* A trial without its raw arrays. */
 struct nx_trial_row {
 	char cell[17], status[16], util_source[16], gate_text[16], cause[NX_ERR_MAX];
-	int32_t cell_index, round, n_warmup;
+	int32_t cell_index, round, n_warmup, batch_size;
 	int64_t started_unix_ns;
 	uint64_t duration_ns, warmup_ns;
 	struct nx_counted counted;
@@ -284,6 +284,11 @@ struct nx_summary_row {
 	X(I32, n_beside, "n_beside", "count", "other steps while counters were open")              \
 	X(U64, beside_ns, "beside", "ns", "their time")                                            \
 	X(U64, beside_timed_ns, "beside_timed", "ns", "of the same steps in the timed trial")
+
+/* Later than the others. */
+#define NX_TRIAL_LATE_COLUMNS(X) X(I32, batch_size, "batch_size", "requests", "requests in flight")
+#define NX_SUMMARY_LATE_COLUMNS(X)                                                                 \
+	X(I32, c.fit, "fit", "flag", "1: the batch size is the largest that fits")
 
 #define NX_SUMMARY_COLUMNS(X)                                                                      \
 	X(TEXT, c.id, "cell", "id", "hash of axis values, stack and workload; group in /cells")    \

@@ -93,6 +93,7 @@ static void axes(const struct nx_cell *c, struct nx_cell_row *out)
 
 	*out = (struct nx_cell_row){.stack_index = (int32_t)c->stack_index,
 	                            .batch_size = c->batch_size,
+	                            .fit = c->fit,
 	                            .num_requests = c->num_requests,
 	                            .seq_len = nx_dist_mean(&c->seq_len),
 	                            .output_len = nx_dist_mean(&c->output_len),
@@ -195,7 +196,8 @@ static void measured_lengths(const struct grid *g, size_t c, const struct nx_cel
 		out->output_len = round(o / n / (cell->samples ? cell->samples : 1) * 1e3) / 1e3;
 }
 
-/* The reference's cell for this one: same lengths and batch, else the largest batch that fits. */
+/* The reference's cell for this one: same lengths and batch, or the largest batch of each where the sweep asks for
+ * that; else the reference's largest. */
 static const struct nx_cell_row *reference_of(const struct nx_cell *cells,
                                               const struct nx_cell_row *rows, size_t n, size_t i,
                                               size_t reference)
@@ -207,7 +209,8 @@ static const struct nx_cell_row *reference_of(const struct nx_cell *cells,
 		    cells[k].seq_len_index != cells[i].seq_len_index ||
 		    cells[k].output_len_index != cells[i].output_len_index || rows[k].n_ok == 0)
 			continue;
-		if (cells[k].batch_size == cells[i].batch_size)
+		if (cells[k].fit == cells[i].fit &&
+		    (cells[i].fit || cells[k].batch_size == cells[i].batch_size))
 			return &rows[k];
 		if (!best || rows[k].batch_size > best->batch_size)
 			best = &rows[k];
@@ -276,7 +279,8 @@ static bool compare(struct grid *g, const struct nx_cell *cells, struct nx_cell_
 	throughputs(g, (size_t)(ref - rows), g->b);
 	*pair = nx_pair_ratio(g->a, g->b, g->n_rounds, NX_BOOT_DEFAULT, seed_of(out->id, -1));
 	out->speedup = (struct nx_estimate){pair->ratio, pair->ci.lo, pair->ci.hi};
-	if (ref->batch_size != out->batch_size) {
+	bool largest = out->fit && ref->fit;
+	if (!largest && (ref->batch_size != out->batch_size || out->fit != ref->fit)) {
 		snprintf(note, size, "reference's largest batch that fits: %d", ref->batch_size);
 		return false;
 	}
@@ -290,6 +294,11 @@ static bool compare(struct grid *g, const struct nx_cell *cells, struct nx_cell_
 	else if (out->gate.ran && out->gate.verdict == 2)
 		snprintf(note, size, "gate inconclusive: %d of %d positions are near ties",
 		         out->gate.n_near_tie, out->gate.n_positions);
+	if (largest) {
+		size_t at = strlen(note);
+		snprintf(note + at, size - at, "%sthe largest batches: %d against %d",
+		         at ? "; " : "", out->batch_size, ref->batch_size);
+	}
 	return true;
 }
 

@@ -27,7 +27,7 @@ for f; do
 			n = 0
 			while ((command | getline line) > 0) { print line; n++ }
 			if (close(command) != 0 || !n) fail("nexus list " $4 " printed nothing")
-			inside = 1
+			inside = NR
 			next
 		}
 		/^<!-- end -->$/ {
@@ -35,11 +35,11 @@ for f; do
 			inside = 0
 		}
 		!inside
-		END { if (inside && !bad) { print name ": the last block has no <!-- end -->" >"/dev/stderr"; exit 1 } }
+		END { if (inside && !bad) { print name ":" inside ": the block has no <!-- end -->" >"/dev/stderr"; exit 1 } }
 	' "$f" >"$new"
 	if [ "$check" ]; then
 		cmp -s "$new" "$f" || {
-			echo "$f:$(cmp "$new" "$f" | sed 's/.*line //'): not what the program prints; make docs writes it anew" >&2
+			echo "$f:$(LC_ALL=C cmp "$new" "$f" 2>&1 | sed 's/.*line //'): not what the program prints; make docs writes it anew" >&2
 			status=1
 		}
 	elif ! cmp -s "$new" "$f"; then

@@ -8,18 +8,24 @@
 #include "cli/cli.h"
 #include "present/table.h"
 
+/* Prints and releases it. */
+static int put_out(struct nx_text *text)
+{
+	bool ok = !text->failed;
+	if (ok && text->s)
+		fputs(text->s, stdout);
+	nx_text_release(text);
+	if (!ok)
+		nx_say("out of memory");
+	return ok ? NX_EXIT_DONE : NX_EXIT_ENVIRONMENT;
+}
+
 static int print(const struct nx_table *t, enum nx_table_format format)
 {
 	struct nx_text text;
 	nx_text_init(&text);
 	nx_table_write(t, format, &text);
-	bool ok = !text.failed;
-	if (ok && text.s)
-		fputs(text.s, stdout);
-	nx_text_release(&text);
-	if (!ok)
-		nx_say("out of memory");
-	return ok ? NX_EXIT_DONE : NX_EXIT_ENVIRONMENT;
+	return put_out(&text);
 }
 
 const char *nx_slots_text(uint32_t slots, char *buf, size_t size)
@@ -110,11 +116,81 @@ static void about(const struct nx_plugin *p, FILE *f)
 	fprintf(f, "  file     %s (%s)\n\n", p->path, nx_origin_text(p->origin));
 }
 
+/* As code, where nothing in it would end the code or the cell. */
+static void md_code(struct nx_text *out, const char *s)
+{
+	const char *tick = *s && !strpbrk(s, "`|\n") ? "`" : "";
+	nx_text_put(out, tick);
+	if (*tick)
+		nx_text_put(out, s);
+	else
+		nx_text_md(out, s);
+	nx_text_put(out, tick);
+}
+
+static void md_legal(struct nx_text *out, const struct nx_param *p)
+{
+	char text[256];
+	if (p->type == NX_PARAM_INT || p->type == NX_PARAM_FLOAT) {
+		nx_param_legal(p, text, sizeof(text));
+		nx_text_md(out, text);
+		return;
+	}
+	const char *at = p->type == NX_PARAM_BOOL ? "true|false" : p->choices;
+	while (*at) {
+		size_t n = strcspn(at, "|");
+		snprintf(text, sizeof(text), "%.*s", (int)n, at);
+		md_code(out, text);
+		at += n + (at[n] == '|');
+		nx_text_put(out, *at ? ", " : "");
+	}
+}
+
+/* Two tables, as READMEs want them: what can be set, and what is counted. */
+static int list_one_md(const struct nx_plugin *p)
+{
+	struct nx_text out;
+	nx_text_init(&out);
+	nx_text_put(&out, p->n_params
+	                          ? "| parameter | default | legal | meaning |\n|---|---|---|---|\n"
+	                          : "It has no parameters.\n");
+	for (int32_t i = 0; i < p->n_params; i++) {
+		const struct nx_param *q = &p->technique->params[i];
+		nx_text_put(&out, "| ");
+		md_code(&out, q->key);
+		nx_text_put(&out, " | ");
+		if (q->def)
+			md_code(&out, q->def);
+		else
+			nx_text_put(&out, "must be given");
+		nx_text_put(&out, " | ");
+		md_legal(&out, q);
+		nx_text_put(&out, " | ");
+		nx_text_md(&out, q->help);
+		nx_text_put(&out, " |\n");
+	}
+	nx_text_put(&out, p->n_counters ? "\n| counter | unit | meaning |\n|---|---|---|\n"
+	                                : "\nIt keeps no counters.\n");
+	for (int32_t i = 0; i < p->n_counters; i++) {
+		const struct nx_counter *q = &p->technique->counters[i];
+		nx_text_put(&out, "| ");
+		md_code(&out, q->name);
+		nx_text_put(&out, " | ");
+		nx_text_md(&out, q->unit);
+		nx_text_put(&out, " | ");
+		nx_text_md(&out, q->help);
+		nx_text_put(&out, " |\n");
+	}
+	return put_out(&out);
+}
+
 static int list_one(const struct nx_plugin *p, enum nx_table_format format)
 {
 	struct nx_table t;
 	char legal[256];
 	about(p, format == NX_TABLE_TEXT ? stdout : stderr);
+	if (format == NX_TABLE_MD)
+		return list_one_md(p);
 	nx_table_init(&t);
 	static const char *const HEAD[] = {"kind", "name", "default", "legal", "unit", "help"};
 	for (size_t i = 0; i < sizeof(HEAD) / sizeof(HEAD[0]); i++)

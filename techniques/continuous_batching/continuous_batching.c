@@ -270,10 +270,11 @@ static void read_counters(void *self, double *values)
 static const struct nx_param params[] = {
 	[P_POLICY] =
 		{"policy", NX_PARAM_ENUM, "fcfs", 0, 0, "fcfs|priority|shortest|longest_prefix", "",
-                 "who joins first: by arrival, by priority, with the least work left (an oracle), or with the longest cached prefix"},
+                 "who joins first: by arrival, by the request's priority, with the least work left (an oracle), or with the "
+                 "longest cached prefix"},
 	[P_MAX_BATCH_SIZE] = {"max_batch_size", NX_PARAM_INT, "0", 0, 4096, NULL, "requests",
                               "most requests that run at once; 0 = the cell's batch size"},
-	[P_WATERMARK] = {"watermark", NX_PARAM_FLOAT, "0.01", 0, 0.5, NULL, "fraction",
+	[P_WATERMARK] = {"watermark", NX_PARAM_FLOAT, "0.01", 0, 0.5, NULL, "",
                          "share of the KV pool that admission leaves free for sequences that run"},
 	[P_MAX_SKIPS] =
 		{"max_skips", NX_PARAM_INT, "16", 0, 1 << 20, NULL, "requests",
@@ -283,7 +284,9 @@ static const struct nx_param params[] = {
 
 static const struct nx_counter counters[] = {
 	[C_STEPS] = {"steps", "count", "batches made"},
-	[C_JOINS] = {"joins", "count", "requests admitted, resumed ones included"},
+	[C_JOINS] =
+		{"joins", "count",
+                 "starts granted, resumed requests included; one that then finds no run of free rows is granted again"},
 	[C_LATE_JOINS] = {"late_joins", "count", "of these, into a batch that was running"},
 	[C_BLOCKED] = {"blocked", "count", "steps in which the first waiting request did not fit"},
 	[C_OVERTAKEN] = {"overtaking", "count",

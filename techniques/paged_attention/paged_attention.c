@@ -108,10 +108,12 @@ static const struct nx_param params[] = {
 	[P_NUM_BLOCKS] =
 		{"num_blocks", NX_PARAM_INT, "0", 0, 1 << 27, NULL, "blocks",
                  "blocks of the pool; 0 = as many as all sequences or the memory limit take"},
-	[P_PREEMPT] = {"preempt", NX_PARAM_ENUM, "recompute", 0, 0, "recompute|swap", "",
-                       "what happens to the rows of a sequence that is preempted"},
-	[P_SWAP_BLOCKS] = {"swap_blocks", NX_PARAM_INT, "0", 0, 1 << 27, NULL, "blocks",
-                           "blocks of host memory for swapping; 0 = as many as the pool has"},
+	[P_PREEMPT] =
+		{"preempt", NX_PARAM_ENUM, "recompute", 0, 0, "recompute|swap", "",
+                 "compute a preempted sequence again from its tokens, or move its rows to host memory and back"},
+	[P_SWAP_BLOCKS] =
+		{"swap_blocks", NX_PARAM_INT, "0", 0, 1 << 27, NULL, "blocks",
+                 "blocks of host memory for swapping; 0 = as many as the pool has; when they are taken, recompute"},
 	{0},
 };
 

@@ -239,12 +239,13 @@ static int weight_linear(void *self, struct nx_stream *s, const void *w, const s
 }
 
 static const struct nx_param params[] = {
-	[P_TYPE] = {"type", NX_PARAM_ENUM, "int8", 0, 0, "int8|int4|fp8|file", "",
-                    "codes that weights become; file keeps those of a quantized file"},
+	[P_TYPE] =
+		{"type", NX_PARAM_ENUM, "int8", 0, 0, "int8|int4|fp8|file", "",
+                 "codes that weights become, fp8 as e4m3; file keeps the codes of Q8_0, Q4_0 and Q4_1"},
 	[P_GROUP_SIZE] =
 		{"group_size", NX_PARAM_INT, "-1", -1, 65536, NULL, "inputs",
-                 "weights of an output that share a scale, a multiple of 16; 0 = all, -1 = 0 for int8 and "
-                 "fp8, 128, 64 or 32 for int4"},
+                 "weights of an output that share a scale, a multiple of 16; 0 = all of them; -1 = 0 for int8 and "
+                 "fp8, for int4 the largest of 128, 64, 32 that divides the inputs"},
 	[P_ZERO] = {"zero", NX_PARAM_ENUM, "auto", 0, 0, "auto|true|false", "",
                     "groups have a zero of their own, else they are symmetric; auto = with int4"},
 	[P_ACTIVATIONS] =
@@ -256,13 +257,13 @@ static const struct nx_param params[] = {
 	[P_LM_HEAD] = {"lm_head", NX_PARAM_BOOL, "false", 0, 0, NULL, "",
                        "the output matrix becomes codes, too; the embedding never does"},
 	[P_QKV] = {"qkv", NX_PARAM_BOOL, "true", 0, 0, NULL, "",
-                   "the matrices of q, k and v become codes"},
+                   "the matrices of q, k and v become codes; false leaves them as they are"},
 	[P_O] = {"o", NX_PARAM_BOOL, "true", 0, 0, NULL, "",
-                 "attention's output matrices become codes"},
+                 "attention's output matrices become codes; false leaves them as they are"},
 	[P_GATE_UP] = {"gate_up", NX_PARAM_BOOL, "true", 0, 0, NULL, "",
-                       "the gate and up matrices become codes"},
+                       "the gate and up matrices become codes; false leaves them as they are"},
 	[P_DOWN] = {"down", NX_PARAM_BOOL, "true", 0, 0, NULL, "",
-                    "the down matrices become codes"},
+                    "the down matrices become codes; false leaves them as they are"},
 	{0},
 };
 

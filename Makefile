@@ -264,7 +264,7 @@ AS_RELEASED := $(call tests_of,$(addsuffix .c,test_outside test_drafts test_swee
 RUN_SANITIZED = $(if $(SANITIZE)$(filter test-long,$(MAKECMDGOALS)),$(TESTS),$(filter-out $(AS_RELEASED),$(TESTS)))
 RUN_RELEASED = $(if $(SANITIZE),,$(call tests_of,$(KERNEL_TEST_SRC) test_oracle.c test_stacks.c) $(AS_RELEASED))
 TEST_RUN = $(RUN_SANITIZED:$(BUILD)/%=$(SANITIZED)/%) $(RUN_RELEASED)
-test: check-deps check-headers test-builds ## Run every test under ASan and UBSan, kernels in release too
+test: check-deps check-headers test-builds ## Run every test: under ASan and UBSan, kernels and what waits for processes as released
 	@harness/build/check-format.sh "$(CLANG_FORMAT)" $(FORMATTED) || true
 	@harness/build/run-tests.sh $(TEST_RUN)
 

@@ -56,8 +56,10 @@ static int check_folder(const char *path, struct nx_err *err)
 	if (slash)
 		snprintf(dir, sizeof(dir), "%.*s", slash == path ? 1 : (int)(slash - path), path);
 	if (stat(dir, &st) || !S_ISDIR(st.st_mode))
-		return nx_fail(err, NX_EINVAL, "the folder '%s' for the run file is not there",
-		               dir);
+		return nx_fail(
+			err, NX_EINVAL,
+			"the folder '%s' for the run file is not there; make it, or choose another -o",
+			dir);
 	if (access(dir, W_OK | X_OK))
 		return nx_fail(err, NX_EENV, "the folder '%s' cannot be written to: %s", dir,
 		               strerror(errno));
@@ -76,7 +78,10 @@ int nx_output_path(const char *given, const char *name, bool resume, char *buf, 
 		char parts[4200];
 		snprintf(parts, sizeof(parts), "%s.parts", buf);
 		if (resume && access(parts, F_OK) != 0)
-			return nx_fail(err, NX_EINVAL, "nothing to resume: there is no %s", parts);
+			return nx_fail(
+				err, NX_EINVAL,
+				"nothing to resume: there is no %s; run without --resume, or with the -o of then",
+				parts);
 	} else if (resume) {
 		int rc = newest(name, buf, size, err);
 		if (rc)

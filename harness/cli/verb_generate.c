@@ -165,7 +165,7 @@ static int run_request(const struct gen_args *a, struct nx_session *s, const str
 	char context[96];
 	int64_t room = (int64_t)shape->ctx_len - (int64_t)n_ids;
 	if (!n_ids)
-		return nx_fail(err, NX_EINVAL, "the prompt is empty");
+		return nx_fail(err, NX_EINVAL, "the prompt is empty; legal: text, with -p or -f");
 	if (room < 1)
 		return nx_fail(err, NX_EINVAL,
 		               "the prompt has %zu tokens; the model's context is %s", n_ids,

@@ -231,7 +231,16 @@ static int make(const char *name, const char *slot, const char *dir, struct nx_e
 	if (rc)
 		return rc;
 	printf("%s\n", target);
-	nx_say("%s: a technique of the %s slot; next: cd %s && make test", name, slot, target);
+	char headers[4200];
+	snprintf(headers, sizeof(headers), "%s/../include/nexus/technique.h", nx_exe_dir());
+	if (access(headers, R_OK) == 0)
+		nx_say("%s: a technique of the %s slot; next: cd %s && make test", name, slot,
+		       target);
+	else
+		nx_say("%s: a technique of the %s slot; next, as this nexus is not installed: make install "
+		       "PREFIX=$HOME/.local in its source tree, then cd %s && make test "
+		       "NEXUS_INCLUDE=$HOME/.local/include",
+		       name, slot, target);
 	return 0;
 }
 

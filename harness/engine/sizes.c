@@ -299,9 +299,10 @@ int nx_engine_geometry(struct nx_engine *e, const struct nx_shape *shape, enum n
 	}
 	const char *who = e->layout ? e->layout->t->name : "the default kv layout";
 	if (g.n_rows == 0)
-		return nx_fail(err, NX_ENOSPC,
-		               "kv_memory of %llu bytes holds not one KV row of %lld bytes",
-		               (unsigned long long)e->cfg.kv_budget_bytes, (long long)row);
+		return nx_fail(
+			err, NX_ENOSPC,
+			"kv_memory of %llu bytes holds not one KV row of %lld bytes; legal: room for a request",
+			(unsigned long long)e->cfg.kv_budget_bytes, (long long)row);
 	if (g.block_size < 1 || g.n_rows < 1 || g.n_rows > INT32_MAX - 1 || g.swap_rows < 0 ||
 	    (g.blocks && g.n_rows < g.block_size))
 		return nx_fail(

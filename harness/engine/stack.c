@@ -83,7 +83,7 @@ int nx_stack_check(const struct nx_stack *s, struct nx_err *err)
 			if (broken)
 				return nx_fail(
 					err, NX_ECONFLICT,
-					"\"%s\" cannot be stacked with \"%s\": it breaks what that assumes (%s)",
+					"\"%s\" cannot be stacked with \"%s\": it breaks what that assumes (%s); keep one",
 					a->name, b->name, trait_text(broken & -broken));
 		}
 	}

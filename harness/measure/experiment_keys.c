@@ -132,7 +132,7 @@ static int load_run(struct nx_loading *l, struct nx_err *err)
 	    (rc = nx_opt_choice(r, "order", orders, NX_N(orders), &order, err)) != 0 ||
 	    (rc = nx_opt_bool(r, "invariant", &x->invariant, err)) != 0 ||
 	    (rc = nx_opt_bool(r, "gate", &x->gate, err)) != 0 ||
-	    (rc = nx_opt_i32(r, "threads", 0, 4096, &x->threads, err)) != 0 ||
+	    (rc = nx_opt_i32(r, "threads", 0, 1024, &x->threads, err)) != 0 ||
 	    (rc = nx_opt_double(r, "min_effect", 0, 1, &x->min_effect, err)) != 0)
 		return rc;
 	if ((v = nx_yaml_get(r, "kv_memory")) != NULL &&

@@ -39,10 +39,11 @@ void nx_runner_forecast(const struct nx_runner_config *c, const struct nx_cell *
 				out->longest, nx_context_text(c->shape, context, sizeof(context)),
 				c->shape->ctx_len / 2);
 		else
-			snprintf(text, sizeof(text),
-			         "prompt %d + output %d is over the model's context %s",
-			         cell->seq_len.max, cell->output_len.max,
-			         nx_context_text(c->shape, context, sizeof(context)));
+			snprintf(
+				text, sizeof(text),
+				"prompt %d + output %d is over the model's context %s; legal: a shorter seq_len or output_len",
+				cell->seq_len.max, cell->output_len.max,
+				nx_context_text(c->shape, context, sizeof(context)));
 		refuse(out, NX_ESKIP, text);
 		return;
 	}

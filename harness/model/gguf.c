@@ -297,7 +297,8 @@ static int check_overlap(struct cursor *c, struct nx_gguf *g)
 			continue;
 		set_where(c, "tensor", b->name, strlen(b->name));
 		rc = bad(c, (size_t)((const uint8_t *)b->data - g->base),
-		         "its data overlaps that of tensor \"%.64s\"", a->name);
+		         "its data overlaps that of tensor \"%.64s\"; legal: data of its own",
+		         a->name);
 	}
 	free(order);
 	return rc;
@@ -313,7 +314,7 @@ static int place_tensors(struct cursor *c, struct nx_gguf *g, const uint64_t *of
 		if (offsets[i] > room || t->bytes > room - offsets[i])
 			return bad(
 				c, start,
-				"its data of %llu bytes at offset %llu ends beyond the %llu bytes of data in the file",
+				"its data of %llu bytes at offset %llu ends beyond the %llu bytes of data in the file; legal: a file that is whole",
 				(unsigned long long)t->bytes, (unsigned long long)offsets[i],
 				(unsigned long long)room);
 		t->data = g->base + start + offsets[i];
@@ -410,7 +411,8 @@ static int map_file(struct nx_gguf *g, const char *path, struct nx_err *err)
 {
 	struct stat st;
 	int rc = 0;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	/* A pipe without a writer would wait for one. */
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)
 		return nx_fail(err, NX_EIO, "%.200s: cannot open the model file: %s", path,
 		               strerror(errno));

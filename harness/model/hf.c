@@ -67,7 +67,8 @@ static int read_json(const char *path, size_t max, json_t **out, struct nx_err *
 		goto release;
 	json_t *v = json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
 	if (!v) {
-		rc = nx_fail(err, NX_EFORMAT, "%.200s:%d:%d: found broken JSON (%s)", path,
+		rc = nx_fail(err, NX_EFORMAT,
+		             "%.200s:%d:%d: found broken JSON (%s); legal: one JSON value", path,
 		             why.line > 0 ? why.line : 1, why.column > 0 ? why.column : 1,
 		             nx_quote(quoted, sizeof(quoted), why.text));
 	} else if (!json_is_object(v)) {

@@ -71,9 +71,10 @@ static int count(const struct nx_meta *m, enum nx_meta_id id, bool required, int
 	char key[96];
 	nx_meta_key_text(m, id, key, sizeof(key));
 	if (!m->there[id])
-		return required
-		               ? nx_fail(err, NX_EFORMAT, "%.200s: key %s is missing", m->path, key)
-		               : 0;
+		return required ? nx_fail(err, NX_EFORMAT,
+		                          "%.200s: key %s is missing; legal: %d to %d", m->path,
+		                          key, lo, hi)
+		                : 0;
 	if (m->value[id] < lo || m->value[id] > hi)
 		return nx_fail(err, NX_EFORMAT, "%.200s: key %s is %.0f; legal: %d to %d", m->path,
 		               key, m->value[id], lo, hi);

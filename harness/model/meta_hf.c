@@ -256,7 +256,8 @@ static int defaults(struct reading *r, const struct nx_arch *a)
 	/* null means as many as there are heads. Absent, it is a number of the class that a file should not leave
 	 * to chance, but for Llama, where it is the same. */
 	if (!json_object_get(r->config, "num_key_value_heads") && strcmp(a->name, "llama") != 0)
-		return bad(r, NX_EFORMAT, "num_key_value_heads is missing");
+		return bad(r, NX_EFORMAT,
+		           "num_key_value_heads is missing; legal: an integer or null");
 	int rc = windowed(r, a, &window);
 	if (rc)
 		return rc;
@@ -288,7 +289,7 @@ int nx_meta_read_hf(struct nx_meta *m, const struct nx_hf *h, int *tied, struct 
 	if (!rc)
 		rc = defaults(&r, a);
 	if (!rc && !m->there[NX_META_VOCAB])
-		rc = bad(&r, NX_EFORMAT, "vocab_size is missing");
+		rc = bad(&r, NX_EFORMAT, "vocab_size is missing; legal: the number of tokens");
 	if (!rc)
 		rc = truth(&r, "tie_word_embeddings", false, &t);
 	if (!rc)

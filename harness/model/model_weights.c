@@ -124,8 +124,9 @@ static int find_weight(struct nx_model *m, enum nx_weight_id id, int32_t layer, 
 		return 0;
 	}
 	if (!t)
-		return nx_fail(err, NX_EFORMAT, "%.200s: tensor %s is missing", nx_model_where(m),
-		               name);
+		return nx_fail(err, NX_EFORMAT,
+		               "%.200s: tensor %s is missing; legal: a whole model of %d layers",
+		               nx_model_where(m), name, m->shape.n_layers);
 	*out = t;
 	return check_dims(m, t, id, err);
 }
@@ -175,9 +176,10 @@ static int check_tensor(const struct nx_model *m, const char *name, struct nx_er
 		               "%.200s: tensor %.96s: biases are not supported, but those of q, k "
 		               "and v in all layers",
 		               nx_model_where(m), name);
-	return nx_fail(err, NX_ENOTSUP,
-	               "%.200s: tensor %.96s is no part of a %s layer that is computed",
-	               nx_model_where(m), name, m->arch);
+	return nx_fail(
+		err, NX_ENOTSUP,
+		"%.200s: tensor %.96s is no part of a %s layer that is computed; legal: the family's own weights, without adapters",
+		nx_model_where(m), name, m->arch);
 }
 
 static int check_tensors(const struct nx_model *m, struct nx_err *err)

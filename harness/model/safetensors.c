@@ -160,7 +160,8 @@ static int check_overlap(const struct nx_safetensors *s, struct nx_err *err)
 	for (size_t i = 1; i < s->n && !rc; i++) {
 		const struct nx_tensor *a = order[i - 1], *b = order[i];
 		if ((const uint8_t *)a->data + a->bytes > (const uint8_t *)b->data)
-			rc = bad(s, b->name, err, "its data overlaps that of tensor %.64s",
+			rc = bad(s, b->name, err,
+			         "its data overlaps that of tensor %.64s; legal: data of its own",
 			         a->name);
 	}
 	free(order);

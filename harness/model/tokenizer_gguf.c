@@ -24,8 +24,10 @@ static int read_tokens(struct nx_tok_desc *d, const struct nx_gguf *g, struct nx
 	if (rc < 0)
 		return rc;
 	if (rc == 0)
-		return nx_fail(err, NX_EFORMAT, "%.200s: key tokenizer.ggml.tokens is missing",
-		               d->path);
+		return nx_fail(
+			err, NX_EFORMAT,
+			"%.200s: key tokenizer.ggml.tokens is missing; legal: the list of tokens",
+			d->path);
 	if (toks.n < 1 || toks.n > NX_TOK_VOCAB_MAX)
 		return nx_fail(
 			err, NX_EFORMAT,
@@ -64,8 +66,10 @@ static int read_merges(struct nx_tok_desc *d, const struct nx_gguf *g, struct nx
 	if (rc < 0)
 		return rc;
 	if (rc == 0)
-		return nx_fail(err, NX_EFORMAT, "%.200s: key tokenizer.ggml.merges is missing",
-		               d->path);
+		return nx_fail(
+			err, NX_EFORMAT,
+			"%.200s: key tokenizer.ggml.merges is missing; legal: the list of merges",
+			d->path);
 	if (merges.n > NX_TOK_VOCAB_MAX)
 		return nx_fail(
 			err, NX_EFORMAT,

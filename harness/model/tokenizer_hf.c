@@ -31,7 +31,8 @@ int nx_hf_load(json_t **out, const char *path, size_t max_bytes, struct nx_err *
 	json_t *v = json_loadb(data, len, JSON_ALLOW_NUL, &why);
 	nx_arena_release(&file);
 	if (!v)
-		return nx_fail(err, NX_EFORMAT, "%.200s:%d:%d: found broken JSON (%s)", path,
+		return nx_fail(err, NX_EFORMAT,
+		               "%.200s:%d:%d: found broken JSON (%s); legal: one JSON value", path,
 		               why.line, why.column, nx_quote(quoted, sizeof(quoted), why.text));
 	if (!json_is_object(v)) {
 		rc = nx_fail(err, NX_EFORMAT, "%.200s: found %s; legal: an object", path,

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine/engine.h"
@@ -20,16 +21,23 @@ int nx_h5_open(hid_t *file, const char *path, struct nx_err *err)
 {
 	H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 	H5PLset_loading_state(0); /* a file must not make us load filter plugins */
-	/* HDF5 does not say why. A file that cannot be opened for want of something is not damaged. */
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 && errno != ENOENT && errno != ENOTDIR)
-		return nx_fail(err, NX_EIO, "cannot be opened (%s)", strerror(errno));
-	if (fd >= 0)
-		close(fd);
+	/* HDF5 does not say why, and waits for ever for a pipe's writer. A file that cannot be opened for want of
+	 * something is not damaged. */
+	struct stat st;
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return nx_fail(err, errno == ENOENT || errno == ENOTDIR ? NX_EFORMAT : NX_EIO,
+		               "cannot be opened (%s)", strerror(errno));
+	bool regular = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+	close(fd);
+	if (!regular)
+		return nx_fail(err, NX_EFORMAT, "found no regular file; legal: a run file");
 	hid_t f = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
 
 	if (f < 0)
-		return nx_fail(err, NX_EFORMAT, "not a readable, whole HDF5 file");
+		return nx_fail(
+			err, NX_EFORMAT,
+			"not a readable, whole HDF5 file; legal: a run file as nexus run writes it");
 	*file = f;
 	return 0;
 }

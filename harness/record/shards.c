@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "record/schema.h"
 #include "record/shards.h"
 
@@ -329,6 +330,26 @@ static int refuse_existing(const char *output, struct nx_err *err)
 	               output);
 }
 
+/* Only what a run wrote is replaced by one, whatever is forced: a name may have been mistyped. */
+static int refuse_foreign(const char *output, struct nx_err *err)
+{
+	static const unsigned char hdf5[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
+	unsigned char begin[8];
+	int fd;
+	size_t bytes;
+	int rc = nx_file_open(output, SIZE_MAX, &fd, &bytes, err);
+	if (rc)
+		return rc;
+	ssize_t n = read(fd, begin, sizeof(begin));
+	close(fd);
+	if (n == (ssize_t)sizeof(begin) && !memcmp(begin, hdf5, sizeof(hdf5)))
+		return 0;
+	return nx_fail(
+		err, NX_ECONFLICT,
+		"%s: found a file that is no run file, which --force does not replace; legal: another -o, or remove it",
+		output);
+}
+
 /* What a run does that holds the lock. */
 static int begin(struct nx_shards *s, const char *output, const struct nx_run_head *head,
                  bool resume, bool force, struct nx_err *err)
@@ -366,6 +387,8 @@ int nx_shards_open(struct nx_shards **out, const char *output, const struct nx_r
 		             "%.80s: no usable output path: it is empty or too long", output);
 	else if (access(output, F_OK) == 0 && !force && (!resume || access(s->dir, F_OK) != 0))
 		rc = refuse_existing(output, err); /* without so much as a lock */
+	else if (access(output, F_OK) == 0 && refuse_foreign(output, err))
+		rc = err ? err->code : NX_ECONFLICT;
 	else if (!(rc = nx_shards_lock(s, err)))
 		rc = begin(s, output, head, resume, force, err);
 	if (rc)

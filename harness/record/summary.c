@@ -285,7 +285,7 @@ static bool compare(struct grid *g, const struct nx_cell *cells, struct nx_cell_
 		return false;
 	}
 	if (g->disturbed[i] || g->disturbed[ref - rows]) {
-		snprintf(note, size, "no verdict: the trials were disturbed");
+		snprintf(note, size, "the trials were disturbed");
 		return false;
 	}
 	if (pair->n < NX_VERDICT_ROUNDS)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli_fixture.h"
 
@@ -96,6 +97,34 @@ START_TEST(a_model_that_is_none_is_bad_usage)
 	expect(2, "generate --model nothere.gguf --prompt x", NULL, "nothere.gguf");
 	cli_experiment(&c, "baseline", "  {}\n", "trials: 1\n");
 	expect(2, "run t.yaml --set model=bad.gguf", NULL, "bad.gguf");
+}
+END_TEST
+
+/* A pipe that nobody writes to must not be waited for. */
+START_TEST(a_pipe_is_no_file)
+{
+	ck_assert_int_eq(mkfifo(cli_path(&c, "fifo.gguf"), 0600), 0);
+	ck_assert_int_eq(mkfifo(cli_path(&c, "fifo.h5"), 0600), 0);
+	expect(3, "generate --model fifo.gguf --prompt x", NULL,
+	       "not a regular file; legal: a GGUF");
+	expect(2, "report fifo.h5", NULL, "found no regular file; legal: a run file");
+	expect(2, "plot fifo.h5", NULL, "found no regular file; legal: a run file");
+	expect(2, "report nothere.h5", NULL, "No such file");
+}
+END_TEST
+
+/* Whatever is forced: what no run wrote is not replaced by one. */
+START_TEST(force_replaces_run_files_alone)
+{
+	cli_experiment(&c, "baseline", "  {}\n", "trials: 1\n");
+	expect(2, "run t.yaml -o t.yaml", NULL, "exists already");
+	expect(2, "run t.yaml -o t.yaml --force", NULL,
+	       "no run file, which --force does not replace");
+	expect(2, "run t.yaml -o tiny.gguf --force", NULL, "no run file");
+	expect(0, "run t.yaml -o o.h5", "o.h5", NULL); /* the file was left as it was */
+	expect(2, "run t.yaml -o o.h5", NULL, "exists already");
+	expect(0, "run t.yaml -o o.h5 --force", "o.h5", NULL);
+	ck_assert(!cli_exists(&c, "t.yaml.parts"));
 }
 END_TEST
 
@@ -203,6 +232,8 @@ int main(void)
 	tcase_add_test(t, what_is_unknown_is_bad_usage_and_names_the_nearest);
 	tcase_add_test(t, a_wrong_config_is_bad_usage_with_its_place);
 	tcase_add_test(t, a_model_that_is_none_is_bad_usage);
+	tcase_add_test(t, a_pipe_is_no_file);
+	tcase_add_test(t, force_replaces_run_files_alone);
 	tcase_add_test(t, lists_are_clean_in_every_format);
 	tcase_add_test(t, a_rejected_plugin_is_shown_with_its_sentence);
 	tcase_add_test(t, greedy_text_is_the_same_under_every_stack);

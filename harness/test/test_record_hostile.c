@@ -44,7 +44,7 @@ static hid_t reopen(void)
 
 START_TEST(a_file_that_is_none_is_refused)
 {
-	refuses("HDF5");
+	refuses("No such file");
 	fixture_put_file(f.dir, "run.h5", "text", 4);
 	refuses("HDF5");
 	nx_h5_close(H5Fcreate(f.output, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT));

@@ -163,8 +163,8 @@ int pool_create(struct pool **out, int n_threads, struct nx_err *err)
 	if (n_threads == 0)
 		n_threads = CPU_COUNT(&set) ? CPU_COUNT(&set) : 1;
 	if (n_threads < 0 || n_threads > MAX_THREADS)
-		return nx_fail(err, NX_EINVAL, "n_threads must lie in 0..%d, got %d", MAX_THREADS,
-		               n_threads);
+		return nx_fail(err, NX_EINVAL, "threads: found %d; legal: 0 (all) to %d", n_threads,
+		               MAX_THREADS);
 	struct pool *p = aligned_alloc(64, (sizeof(*p) + 63) / 64 * 64);
 	struct worker *workers = calloc((size_t)n_threads, sizeof(*workers));
 	if (!p || !workers) {

@@ -33,7 +33,7 @@ struct sweep {
 
 static void cell_text(const struct nx_cell *c, char *buf, size_t size)
 {
-	char in[48], out[48], batch[32] = "the largest batch size that fits";
+	char in[48], out[48], batch[48] = "the largest batch size that fits";
 	if (c->batch_size != NX_BATCH_FIT)
 		snprintf(batch, sizeof(batch), "batch size %d", c->batch_size);
 	snprintf(buf, size, "stack %s, %s, prompt %s, output %s", c->stack->name, batch,

@@ -140,7 +140,8 @@ static void owners(const struct nx_forecast *f, char *buf, size_t size)
 	}
 }
 
-int nx_output_forecast(struct nx_crew *crew, const struct nx_shape *shape, struct nx_err *err)
+int nx_output_forecast(struct nx_crew *crew, const struct nx_shape *shape, int *status,
+                       struct nx_err *err)
 {
 	size_t n, fit = 0;
 	const struct nx_cell *cells = nx_experiment_cells(crew->x, &n);
@@ -194,11 +195,14 @@ int nx_output_forecast(struct nx_crew *crew, const struct nx_shape *shape, struc
 			fputs(text.s, stdout);
 		fflush(stdout); /* both may go to one pipe */
 		fprintf(stderr,
-		        "%zu cells, %zu fit into %s on %s; up to %d trials each; at least %s (computed from "
+		        "%zu cell%s, %zu fit into %s on %s; up to %d trial%s each; at least %s (computed from "
 		        "calibrated peaks, without warm-up, padding and gate)\n",
-		        n, fit, nx_size_text((double)crew->fits_bytes, mem, sizeof(mem)),
-		        crew->device.name, crew->x->trials.max,
+		        n, n == 1 ? "" : "s", fit,
+		        nx_size_text((double)crew->fits_bytes, mem, sizeof(mem)), crew->device.name,
+		        crew->x->trials.max, crew->x->trials.max == 1 ? "" : "s",
 		        nx_seconds_text(total_s, secs, sizeof(secs)));
+		/* as the run would end */
+		*status = fit ? NX_EXIT_DONE : NX_EXIT_CELL_FAILED;
 	}
 	nx_text_release(&text);
 	nx_table_release(&t);

@@ -13,8 +13,9 @@
 int nx_output_path(const char *given, const char *name, bool resume, char *buf, size_t size,
                    struct nx_err *err);
 
-/* --dry-run: the cells with their forecast on stdout. */
-int nx_output_forecast(struct nx_crew *crew, const struct nx_shape *shape, struct nx_err *err);
+/* --dry-run: the cells with their forecast on stdout. *status is NX_EXIT_CELL_FAILED where none fits. */
+int nx_output_forecast(struct nx_crew *crew, const struct nx_shape *shape, int *status,
+                       struct nx_err *err);
 
 /* What nexus exits with, and a sentence unless that is NX_EXIT_DONE: NX_EXIT_CELL_FAILED when a trial
  * failed, crashed, timed out, ran out of memory or was inexact, when all that a cell ran was invalid, or

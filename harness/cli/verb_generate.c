@@ -143,6 +143,9 @@ static int check(const struct gen_args *a, struct nx_err *err)
 	if (a->samples < 1 || a->samples > SAMPLES_MAX)
 		return nx_fail(err, NX_EINVAL, "--samples is %lld; legal are 1 to %d",
 		               (long long)a->samples, SAMPLES_MAX);
+	if (a->seed < 0)
+		return nx_fail(err, NX_EINVAL, "--seed is %lld; legal is 0 or more",
+		               (long long)a->seed);
 	if (!(a->temperature >= 0 && a->temperature <= 100))
 		return nx_fail(err, NX_EINVAL, "--temperature is %g; legal are 0 to 100",
 		               a->temperature);

@@ -250,7 +250,7 @@ int nx_verb_new_technique(int argc, char **argv)
 	struct nx_strings args;
 	const struct nx_opt opts[] = {
 		{"slot", NX_OPT_TEXT, &slot, "SLOT",
-	         "schedule, kv_layout, kv_codec, prefix, draft, weights or attention (draft)"},
+	         "schedule, kv_layout, kv_codec, prefix, draft, weights, attention or launch (draft)"},
 		{"dir", NX_OPT_TEXT, &dir, "DIR", "make the folder there (.)"},
 		{0},
 	};

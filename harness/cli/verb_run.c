@@ -24,8 +24,8 @@ struct run_args {
 static int interrupted(const struct run_args *a, const char *output, size_t n)
 {
 	if (n)
-		nx_say("interrupted after %zu trials; go on with: nexus run %s --resume -o %s", n,
-		       a->files.v[0], output);
+		nx_say("interrupted after %zu trial%s; go on with: nexus run %s --resume -o %s", n,
+		       n == 1 ? "" : "s", a->files.v[0], output);
 	else
 		nx_say("interrupted before the first trial was done");
 	return NX_EXIT_CELL_FAILED;
@@ -44,7 +44,8 @@ static int sweep(const struct run_args *a, const struct nx_conduct *conduct)
 	const struct nx_experiment *x = conduct->crew->x;
 	size_t n_cells;
 	nx_experiment_cells(x, &n_cells);
-	fprintf(stderr, "%s: %zu cells, up to %d rounds, %s\n", x->name, n_cells, x->trials.max,
+	fprintf(stderr, "%s: %zu cell%s, up to %d round%s, %s\n", x->name, n_cells,
+	        n_cells == 1 ? "" : "s", x->trials.max, x->trials.max == 1 ? "" : "s",
 	        conduct->output);
 	if (x->trials.max < NX_VERDICT_ROUNDS && x->n_stacks > 1)
 		nx_say("verdicts take %d rounds: with trials: %d none will be given",
@@ -113,8 +114,10 @@ static int run(const struct run_args *a, int argc, char **argv)
 		} else {
 			rc = nx_crew_start(&crew, &err);
 			if (!rc)
-				rc = nx_output_forecast(&crew, nx_model_shape(model), &err);
-			status = rc ? nx_say_err(&err) : NX_EXIT_DONE;
+				rc = nx_output_forecast(&crew, nx_model_shape(model), &status,
+				                        &err);
+			if (rc)
+				status = nx_say_err(&err);
 		}
 		nx_crew_stop(&crew);
 	}

@@ -122,6 +122,11 @@ int nx_model_find(const char *name, const char *dir, const char *exe_dir, char *
 	}
 	if (find_unlisted(name, dir, exe_dir, path, size))
 		return 0;
+	if (nx_file_is_regular(name))
+		return nx_fail(
+			err, NX_EINVAL,
+			"the model %s is a file that does not end in .gguf; legal: a .gguf file, or a Hugging Face directory",
+			nx_quote(quoted, sizeof(quoted), name));
 	for (; n < N_NAMES_MAX && nx_model_name_at(n); n++)
 		names[n] = nx_model_name_at(n);
 	const char *near = nx_near_name(name, names, n);

@@ -95,6 +95,11 @@ START_TEST(a_model_that_is_none_is_bad_usage)
 	cli_write(&c, "bad.gguf", "this is no model");
 	expect(2, "generate --model bad.gguf --prompt x", NULL, "bad.gguf");
 	expect(2, "generate --model nothere.gguf --prompt x", NULL, "nothere.gguf");
+	cli_write(&c, "notes.txt", "this is no model");
+	expect(2, "generate --model notes.txt --prompt x", NULL,
+	       "is a file that does not end in .gguf; legal: ");
+	expect(2, "generate --model nano --prompt x --seed -1", NULL,
+	       "--seed is -1; legal is 0 or more");
 	cli_experiment(&c, "baseline", "  {}\n", "trials: 1\n");
 	expect(2, "run t.yaml --set model=bad.gguf", NULL, "bad.gguf");
 }

@@ -221,7 +221,7 @@ START_TEST(a_dry_run_says_what_it_found)
 	ck_assert_ptr_nonnull(strstr(c.err, "2 cells, 2 fit"));
 	ck_assert_msg(cli_run(&c, "",
 	                      "run t.yaml --dry-run --set sweep.batch_size=fit --set "
-	                      "kv_memory=100") == 0,
+	                      "kv_memory=100") == 1,
 	              "%s", c.err);
 	ck_assert_ptr_nonnull(strstr(c.out, "none fits"));
 	ck_assert_ptr_nonnull(strstr(c.out, "one request takes"));

@@ -118,8 +118,8 @@ START_TEST(plugins_are_searched_in_the_documented_order)
 }
 END_TEST
 
-static const char *const SLOTS[] = {"schedule", "kv_layout", "kv_codec", "prefix",
-                                    "draft",    "weights",   "attention"};
+static const char *const SLOTS[] = {"schedule", "kv_layout", "kv_codec",  "prefix",
+                                    "draft",    "weights",   "attention", "launch"};
 #define N_SLOTS ((int)(sizeof(SLOTS) / sizeof(SLOTS[0])))
 
 START_TEST(a_new_technique_builds_passes_its_test_and_runs)
@@ -157,6 +157,7 @@ static const struct {
 	{"prefix", "s/^\trelease(s, 0);//", "blocks it holds"},
 	{"weights", "s/y += load/y -= load/", "epilogue 1"},
 	{"weights", "s/, .a = .a, /, .a = {0}, /", "epilogue 0"},
+	{"launch", "s/(l->device_caps . NX_DEV_GRAPHS) != 0/true/", "no graphs on a device"},
 	/* What was borrowed, by its address. */
 	{"weights",
          "s/struct nx_linear a;/const struct nx_linear *a;/; s/, .a = .a, /, .a = a, /; s/j->a[.]/j->a->/g",
@@ -182,7 +183,7 @@ START_TEST(a_bad_name_writes_nothing)
 	} bad[] = {{"Bad", "legal: up to 47"},        {"9x", "legal: up to 47"},
 	           {"a-b", "legal: up to 47"},        {"../x", "legal: up to 47"},
 	           {"kv_cache", "already"},           {"there", "is there already"},
-	           {"x --slot drft", "did you mean"}, {"x --slot launch", "--slot is"},
+	           {"x --slot drft", "did you mean"}, {"x --slot zzz", "--slot is"},
 	           {"x --dir nowhere", "no folder"}};
 	RUN("mkdir there && touch there/mine");
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {

@@ -150,7 +150,7 @@ START_TEST(a_dry_run_forecasts_and_runs_nothing)
 	ck_assert(!cli_exists(&c, "results"));
 	/* What the sweep would say when it draws its prompts. */
 	cli_write(&c, "prompts.jsonl", "{\"text\": \"a\"}\n");
-	ck_assert_msg(cli_run(&c, "", "run t.yaml --dry-run") == 0, "%s", c.err);
+	ck_assert_msg(cli_run(&c, "", "run t.yaml --dry-run") == 1, "%s", c.err);
 	ck_assert_ptr_nonnull(strstr(c.out, "found too little text for 2 different prompts"));
 	ck_assert_ptr_nonnull(strstr(c.err, "4 cells, 0 fit"));
 }

@@ -257,13 +257,16 @@ setup: $(BUILD)/config.mk ## Find the libraries; as root, install what is missin
 
 # Tests run sanitized; those of the kernels and of real models also as released, where the optimiser has its way.
 SANITIZED := $(if $(SANITIZE),$(BUILD),$(BUILD)-asan)
-# Those that mostly wait for processes, or that other suites go through sanitized, run as released; sanitized, too, in
+# Those that mostly wait for processes, or that other suites go through sanitized, run as released; sanitized instead in
 # make test-long.
-AS_RELEASED := $(call tests_of,$(addsuffix .c,test_outside test_drafts test_sweep test_faults test_faults_disk test_instruments \
-	test_model_runs test_profile test_quality test_void))
-RUN_SANITIZED = $(if $(SANITIZE)$(filter test-long,$(MAKECMDGOALS)),$(TESTS),$(filter-out $(AS_RELEASED),$(TESTS)))
+AS_RELEASED := $(if $(SANITIZE)$(filter test-long,$(MAKECMDGOALS)),,$(call tests_of,$(addsuffix .c,test_outside test_drafts \
+	test_sweep test_faults test_faults_disk test_instruments test_model_runs test_profile test_quality test_void)))
+RUN_SANITIZED = $(filter-out $(AS_RELEASED),$(TESTS))
 RUN_RELEASED = $(if $(SANITIZE),,$(call tests_of,$(KERNEL_TEST_SRC) test_oracle.c test_stacks.c) $(AS_RELEASED))
-TEST_RUN = $(RUN_SANITIZED:$(BUILD)/%=$(SANITIZED)/%) $(RUN_RELEASED)
+# The longest first: they end beside the others, not after them.
+FIRST = $(filter %/test_stacks %/test_faults_disk %/test_drafts %/test_cpu_law,$1)
+longest_first = $(FIRST) $(filter-out $(FIRST),$1)
+TEST_RUN = $(call longest_first,$(RUN_SANITIZED:$(BUILD)/%=$(SANITIZED)/%) $(RUN_RELEASED))
 test: check-deps check-headers test-builds ## Run every test: under ASan and UBSan, kernels and what waits for processes as released
 	@harness/build/check-format.sh "$(CLANG_FORMAT)" $(FORMATTED) || true
 	@harness/build/run-tests.sh $(TEST_RUN)

@@ -398,8 +398,14 @@ static int prepare(struct nx_runner *r, const struct nx_runner_job *job, struct 
 	/* Too little room for a pool is a reason to skip here; in a run it is a failure. */
 	if (f.code == NX_ENOSPC)
 		f.code = NX_ESKIP;
-	if (f.code)
+	if (f.code) {
+		/* What a cell that is skipped would have taken is a figure of its own. */
+		if (f.code == NX_ESKIP && f.batch_size > 0) {
+			memcpy(t->mem, f.mem, f.n_mem * sizeof(*f.mem));
+			t->n_mem = f.n_mem;
+		}
 		return nx_fail(err, f.code, "%s", f.reason);
+	}
 	int32_t longest = longest_of(job);
 	if (longest < f.longest)
 		longest = f.longest;

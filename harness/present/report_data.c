@@ -144,7 +144,8 @@ static void json_cell(struct nx_text *out, const struct nx_cell_row *c)
 		nx_text_put(out, m ? ",\n    " : "\n    ");
 		json_estimate(out, x->name, &c->metrics[m], x->unit);
 	}
-	nx_text_put(out, "},\n   \"memory\": [");
+	nx_text_printf(out, "},\n   \"memory_is_forecast\": %s,\n   \"memory\": [",
+	               c->n_mem && c->status == NX_STATUS_SKIPPED ? "true" : "false");
 	for (size_t m = 0; m < c->n_mem; m++) {
 		nx_text_put(out, m ? ", {" : "{");
 		json_field(out, "owner", c->mem[m].owner);

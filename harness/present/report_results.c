@@ -217,7 +217,7 @@ void nx_report_memory(struct nx_doc *d, const struct nx_grid *g)
 	nx_doc_paragraph(
 		d,
 		"Bytes reserved, in the last good trial; in brackets the most that was used, where it "
-		"was less.");
+		"was less. A cell that was skipped has what the forecast says it would take.");
 	for (size_t l = 0; l < g->n_lengths; l++) {
 		struct nx_table t;
 		nx_table_init(&t);
@@ -253,9 +253,11 @@ void nx_report_memory(struct nx_doc *d, const struct nx_grid *g)
 				else
 					nx_table_cell(&t, "%s", text);
 			}
-			nx_table_cell(&t, "%s",
+			nx_table_cell(&t, "%s%s",
 			              c->n_mem ? nx_size_text(total, text, sizeof(text))
-			                       : nx_status_name(c->status));
+			                       : nx_status_name(c->status),
+			              c->n_mem && c->status == NX_STATUS_SKIPPED ? ", forecast"
+			                                                         : "");
 		}
 		nx_lengths_text(&g->lengths[l], text, sizeof(text));
 		text[0] = 'P';

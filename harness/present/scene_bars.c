@@ -145,7 +145,7 @@ static double memory_of(const struct nx_cell_row *c, const struct parts *p, doub
 static int memory_panel(struct nx_scene *s, size_t panel, const struct parts *parts, double unit,
                         struct nx_err *err)
 {
-	double most = 0;
+	double most = 0, beside = 90; /* px for the text beside the longest bar */
 	struct nx_panel *p = &s->panels[panel];
 	struct nx_text bars[OWNERS_MAX + 1], labels;
 	int rc = 0;
@@ -156,10 +156,11 @@ static int memory_panel(struct nx_scene *s, size_t panel, const struct parts *pa
 		const struct nx_cell_row *c = nx_grid_cell(s->grid, p->length, p->batch, k);
 		double bytes[OWNERS_MAX + 1], y = line_of(s, k), x = 0,
 					      half = 0.36 * slimness(s, p);
-		char text[64];
+		char text[64], size[32];
 		if (!c)
 			continue;
-		if (c->status != NX_STATUS_OK || !c->n_mem) {
+		bool forecast = c->status == NX_STATUS_SKIPPED;
+		if ((c->status != NX_STATUS_OK && !forecast) || !c->n_mem) {
 			const char *why = c->status != NX_STATUS_OK ? nx_status_name(c->status)
 			                                            : "not recorded";
 			put_label(&labels, 0, y, why);
@@ -168,6 +169,10 @@ static int memory_panel(struct nx_scene *s, size_t panel, const struct parts *pa
 		}
 		double total = memory_of(c, parts, bytes);
 		most = fmax(most, total);
+		if (forecast) {
+			half *= 0.5; /* computed and never taken: a thin bar */
+			beside = 160;
+		}
 		/* The unused part stands right of the used one, whatever comes between in the list.
 		 * */
 		for (size_t i = 0; i < parts->n; i++) {
@@ -178,7 +183,9 @@ static int memory_panel(struct nx_scene *s, size_t panel, const struct parts *pa
 				put_bar(&bars[parts->n], x, x + bytes[parts->n] / unit, y, half);
 			x += kv ? bytes[parts->n] / unit : 0;
 		}
-		put_label(&labels, x, y, nx_size_text(total, text, sizeof(text)));
+		snprintf(text, sizeof(text), "%s%s", nx_size_text(total, size, sizeof(size)),
+		         forecast ? " (forecast)" : "");
+		put_label(&labels, x, y, text);
 	}
 	for (size_t i = 0; i <= parts->n && !rc; i++)
 		if (bars[i].len)
@@ -187,7 +194,7 @@ static int memory_panel(struct nx_scene *s, size_t panel, const struct parts *pa
 		rc = write_labels(s, panel, &labels, err);
 	p->xmin = 0;
 	/* Room for the total beside the longest bar. */
-	p->xmax = most > 0 ? most / unit * (1 + 90 / (p->right - p->left - 90)) : 1;
+	p->xmax = most > 0 ? most / unit * (1 + beside / (p->right - p->left - beside)) : 1;
 	if (most <= 0)
 		nx_text_put(&p->setup, "unset xtics; ");
 	name_tics(s, p);

@@ -87,7 +87,7 @@ static int read_requests(hid_t g, struct nx_cell_row *c, const bool *use, int32_
 	return rc;
 }
 
-/* Memory of the last round that counts. */
+/* Memory of the last round that counts; where all were skipped, their forecast, which is the same each time. */
 static int read_memory(hid_t g, struct nx_cell_row *c, const bool *use, int32_t n_use,
                        struct nx_err *err)
 {
@@ -100,7 +100,8 @@ static int read_memory(hid_t g, struct nx_cell_row *c, const bool *use, int32_t 
 		return rc;
 	const struct nx_mem_row *rows = data;
 	for (size_t i = 0; i < n; i++)
-		if (counts(use, n_use, rows[i].round) && rows[i].round > last)
+		if ((c->status == NX_STATUS_SKIPPED || counts(use, n_use, rows[i].round)) &&
+		    rows[i].round > last)
 			last = rows[i].round;
 	for (size_t i = 0; i < n && c->n_mem < NX_TRIAL_MEM_MAX; i++)
 		if (last >= 0 && rows[i].round == last)

@@ -131,7 +131,7 @@ struct nx_cell_row {
 		phases[NX_PHASE_COUNT]; /* sums over ok trials, by phase; a file that was
 	                                              * written before there were phases has none */
 	struct nx_mem_use mem[NX_TRIAL_MEM_MAX];
-	size_t n_mem; /* of the last ok trial */
+	size_t n_mem; /* of the last ok trial; of a skipped cell, what the forecast says */
 	struct nx_counter_value counters[NX_TRIAL_COUNTER_MAX];
 	size_t n_counters; /* means over ok trials */
 	int32_t util_source;

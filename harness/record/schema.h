@@ -155,8 +155,10 @@ struct nx_summary_row {
 #define NX_MEM_COLUMNS(X)                                                                          \
 	X(I32, round, "round", "index", "round of the trial")                                      \
 	X(TEXT, r.owner, "owner", "text", "weights, kv, ..., or a technique's name")               \
-	X(U64, r.reserved_bytes, "reserved", "bytes", "taken")                                     \
-	X(U64, r.peak_used_bytes, "peak_used", "bytes", "most that was used")
+	X(U64, r.reserved_bytes, "reserved", "bytes",                                              \
+	  "taken; in a skipped round what the forecast says")                                      \
+	X(U64, r.peak_used_bytes, "peak_used", "bytes",                                            \
+	  "most that was used; in a skipped round as reserved")
 
 #define NX_COUNTER_COLUMNS(X)                                                                      \
 	X(I32, round, "round", "index", "round of the trial")                                      \

@@ -177,6 +177,43 @@ START_TEST(a_cell_that_cannot_fit_is_skipped_with_its_reason)
 }
 END_TEST
 
+/* The model is only forecast: no machine holds 4096 of its contexts, and where a stack packs weights nobody loads
+ * them before it is known that they fit. */
+START_TEST(what_a_skipped_cell_would_take_is_kept_and_shown)
+{
+	cli_experiment(&c, "baseline, int4", "  int4: [quantized_kv: {type: int4}, weight_quant]\n",
+	               "trials: 1\n");
+	ck_assert_msg(
+		cli_run(&c, "",
+	                "run t.yaml -o o.h5 --set model=llama-7b --set dtype=bf16 --set num_requests=1 --set "
+	                "sweep.batch_size=4096 --set workload.prompts=random") == 1,
+		"%s", c.err);
+	struct nx_run *r = read_run("o.h5");
+	uint64_t kv[2] = {0}, weights[2] = {0};
+	ck_assert_uint_eq(r->n_cells, 2);
+	for (size_t i = 0; i < 2; i++) {
+		const struct nx_cell_row *row = &r->cells[i];
+		ck_assert_int_eq(row->status, NX_STATUS_SKIPPED);
+		for (size_t k = 0; k < row->n_mem; k++)
+			if (!strcmp(row->mem[k].owner, "kv"))
+				kv[i] = row->mem[k].reserved_bytes;
+			else if (!strcmp(row->mem[k].owner, "weights"))
+				weights[i] = row->mem[k].reserved_bytes;
+	}
+	size_t plain = strcmp(r->cells[0].stack, "baseline") ? 1 : 0;
+	nx_run_destroy(r);
+	/* 4096 contexts of 4096 tokens, 32 layers of K and V, 4096 values of 2 bytes (bf16) */
+	ck_assert_uint_eq(kv[plain], 4096ull * 4096 * 32 * 2 * 4096 * 2);
+	ck_assert_uint_lt(3 * kv[!plain], kv[plain]);
+	ck_assert_uint_gt(weights[plain], 13ull * 1000 * 1000 * 1000);
+	ck_assert_uint_lt(weights[!plain], weights[plain] / 2);
+	ck_assert_msg(cli_run(&c, "", "report o.h5 --format md") == 0, "%s", c.err);
+	ck_assert_msg(strstr(c.out, "iB, forecast |"), "%s", c.out);
+	ck_assert_msg(cli_run(&c, "", "report o.h5 --format json") == 0, "%s", c.err);
+	ck_assert_ptr_nonnull(strstr(c.out, "\"memory_is_forecast\": true"));
+}
+END_TEST
+
 START_TEST(adaptive_trials_stop_at_the_minimum_when_the_interval_is_wide_enough)
 {
 	cli_experiment(&c, "baseline", "  {}\n", "trials: {min: 3, max: 9, rel_ci: 0.9}\n");
@@ -306,6 +343,7 @@ int main(void)
 	tcase_add_test(t, the_default_output_is_named_after_experiment_and_time);
 	tcase_add_test(t, a_dry_run_forecasts_and_runs_nothing);
 	tcase_add_test(t, a_cell_that_cannot_fit_is_skipped_with_its_reason);
+	tcase_add_test(t, what_a_skipped_cell_would_take_is_kept_and_shown);
 	tcase_add_test(t, adaptive_trials_stop_at_the_minimum_when_the_interval_is_wide_enough);
 	tcase_add_test(t, a_crash_costs_its_cell_only);
 	tcase_add_test(t, a_hang_costs_its_cell_only);

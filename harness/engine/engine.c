@@ -298,6 +298,20 @@ int nx_engine_cold_check(const struct nx_engine *e, struct nx_err *err)
 	return rc;
 }
 
+/* Rows with a token in them when every request in flight is at its longest (its last token is never fed). Samples fork a
+ * prompt that lies in blocks. */
+static int64_t rows_at_most(const struct nx_engine *e, const struct nx_kv_geometry *geo)
+{
+	const struct nx_engine_config *c = &e->cfg;
+	int64_t most = e->longest - 1 + nx_wasted_rows(e);
+	int64_t prompt = c->longest_prompt ? c->longest_prompt : e->longest;
+	prompt = prompt > most ? most : prompt;
+	most = most > e->max_len ? e->max_len : most;
+	int64_t prompts = geo->blocks ? c->batch_size : e->max_seqs;
+	int64_t rows = prompts * prompt + e->max_seqs * (most - prompt);
+	return rows < geo->n_rows ? rows : geo->n_rows;
+}
+
 size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_shape *shape,
                           struct nx_mem_use *out, size_t max, struct nx_err *err)
 {
@@ -350,6 +364,12 @@ size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_sh
 		}
 		for (size_t i = 0; i < e->n_owners; i++)
 			e->owners[i].peak_used_bytes = e->owners[i].reserved_bytes;
+		uint64_t used = 0;
+		for (int32_t i = 0; i < n_groups; i++)
+			used += (uint64_t)rows_at_most(e, &geo) * 2 * (uint64_t)groups[i].n_layers *
+			        (uint64_t)nx_group_row_bytes(&groups[i]);
+		if (used < kv)
+			e->owners[nx_engine_owner(e, "kv")].peak_used_bytes = used;
 		n = rc ? 0 : nx_engine_memory(e, out, max);
 	}
 	nx_hooks_destroy(e);

@@ -186,7 +186,8 @@ int nx_engine_idle_check(const struct nx_engine *e, struct nx_err *err);
 int nx_engine_cold_check(const struct nx_engine *e, struct nx_err *err);
 
 /* Bytes by owner that nx_engine_create would take, and the weights as this engine uses them, without taking them
- * (the forecast). Weights may be planned ones. */
+ * (the forecast). Weights may be planned ones. What is used at most counts every request in flight at its
+ * longest, and nothing as shared: when all start at once, none finds what another computes beside it. */
 size_t nx_engine_forecast(const struct nx_engine_config *cfg, const struct nx_shape *shape,
                           struct nx_mem_use *out, size_t max, struct nx_err *err);
 /* Bytes of the weights in all forms that products use: of up to max_rows rows, for logits max_logits. */

@@ -145,7 +145,7 @@ static double memory_of(const struct nx_cell_row *c, const struct parts *p, doub
 static int memory_panel(struct nx_scene *s, size_t panel, const struct parts *parts, double unit,
                         struct nx_err *err)
 {
-	double most = 0, beside = 90; /* px for the text beside the longest bar */
+	double most = 0, beside = 90; /* px for the texts beside the bars */
 	struct nx_panel *p = &s->panels[panel];
 	struct nx_text bars[OWNERS_MAX + 1], labels;
 	int rc = 0;
@@ -156,7 +156,7 @@ static int memory_panel(struct nx_scene *s, size_t panel, const struct parts *pa
 		const struct nx_cell_row *c = nx_grid_cell(s->grid, p->length, p->batch, k);
 		double bytes[OWNERS_MAX + 1], y = line_of(s, k), x = 0,
 					      half = 0.36 * slimness(s, p);
-		char text[64], size[32];
+		char text[96], size[32], used[32];
 		if (!c)
 			continue;
 		bool forecast = c->status == NX_STATUS_SKIPPED;
@@ -169,10 +169,7 @@ static int memory_panel(struct nx_scene *s, size_t panel, const struct parts *pa
 		}
 		double total = memory_of(c, parts, bytes);
 		most = fmax(most, total);
-		if (forecast) {
-			half *= 0.5; /* computed and never taken: a thin bar */
-			beside = 160;
-		}
+		half *= forecast ? 0.5 : 1; /* computed and never taken: a thin bar */
 		/* The unused part stands right of the used one, whatever comes between in the list.
 		 * */
 		for (size_t i = 0; i < parts->n; i++) {
@@ -183,8 +180,12 @@ static int memory_panel(struct nx_scene *s, size_t panel, const struct parts *pa
 				put_bar(&bars[parts->n], x, x + bytes[parts->n] / unit, y, half);
 			x += kv ? bytes[parts->n] / unit : 0;
 		}
-		snprintf(text, sizeof(text), "%s%s", nx_size_text(total, size, sizeof(size)),
+		double idle = bytes[parts->n];
+		snprintf(text, sizeof(text), "%s%s%s%s", nx_size_text(total, size, sizeof(size)),
+		         idle > 0 ? ", used " : "",
+		         idle > 0 ? nx_size_text(total - idle, used, sizeof(used)) : "",
 		         forecast ? " (forecast)" : "");
+		beside = fmax(beside, 7.0 * (double)strlen(text) + 12);
 		put_label(&labels, x, y, text);
 	}
 	for (size_t i = 0; i <= parts->n && !rc; i++)

@@ -158,7 +158,7 @@ struct nx_summary_row {
 	X(U64, r.reserved_bytes, "reserved", "bytes",                                              \
 	  "taken; in a skipped round what the forecast says")                                      \
 	X(U64, r.peak_used_bytes, "peak_used", "bytes",                                            \
-	  "most that was used; in a skipped round as reserved")
+	  "most that was used; in a skipped round, would be")
 
 #define NX_COUNTER_COLUMNS(X)                                                                      \
 	X(I32, round, "round", "index", "round of the trial")                                      \

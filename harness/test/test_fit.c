@@ -152,6 +152,33 @@ START_TEST(what_cannot_fit_says_why)
 }
 END_TEST
 
+static uint64_t kv_used(const struct nx_forecast *f)
+{
+	for (size_t i = 0; i < f->n_mem; i++)
+		if (!strcmp(f->mem[i].owner, "kv"))
+			return f->mem[i].peak_used_bytes;
+	return 0;
+}
+
+/* Eight requests of 40 + 24 tokens, the last of which is never fed: 63 rows each, of 4 layers, K and V, 4 heads of 32
+ * values in f32. */
+START_TEST(what_requests_use_at_most_is_all_but_their_last_tokens)
+{
+	static const char *const specs[] = {"kv_cache:reserve=max", "kv_cache:reserve=exact",
+	                                    "paged_attention:block_size=16",
+	                                    "paged_attention:block_size=16,prefix_cache"};
+	for (size_t i = 0; i < sizeof(specs) / sizeof(specs[0]); i++) {
+		struct search s;
+		search_open(&s, specs[i]);
+		struct nx_forecast f = asks(&s, 8);
+		ck_assert_msg(kv_used(&f) == 8ull * 63 * 4 * 2 * 4 * 32 * 4, "%s: %llu bytes",
+		              specs[i], (unsigned long long)kv_used(&f));
+		ck_assert_uint_lt(kv_used(&f), kv_of(&f));
+		fixture_close(&s.f);
+	}
+}
+END_TEST
+
 /* ---- through the program ---------------------------------------------------------------------- */
 
 #define STACKS                                                                                     \
@@ -192,6 +219,11 @@ START_TEST(stacks_are_compared_each_at_its_largest)
 	ck_assert_int_gt(int8->batch_size, exact->batch_size);
 	ck_assert_int_eq(exact->num_requests, 2 * exact->batch_size);
 	ck_assert_int_eq(int8->n_ok, 6);
+	/* what is used at most is what is really used: all but the last token of each request */
+	for (size_t k = 0; k < exact->n_mem; k++)
+		if (!strcmp(exact->mem[k].owner, "kv"))
+			ck_assert_uint_eq(exact->mem[k].peak_used_bytes * 24,
+			                  exact->mem[k].reserved_bytes * 23);
 	snprintf(text, sizeof(text), "the largest batches: %d against %d", int8->batch_size,
 	         exact->batch_size);
 	ck_assert_msg(strstr(int8->speedup_note, text), "%s", int8->speedup_note);
@@ -293,6 +325,7 @@ int main(void)
 	tcase_set_timeout(search, 60);
 	tcase_add_loop_test(search, what_is_found_fits_and_one_more_does_not, 0, N_STACKS);
 	tcase_add_test(search, what_cannot_fit_says_why);
+	tcase_add_test(search, what_requests_use_at_most_is_all_but_their_last_tokens);
 	suite_add_tcase(s, search);
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 60);

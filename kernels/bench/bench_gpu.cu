@@ -21,7 +21,7 @@ static const struct {
 } parts[] = {
 	{"linear", bench_linear}, {"prefill", bench_products},  {"decode", bench_decode},
 	{"verify", bench_verify}, {"attention", bench_prefill}, {"sample", bench_sample},
-	{"model", bench_layers},  {"quant", bench_quant},
+	{"model", bench_layers},  {"quant", bench_quant},       {"coded", bench_coded},
 };
 #define N_PARTS (sizeof(parts) / sizeof(parts[0]))
 

@@ -127,6 +127,7 @@ void bench_linear(struct bench *b);
 void bench_products(struct bench *b);
 void bench_decode(struct bench *b);
 void bench_verify(struct bench *b);
+void bench_coded(struct bench *b);
 void bench_prefill(struct bench *b);
 void bench_sample(struct bench *b);
 void bench_layers(struct bench *b);

@@ -7,12 +7,16 @@
 
 #include "bench/bench_gpu_world.cuh"
 
-/* Work of one call, by bytes (decode, verify) or by products (prompts, causal). */
+/* Work of one call, by bytes (decode, verify) or by products (prompts, causal). Scores that are materialised are
+ * written, read and written by the softmax, and read again. */
 static void floors(const struct world *w, bool prompt, struct work *out)
 {
 	const struct world_shape *s = &w->shape;
 	double io = 2.0 * 2 * w->n_rows * s->n_heads * HEAD_DIM; /* q and what comes out */
-	if (prompt)
+	if (s->materialised)
+		out->bytes = 4.0 * sizeof(float) * s->batch * s->n_heads * (double)s->keys *
+		             (s->keys + 1) / 2;
+	else if (prompt)
 		out->flops = 4.0 * s->batch * s->n_heads * HEAD_DIM * (double)s->keys *
 		             (s->keys + 1) / 2;
 	else
@@ -141,15 +145,55 @@ void bench_verify(struct bench *b)
 	}
 }
 
+/* KV rows of codes beside bf16 rows. */
+void bench_coded(struct bench *b)
+{
+	static const struct {
+		enum nx_kv_codec codec;
+		const char *name;
+	} codecs[] = {{(enum nx_kv_codec)0, "bf16"},
+	              {NX_KV_INT8, "int8"},
+	              {NX_KV_INT4, "int4"},
+	              {NX_KV_E4M3, "e4m3"}};
+	static const int32_t sizes[][3] = {{8, 8192, 32}, {8, 8192, 8},   {32, 8192, 32},
+	                                   {32, 8192, 8}, {32, 1024, 32}, {1, 8192, 8},
+	                                   {1, 512, 32}};
+	for (auto &x : sizes) {
+		double base = 0;
+		if (b->quick && x[1] < 8192)
+			continue;
+		for (auto &c : codecs) {
+			struct world_shape s = decode_shape(x[0], x[1], x[2], 16);
+			struct work w = {};
+			s.codec = c.codec;
+			w.part = "coded";
+			w.name = format("B %d S %d heads 32/%d %s", x[0], x[1], x[2], c.name);
+			w.base = base;
+			w.base_name = "bf16";
+			double us = one(b, s, NX_PEER_LINEAR, &w);
+			base = c.codec ? base : us;
+		}
+	}
+}
+
 void bench_prefill(struct bench *b)
 {
-	static const int32_t shapes[][2] = {{1, 2048}, {4, 2048}, {1, 8192}};
+	static const struct {
+		int32_t batch, keys;
+		bool materialised;
+	} shapes[] = {{1, 2048, false},
+	              {4, 2048, false},
+	              {1, 8192, false},
+	              {1, 2048, true},
+	              {4, 2048, true}};
 	for (auto &x : shapes) {
-		struct world_shape s = decode_shape(x[0], x[1], 32, 16);
+		struct world_shape s = decode_shape(x.batch, x.keys, 32, 16);
 		struct work w = {};
 		s.rows = s.keys;
+		s.materialised = x.materialised;
 		w.part = "attention";
-		w.name = format("B %d S %d heads 32/32 causal", x[0], x[1]);
+		w.name = format("B %d S %d heads 32/32 %s", x.batch, x.keys,
+		                x.materialised ? "scores written" : "causal");
 		one(b, s, NX_PEER_PREFILL, &w);
 	}
 }

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "bench/bench_gpu_world.cuh"
+#include "nexus_kernels/kv_codec.h"
 
 enum { KV_CHUNK = 256 }; /* the engine's default */
 
@@ -15,7 +16,9 @@ static int32_t blocks_of(const struct world_shape *s)
 
 static size_t row_bytes(const struct world_shape *s)
 {
-	return (size_t)s->n_kv_heads * HEAD_DIM * 2;
+	return nx_kv_is_coded(s->codec)
+	               ? (size_t)nx_kv_coded_row_bytes(s->codec, s->n_kv_heads, HEAD_DIM, HEAD_DIM)
+	               : (size_t)s->n_kv_heads * HEAD_DIM * 2;
 }
 
 size_t world_layer_bytes(const struct world_shape *s)
@@ -101,7 +104,8 @@ static void make_store(struct world *w)
 {
 	const struct world_shape *s = &w->shape;
 	struct nx_kv *kv = &w->kv;
-	kv->codec = NX_KV_BF16;
+	kv->codec = nx_kv_is_coded(s->codec) ? s->codec : NX_KV_BF16;
+	kv->group_size = HEAD_DIM;
 	kv->plain = NX_BF16;
 	kv->n_layers = s->n_layers;
 	kv->n_kv_heads = s->n_kv_heads;
@@ -152,7 +156,7 @@ attention::attention(struct bench *b, struct world *w, const void *q, int64_t q_
 	a.q = q;
 	a.q_stride = q_stride;
 	a.out = out;
-	a.kernel = NX_ATTN_TILED;
+	a.kernel = w->shape.materialised ? NX_ATTN_MATERIALISED : NX_ATTN_TILED;
 	a.kv_chunk = KV_CHUNK;
 	a.workspace_bytes = b->ops->attention_workspace(b->dev, a.kernel, a.kv_chunk, a.n_heads,
 	                                                HEAD_DIM, w->n_rows, w->rows.max_keys);

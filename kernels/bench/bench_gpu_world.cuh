@@ -17,7 +17,9 @@ struct world_shape {
 	int32_t rows; /* rows a sequence */
 	bool drafted; /* the first is COMMIT, the others are a chain of CANDIDATE rows below it; else all COMMIT */
 	int32_t n_heads, n_kv_heads, block_size, n_layers;
-	bool shuffled; /* blocks lie anywhere in the pool; else one after the other */
+	bool shuffled;          /* blocks lie anywhere in the pool; else one after the other */
+	enum nx_kv_codec codec; /* 0: bf16; a device's own: a group a head */
+	bool materialised;      /* scores are written to memory; else NX_ATTN_TILED */
 };
 
 /* Owns its memory; not copied, since its structs point into it. */

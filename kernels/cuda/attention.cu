@@ -112,6 +112,8 @@ static int attend(struct cuda_dev *d, cudaStream_t s, const struct nx_attention 
 		return attention_prefill(d, s, a, err);
 	if (attention_decode_fits(d, &g, a->kv->codec))
 		return attention_decode(d, s, &g, err);
+	if (attention_codes_fits(d, &g, a->kv->codec))
+		return attention_codes(d, s, &g, a->kv->codec, err);
 	return attention_plain(d, s, &g, a->kv->codec, err);
 }
 
@@ -137,5 +139,8 @@ int cu_attention(void *dev, struct nx_stream *stream, const struct nx_attention 
 
 int attention_open(struct cuda_dev *d, struct nx_err *err)
 {
-	return attention_decode_open(d, err);
+	int rc = attention_scores_open(err);
+	if (!rc)
+		rc = attention_decode_open(d, err);
+	return rc ? rc : attention_codes_open(d, err);
 }

@@ -51,14 +51,34 @@ int attention_decode_open(struct cuda_dev *d, struct nx_err *err);
 bool attention_decode_fits(const struct cuda_dev *d, const struct attn_args *a,
                            enum nx_kv_codec codec);
 int attention_decode(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, struct nx_err *err);
+/* attention_codes.cu: the same over codes of a group a head; not in invariant mode. */
+int attention_codes_open(struct cuda_dev *d, struct nx_err *err);
+bool attention_codes_fits(const struct cuda_dev *d, const struct attn_args *a,
+                          enum nx_kv_codec codec);
+int attention_codes(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, enum nx_kv_codec codec,
+                    struct nx_err *err);
+/* Codecs with kernels of their own, a file each. */
+#define ATTN_CODECS(X) X(INT8, int8) X(INT4, int4) X(E4M3, e4m3) X(E5M2, e5m2)
+#define X(CODEC, codec)                                                                            \
+	int attention_codes_open_##codec(const struct cuda_dev *d, struct nx_err *err);            \
+	int attention_codes_##codec(struct cuda_dev *d, cudaStream_t s, struct attn_args *a,       \
+	                            struct nx_err *err);
+ATTN_CODECS(X)
+#undef X
 /* attention_plain.cu: any type and head_dim */
 int attention_plain(struct cuda_dev *d, cudaStream_t s, struct attn_args *a, enum nx_kv_codec codec,
                     struct nx_err *err);
 int attention_merge(struct cuda_dev *d, cudaStream_t s, const struct attn_args *a,
                     struct nx_err *err);
-/* attention_scores.cu */
+/* attention_scores.cu; attention_softmax: of all scores, bits of a row not the same in every company */
 int attention_materialised(struct cuda_dev *d, cudaStream_t s, struct attn_args *a,
                            enum nx_kv_codec codec, struct nx_err *err);
+int attention_softmax(cudaStream_t s, const struct attn_args *a, struct nx_err *err);
+/* attention_scores_tile.cu: many rows a segment, bf16, head_dim 64 or 128, tensor cores; never in invariant mode. */
+int attention_scores_open(struct nx_err *err);
+bool attention_scores_tile_fits(const struct cuda_dev *d, const struct attn_args *a,
+                                enum nx_kv_codec codec);
+int attention_scores_tile(cudaStream_t s, const struct attn_args *a, struct nx_err *err);
 
 static inline int64_t attn_div_up(int64_t a, int64_t b)
 {

@@ -15,7 +15,7 @@
 /* Shared memory behind the rings: q, and with several CTAs a place for each row and CTA that is gathered. */
 template <class S> struct beyond {
 	static const int Q = S::SMEM, PLACES = S::ROWS + SPREAD_MOST - 1;
-	static const int GATHER = Q + S::ROWS * S::ROW_BYTES;
+	static const int GATHER = Q + S::ROWS * S::Q_BYTES;
 	static const int SMEM = GATHER + PLACES * S::OUT_STRIDE * 4;
 };
 

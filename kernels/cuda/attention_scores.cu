@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * attention_scores.cu: the textbook form of attention: all scores are written, softmax runs over them, and a second
- * product weighs the values. All in f32, for any type and head_dim.
+ * product weighs the values. All in f32, for any type and head_dim; prompts in bf16 see attention_scores_tile.cu.
  */
 #include "cuda/attention_plain.cuh"
 
 #define SCORE_WARPS 4
 #define SCORE_KEYS 64 /* of a block */
 #define SOFTMAX_THREADS 256
+#define HELD_THREADS 128 /* five blocks an SM, with the registers that they want */
 #define VALUE_WARPS 8
 #define VALUE_KEYS ATTN_VALUE_KEYS
 
@@ -60,19 +61,25 @@ static __global__ void __launch_bounds__(SCORE_WARPS * 32)
 	}
 }
 
-/* Of a block: all threads get it. Always the same order. */
-template <bool MAX> static __device__ float reduce(float x, float *area)
+template <bool MAX> static __device__ __forceinline__ float reduce_warp(float x)
 {
 	for (int i = 16; i; i /= 2) {
 		float y = __shfl_xor_sync(~0u, x, i);
 		x = MAX ? fmaxf(x, y) : x + y;
 	}
+	return x;
+}
+
+/* Of a block: all threads get it. Always the same order. */
+template <bool MAX, int WARPS> static __device__ float reduce(float x, float *area)
+{
+	x = reduce_warp<MAX>(x);
 	__syncthreads();
 	if (threadIdx.x % 32 == 0)
 		area[threadIdx.x / 32] = x;
 	__syncthreads();
 	x = area[0];
-	for (int i = 1; i < SOFTMAX_THREADS / 32; i++)
+	for (int i = 1; i < WARPS; i++)
 		x = MAX ? fmaxf(x, area[i]) : x + area[i];
 	return x;
 }
@@ -89,7 +96,7 @@ static __global__ void __launch_bounds__(SOFTMAX_THREADS)
 	float *s = scores_of(a, row, head), max = -INFINITY, sum = 0;
 	for (int32_t i = (int32_t)threadIdx.x; i < w.keys; i += SOFTMAX_THREADS)
 		max = fmaxf(max, s[i]);
-	max = reduce<true>(max, area);
+	max = reduce<true, SOFTMAX_THREADS / 32>(max, area);
 	if (max == -INFINITY)
 		max = 0;
 	for (int32_t i = (int32_t)threadIdx.x; i < w.keys; i += SOFTMAX_THREADS) {
@@ -97,9 +104,64 @@ static __global__ void __launch_bounds__(SOFTMAX_THREADS)
 		s[i] = p;
 		sum += p;
 	}
-	sum = reduce<false>(sum, area);
+	sum = reduce<false, SOFTMAX_THREADS / 32>(sum, area);
 	for (int32_t i = (int32_t)threadIdx.x; i < w.keys; i += SOFTMAX_THREADS)
 		s[i] = attn_finish(s[i], sum);
+}
+
+/* The same where bits need not be the same in every company: a team of WARPS warps takes a row and head and holds its
+ * scores, EACH a thread, so that they are read once and written once. Runs of them beyond the row are passed over. */
+template <int WARPS, int EACH>
+static __global__ void __launch_bounds__(HELD_THREADS, 5)
+	held_softmax_kernel(const __grid_constant__ struct attn_args a)
+{
+	const int TEAM = WARPS * 32, RUN = 8;
+	static_assert(WARPS == 1 || TEAM == HELD_THREADS, "barriers are the block's");
+	__shared__ float area[WARPS];
+	pdl_trigger();
+	pdl_wait();
+	int32_t tid = (int32_t)threadIdx.x % TEAM;
+	int64_t at = (int64_t)blockIdx.x * (HELD_THREADS / TEAM) + (int32_t)threadIdx.x / TEAM;
+	if (at >= (int64_t)a.n_rows * a.n_heads)
+		return;
+	int32_t keys = attn_view(a, (int32_t)(at / a.n_heads)).keys;
+	float *s = a.scores + at * a.max_keys, x[EACH], max = -INFINITY, sum = 0;
+#pragma unroll
+	for (int i = 0; i < EACH; i++)
+		x[i] = -INFINITY;
+#pragma unroll
+	for (int i0 = 0; i0 < EACH; i0 += RUN)
+		if (i0 * TEAM < keys) {
+#pragma unroll
+			for (int i = i0; i < i0 + RUN; i++)
+				if (i * TEAM + tid < keys)
+					x[i] = s[i * TEAM + tid];
+		}
+#pragma unroll
+	for (int i = 0; i < EACH; i++)
+		max = fmaxf(max, x[i]);
+	max = WARPS == 1 ? reduce_warp<true>(max) : reduce<true, WARPS>(max, area);
+	if (max == -INFINITY)
+		max = 0;
+#pragma unroll
+	for (int i0 = 0; i0 < EACH; i0 += RUN)
+		if (i0 * TEAM < keys) {
+#pragma unroll
+			for (int i = i0; i < i0 + RUN; i++) {
+				x[i] = attn_exp2(x[i] - max);
+				sum += x[i];
+			}
+		}
+	sum = WARPS == 1 ? reduce_warp<false>(sum) : reduce<false, WARPS>(sum, area);
+	float by = attn_finish(1, sum);
+#pragma unroll
+	for (int i0 = 0; i0 < EACH; i0 += RUN)
+		if (i0 * TEAM < keys) {
+#pragma unroll
+			for (int i = i0; i < i0 + RUN; i++)
+				if (i * TEAM + tid < keys)
+					s[i * TEAM + tid] = x[i] * by;
+		}
 }
 
 /* Weighted values of a row, kv head and run of q heads, summed by chunks of VALUE_KEYS keys and those in order; with
@@ -207,6 +269,31 @@ static __global__ void __launch_bounds__(ATTN_MAX_DIM)
 
 /* ---- host */
 
+static int launch_softmax(cudaStream_t s, const struct attn_args *a, struct nx_err *err)
+{
+	return cu_launch(err, "attention_softmax", CU_PDL, softmax_kernel,
+	                 dim3((unsigned)((int64_t)a->n_rows * a->n_heads)), dim3(SOFTMAX_THREADS),
+	                 0, s, *a);
+}
+
+template <int WARPS, int EACH>
+static int launch_held(cudaStream_t s, const struct attn_args *a, struct nx_err *err)
+{
+	int64_t blocks = attn_div_up((int64_t)a->n_rows * a->n_heads * WARPS * 32, HELD_THREADS);
+	return cu_launch(err, "attention_softmax_held", CU_PDL, held_softmax_kernel<WARPS, EACH>,
+	                 dim3((unsigned)blocks), dim3(HELD_THREADS), 0, s, *a);
+}
+
+int attention_softmax(cudaStream_t s, const struct attn_args *a, struct nx_err *err)
+{
+	if (a->max_keys <= 32 * 32)
+		return launch_held<1, 32>(s, a, err);
+	if (a->max_keys <= 32 * 64)
+		return launch_held<1, 64>(s, a, err);
+	return a->max_keys <= HELD_THREADS * 64 ? launch_held<HELD_THREADS / 32, 64>(s, a, err)
+	                                        : launch_softmax(s, a, err);
+}
+
 template <typename KV, typename ACT, int NP>
 static int launch(cudaStream_t s, const struct attn_args *a, struct nx_err *err)
 {
@@ -216,9 +303,7 @@ static int launch(cudaStream_t s, const struct attn_args *a, struct nx_err *err)
 	int rc = cu_launch(err, "attention_scores", CU_PDL, scores_kernel<KV, ACT, NP>, grid,
 	                   dim3(SCORE_WARPS * 32), 0, s, *a, head_runs);
 	if (!rc)
-		rc = cu_launch(err, "attention_softmax", CU_PDL, softmax_kernel,
-		               dim3((unsigned)((int64_t)a->n_rows * a->n_heads)),
-		               dim3(SOFTMAX_THREADS), 0, s, *a);
+		rc = launch_softmax(s, a, err);
 	if (!rc)
 		rc = cu_launch(err, "attention_values", CU_PDL, values_kernel<KV, ACT, NP>,
 		               dim3(items, a->split ? (unsigned)a->n_chunks : 1u),
@@ -241,6 +326,8 @@ static int launch_dim(cudaStream_t s, const struct attn_args *a, struct nx_err *
 int attention_materialised(struct cuda_dev *d, cudaStream_t s, struct attn_args *a,
                            enum nx_kv_codec codec, struct nx_err *err)
 {
+	if (attention_scores_tile_fits(d, a, codec))
+		return attention_scores_tile(s, a, err);
 	a->n_chunks = (int32_t)attn_div_up(a->max_keys, VALUE_KEYS);
 	a->split = a->n_rows <= ATTN_SPLIT_ROWS && a->n_chunks > 1 && a->n_chunks < 65536;
 	if (nx_kv_is_coded(codec))

@@ -9,6 +9,7 @@
 #ifndef NX_CUDA_ATTENTION_SPREAD_CUH
 #define NX_CUDA_ATTENTION_SPREAD_CUH
 
+#include "cuda/attention_codes_step.cuh"
 #include "cuda/attention_gather.cuh"
 
 /* Where this lane's key lies in its store, in units of 16 bytes, or ABSENT. Of 32 keys: those of step t, and where it
@@ -40,10 +41,25 @@ static __device__ __forceinline__ uint32_t locate_keys(const struct attn_args &a
 	return there ? at : ABSENT;
 }
 
-/* This lane's 16 bytes of the first row of a store. */
+/* This lane's 16 bytes of the first row of a store; of codes, its groups: lanes below 16 those of K. */
 struct store {
-	const uint8_t *k, *v;
+	const uint8_t *k, *v, *groups;
 };
+
+template <class S>
+static __device__ __forceinline__ struct store open_store(const struct attn_args &a,
+                                                          const uint8_t *base, int64_t v_offset,
+                                                          int32_t kv_head, int32_t lane)
+{
+	struct store s;
+	s.k = base + (int64_t)kv_head * S::ROW_BYTES + lane % S::PIECES * 16;
+	s.v = s.k + v_offset;
+	s.groups = base;
+	if constexpr (S::CODED)
+		s.groups += a.coded.n_kv_heads * S::ROW_BYTES + kv_head * 4 +
+		            (lane < 16 ? 0 : v_offset);
+	return s;
+}
 
 /* Starts the copies of a step into a stage: of the group's MT warps, each its share. Lanes from `from` on know the
  * places of its keys. */
@@ -82,8 +98,8 @@ static __device__ __forceinline__ uint32_t sees(const struct share &g, const str
 template <class S, bool DRAFTED>
 static __device__ __forceinline__ void stream_share(
 	const struct attn_args &a, const struct share &g, const struct sight *w, int32_t group,
-	const uint32_t (&q)[S::D / 16][4], struct sums<S::D> &o, uint32_t ring, int32_t seq,
-	int64_t head_bytes, const int32_t (&my_row)[2], int32_t n_rows)
+	const typename S::queries &q, typename S::totals &o, uint32_t ring, int32_t seq,
+	int32_t kv_head, const int32_t (&my_row)[S::SEATS], int32_t n_rows)
 {
 	const uint32_t ring_end = ring + S::STAGES * S::STAGE;
 	const int32_t found = 32 / S::KEYS * S::G; /* steps from one search to the next */
@@ -91,14 +107,15 @@ static __device__ __forceinline__ void stream_share(
 	int32_t at = g.first + group, in = at, far = at, from = 0;
 	uint32_t where = ABSENT, ahead = locate_keys<S, DRAFTED>(a, g, w, far, seq, lane);
 	uint32_t load = ring, use = ring;
-	int64_t mine = head_bytes + lane % S::PIECES * 16;
-	struct store table = {a.base + mine, a.base + mine + a.v_offset}, scratch;
-	scratch.k = a.scratch + mine;
-	scratch.v = scratch.k + a.scratch_v_offset;
+	struct store table = open_store<S>(a, a.base, a.v_offset, kv_head, lane);
+	struct store scratch = open_store<S>(a, a.scratch, a.scratch_v_offset, kv_head, lane);
 	/* Rows that are not there see what the first sees: nobody asks. */
-	int32_t row0 = my_row[0] < n_rows ? my_row[0] : 0;
-	int32_t row1 = my_row[1] < n_rows ? my_row[1] : 0;
-	int32_t n_table0 = w->n_table[row0], n_table1 = w->n_table[row1];
+	int32_t row[S::SEATS], n_table[S::SEATS];
+#pragma unroll
+	for (int i = 0; i < S::SEATS; i++) {
+		row[i] = my_row[i] < n_rows ? my_row[i] : 0;
+		n_table[i] = w->n_table[row[i]];
+	}
 	/* The first turns only load. One loop for both: short work is as fast as its instructions come in. */
 #pragma unroll 1
 	for (int turn = 1 - S::STAGES; turn < 0 || at < g.end; turn++) {
@@ -111,17 +128,28 @@ static __device__ __forceinline__ void stream_share(
 			where = ahead;
 			ahead = locate_keys<S, DRAFTED>(a, g, w, far, seq, lane);
 		}
-		if (in < g.end)
-			fetch<S>(DRAFTED && in < g.scratch_steps ? scratch : table, load, where,
-			         from, part, lane);
+		if (in < g.end) {
+			struct store of = DRAFTED && in < g.scratch_steps ? scratch : table;
+			if constexpr (S::CODED)
+				fetch_codes<S>(of.k, of.v, of.groups, load, where, from, ABSENT,
+				               lane);
+			else
+				fetch<S>(of, load, where, from, part, lane);
+		}
 		asm volatile("cp.async.commit_group;" ::: "memory");
 		in += S::G;
 		load = load + S::STAGE == ring_end ? ring : load + S::STAGE;
 		from = (from + S::KEYS) % 32;
 		if (turn < 0)
 			continue;
-		compute<S::D, S::N>(q, o, use, a.scale2, sees<S, DRAFTED>(g, w, at, row0, n_table0),
-		                    sees<S, DRAFTED>(g, w, at, row1, n_table1), lane);
+		uint32_t seen[S::SEATS];
+#pragma unroll
+		for (int i = 0; i < S::SEATS; i++)
+			seen[i] = sees<S, DRAFTED>(g, w, at, row[i], n_table[i]);
+		if constexpr (S::CODED)
+			compute_codes<S>(q, o, use, seen, lane);
+		else
+			compute<S::D, S::N>(q, o, use, a.scale2, seen[0], seen[1], lane);
 		use = use + S::STAGE == ring_end ? ring : use + S::STAGE;
 		at += S::G;
 	}
@@ -130,7 +158,7 @@ static __device__ __forceinline__ void stream_share(
 
 /* q rows of the tile: read, and later put into shared memory, 16 bytes at a time. */
 template <class S> struct q_pieces {
-	static const int ALL = S::ROWS * S::PIECES, N = (ALL + S::THREADS - 1) / S::THREADS;
+	static const int ALL = S::ROWS * S::Q_PIECES, N = (ALL + S::THREADS - 1) / S::THREADS;
 	uint4 x[N];
 };
 
@@ -140,14 +168,14 @@ static __device__ __forceinline__ void read_q(const struct attn_args &a, const s
 {
 #pragma unroll
 	for (int i = 0; i < q_pieces<S>::N; i++) {
-		int32_t at = (int32_t)threadIdx.x + i * S::THREADS, q_row = at / S::PIECES;
+		int32_t at = (int32_t)threadIdx.x + i * S::THREADS, q_row = at / S::Q_PIECES;
 		int32_t row = by_group(a, q_row);
 		q->x[i] = make_uint4(0, 0, 0, 0);
 		if (row < p.n_rows)
 			q->x[i] = *(const uint4 *)((const bf16 *)a.q + (p.row0 + row) * a.q_stride +
 			                           (p.kv_head * a.group + q_row - row * a.group) *
 			                                   S::D +
-			                           at % S::PIECES * 8);
+			                           at % S::Q_PIECES * 8);
 	}
 }
 
@@ -156,10 +184,10 @@ static __device__ __forceinline__ void put_q(uint8_t *to, const struct q_pieces<
 {
 #pragma unroll
 	for (int i = 0; i < q_pieces<S>::N; i++) {
-		int32_t at = (int32_t)threadIdx.x + i * S::THREADS, q_row = at / S::PIECES;
+		int32_t at = (int32_t)threadIdx.x + i * S::THREADS, q_row = at / S::Q_PIECES;
 		if (at < q.ALL)
-			*(uint4 *)(to + q_row * S::ROW_BYTES +
-			           (at % S::PIECES ^ (q_row & 7)) * 16) = q.x[i];
+			*(uint4 *)(to + q_row * S::Q_BYTES +
+			           (at % S::Q_PIECES ^ (q_row & 7)) * 16) = q.x[i];
 	}
 }
 
@@ -174,27 +202,27 @@ static __device__ __forceinline__ void touch_table(const struct attn_args &a, in
 		             : "memory");
 }
 
-/* A thread's place in the products: its warp's group, and the rows of its two q rows. */
-struct seat {
-	int32_t group, q_row, row[2];
+/* A thread's place in the products: its warp's group, the first q row of its tile, and the rows of its q rows. */
+template <class S> struct seat {
+	int32_t group, q_row, row[S::SEATS];
 };
 
 template <class S>
-static __device__ __forceinline__ struct seat take_seat(const struct attn_args &a)
-{
+static __device__ __forceinline__ struct seat<S> take_seat(const struct attn_args &a) {
 	int32_t lane = (int32_t)threadIdx.x % 32, warp = (int32_t)threadIdx.x / 32;
-	struct seat s;
+	struct seat<S> s;
 	s.group = warp / S::MT;
 	s.q_row = warp % S::MT * 16;
-	s.row[0] = by_group(a, s.q_row + lane / 4);
-	s.row[1] = by_group(a, s.q_row + lane / 4 + 8);
+#pragma unroll
+	for (int i = 0; i < S::SEATS; i++)
+		s.row[i] = by_group(a, S::seat(lane, warp, i));
 	return s;
 }
 
 /* Puts the groups' sums of a tile over a share into shared memory; choose() says what share of all steps. */
 template <class S, bool DRAFTED, typename Choose>
 static __device__ __forceinline__ void sum_tile(const struct attn_args &a, const struct place &p,
-                                                const struct seat &seat, struct sight *w,
+                                                const struct seat<S> &seat, struct sight *w,
                                                 uint8_t *smem, Choose choose)
 {
 	int32_t lane = (int32_t)threadIdx.x % 32;
@@ -208,25 +236,28 @@ static __device__ __forceinline__ void sum_tile(const struct attn_args &a, const
 	put_q<S>(smem + beyond<S>::Q, pieces);
 	__syncthreads();
 	struct share g = choose(all_steps<S, DRAFTED>(a, w, p.n_rows));
-	struct sums<S::D> o;
-	uint32_t q[S::D / 16][4];
-	int32_t row = seat.q_row + lane % 16;
-	uint32_t at = smem_at(smem) + beyond<S>::Q +
-	              (uint32_t)(row * S::ROW_BYTES + (lane / 16 ^ (row & 7)) * 16);
+	typename S::totals o;
+	typename S::queries q;
+	uint32_t at = smem_at(smem) + beyond<S>::Q;
+	if constexpr (S::CODED) {
+		load_query<S>(a, at, q, lane);
+	} else {
+		int32_t row = seat.q_row + lane % 16;
+		at += (uint32_t)(row * S::Q_BYTES + (lane / 16 ^ (row & 7)) * 16);
 #pragma unroll
-	for (int kk = 0; kk < S::D / 16; kk++)
-		load_matrices(q[kk], at ^ (uint32_t)(kk * 32));
-	o.max[0] = o.max[1] = -INFINITY;
-	o.sum[0] = o.sum[1] = 0;
-#pragma unroll
-	for (int i = 0; i < S::D / 8; i++)
-		o.out[i][0] = o.out[i][1] = o.out[i][2] = o.out[i][3] = 0;
+		for (int kk = 0; kk < S::D / 16; kk++)
+			load_matrices(q[kk], at ^ (uint32_t)(kk * 32));
+	}
+	clear_sums(o);
 	if (g.first < g.end)
-		stream_share<S, DRAFTED>(
-			a, g, w, seat.group, q, o,
-			smem_at(smem) + (uint32_t)(seat.group * S::STAGES * S::STAGE), p.seq,
-			(int64_t)p.kv_head * S::ROW_BYTES, seat.row, p.n_rows);
-	store_sums<S>(o, (float *)smem, seat.group, p.n_rows * a.group);
+		stream_share<S, DRAFTED>(a, g, w, seat.group, q, o,
+		                         smem_at(smem) +
+		                                 (uint32_t)(seat.group * S::STAGES * S::STAGE),
+		                         p.seq, p.kv_head, seat.row, p.n_rows);
+	if constexpr (S::CODED)
+		store_code_sums<S>(o, (float *)smem, seat.group, p.n_rows * a.group);
+	else
+		store_sums<S>(o, (float *)smem, seat.group, p.n_rows * a.group);
 }
 
 template <class S, bool DRAFTED>
@@ -239,7 +270,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::AT_ONCE)
 	__shared__ uint64_t gathered;
 	int32_t item = by_parts(parts, (int32_t)blockIdx.x);
 	int32_t part = (int32_t)blockIdx.x - item * parts.n;
-	struct seat seat = take_seat<S>(a);
+	struct seat<S> seat = take_seat<S>(a);
 	struct place p;
 	if (parts.n > 1)
 		gather_begin(&gathered);
@@ -295,23 +326,34 @@ static __global__ void __launch_bounds__(S::THREADS, S::AT_ONCE)
 {
 	extern __shared__ __align__(1024) uint8_t smem[];
 	__shared__ struct sight w;
-	struct seat seat = take_seat<S>(a);
+	struct seat<S> seat = take_seat<S>(a);
 	struct place p;
 	pdl_trigger();
 	pdl_wait();
 	int32_t all = find_unit(a, tile_rows, -1, &p);
 	int32_t run = (all + (int32_t)gridDim.x - 1) / (int32_t)gridDim.x;
-	int32_t u = (int32_t)blockIdx.x * run, end = min(u + run, all);
+	/* Whole heads in turns, where that is nearly as even: then all heads of a sequence read the same rows at about the
+	 * same time, which lie together. */
+	int32_t heads = (run + a.n_chunks - 1) / a.n_chunks, piece = run;
+	if (heads * a.n_chunks * 10 <= run * 11) {
+		piece = a.n_chunks;
+		run = heads * piece;
+	}
 #pragma unroll 1
-	while (u < end) {
-		find_unit(a, tile_rows, u, &p);
-		int32_t n = min(end - u, p.n_chunks - p.chunk);
-		sum_tile<S, DRAFTED>(a, p, seat, &w, smem, [&](struct share all_of) {
-			return share_of_chunks<S>(a, all_of, p.chunk, n, p.n_chunks);
-		});
-		finish_run<S>(a, p, smem, n);
-		u += n;
-		__syncthreads();
+	for (int32_t done = 0; done < run; done += piece) {
+		int32_t u = done * (int32_t)gridDim.x + (int32_t)blockIdx.x * piece;
+		int32_t end = min(u + piece, all);
+#pragma unroll 1
+		while (u < end) {
+			find_unit(a, tile_rows, u, &p);
+			int32_t n = min(end - u, p.n_chunks - p.chunk);
+			sum_tile<S, DRAFTED>(a, p, seat, &w, smem, [&](struct share all_of) {
+				return share_of_chunks<S>(a, all_of, p.chunk, n, p.n_chunks);
+			});
+			finish_run<S>(a, p, smem, n);
+			u += n;
+			__syncthreads();
+		}
 	}
 }
 

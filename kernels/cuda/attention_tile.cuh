@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * attention_tile.cuh: attention_decode.cu: a step of keys, copied into shared memory and put through the tensor cores.
+ * attention_scores_tile.cu uses the instructions.
  */
 #ifndef NX_CUDA_ATTENTION_TILE_CUH
 #define NX_CUDA_ATTENTION_TILE_CUH
@@ -53,12 +54,17 @@ static __device__ __forceinline__ uint32_t pack(float lo, float hi)
 	return *(uint32_t *)&x;
 }
 
+template <int D> struct sums;
+
 /* Tiles of 16 * MT q rows of D columns, G groups of warps, steps of N * STEP keys. */
 template <int D_, int MT_, int G_ = GROUPS, int N_ = 1> struct shape {
 	static const int D = D_, MT = MT_, G = G_, N = N_;
 	static const int THREADS = 32 * MT * G, ROWS = 16 * MT, KEYS = N * STEP;
 	static const int AT_ONCE = THREADS > 128 ? 1 : 2; /* CTAs of an SM */
+	static const bool CODED = false;
+	static const int SEATS = 2; /* q rows of a lane */
 	static const int ROW_BYTES = D * 2, PIECES = D / 8;
+	static const int Q_BYTES = ROW_BYTES, Q_PIECES = PIECES;
 	static const int STAGE = KEYS * ROW_BYTES * 2;
 	static const int STAGES = 192 * 1024 / AT_ONCE / (G * STAGE);
 	static const int RING = G * STAGES * STAGE;
@@ -68,6 +74,12 @@ template <int D_, int MT_, int G_ = GROUPS, int N_ = 1> struct shape {
 	static const int SMEM = RING > SUMS ? RING : SUMS;
 	/* Then a q row belongs to so many threads, and a thread has so many times 4 of its columns. */
 	static const int SHARERS = THREADS / ROWS, FOURS = D / (4 * SHARERS);
+	typedef uint32_t queries[D / 16][4];
+	typedef struct sums<D> totals;
+	static __device__ __forceinline__ int32_t seat(int32_t lane, int32_t warp, int i)
+	{
+		return warp % MT * 16 + lane / 4 + i * 8;
+	}
 };
 
 /* Starts the copies of a step into a stage: of the group's MT warps, each its share. Lanes from `from` on know the
@@ -108,6 +120,15 @@ template <int D> struct sums {
 	float out[D / 8][4];
 	float max[2], sum[2]; /* of q rows lane / 4 and lane / 4 + 8; sum: this lane's share */
 };
+
+template <int D> static __device__ __forceinline__ void clear_sums(struct sums<D> &o)
+{
+	o.max[0] = o.max[1] = -INFINITY;
+	o.sum[0] = o.sum[1] = 0;
+#pragma unroll
+	for (int i = 0; i < D / 8; i++)
+		o.out[i][0] = o.out[i][1] = o.out[i][2] = o.out[i][3] = 0;
+}
 
 /* q rows of the tile as operand of the products. */
 template <int D>

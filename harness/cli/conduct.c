@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/conduct.h"
 #include "model/preset.h"
+#include "record/schema.h"
 #include "record/shards.h"
 
 int nx_conduct_check_environment(struct nx_err *err)
@@ -123,6 +124,25 @@ static void say_note(const struct nx_shards *shards)
 		nx_say("%s", note);
 }
 
+/* What is there becomes the run file, as the run that made it said what it is. */
+static int finish(const struct nx_conduct *c, const struct nx_run_head *now,
+                  struct nx_shards **shards, struct nx_err *err)
+{
+	struct nx_run_head then;
+	size_t n_cells;
+	const struct nx_cell *cells = nx_experiment_cells(c->crew->x, &n_cells);
+	int rc = nx_shards_reopen(shards, c->output, now, &then, err);
+	if (rc)
+		return rc;
+	rc = nx_sweep_settle(c->crew->x, *shards, err);
+	if (!rc)
+		rc = nx_run_merge(*shards, c->output, &then, cells, n_cells, err);
+	nx_head_release(&then);
+	if (!rc)
+		say_note(*shards);
+	return rc;
+}
+
 int nx_conduct(const struct nx_conduct *c, struct nx_conducted *out, struct nx_err *err)
 {
 	struct nx_run_head head = {0};
@@ -131,9 +151,11 @@ int nx_conduct(const struct nx_conduct *c, struct nx_conducted *out, struct nx_e
 	int rc = make_head(c, &head, err);
 	/* Before a worker loads anything: one run must not disturb another to learn that it is refused. */
 	if (!rc)
-		rc = nx_shards_open(&shards, c->output, &head, c->resume, c->force, err);
-	bool merged = !rc && nx_shards_merged(shards);
-	if (!rc && !merged) {
+		rc = c->finish
+		             ? finish(c, &head, &shards, err)
+		             : nx_shards_open(&shards, c->output, &head, c->resume, c->force, err);
+	bool merged = !rc && !c->finish && nx_shards_merged(shards);
+	if (!rc && !merged && !c->finish) {
 		say_note(shards);
 		rc = measure(c, shards, &head, err);
 		out->interrupted = rc && nx_child_signal();

@@ -20,6 +20,7 @@ struct nx_conduct {
 	const struct nx_model *model; /* borrowed */
 	const char *output;
 	bool resume, force; /* see nx_shards_open */
+	bool finish;        /* nothing is run: the run file is made of what is there */
 	bool discard;       /* no resuming: what is left of a failed run is removed */
 	int argc;
 	char **argv;

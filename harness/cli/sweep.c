@@ -237,6 +237,26 @@ static int run_round(struct sweep *s, const uint32_t *order, int32_t round, stru
 	return 0;
 }
 
+int nx_sweep_settle(struct nx_experiment *x, const struct nx_shards *shards, struct nx_err *err)
+{
+	size_t n;
+	const struct nx_cell *cells = nx_experiment_cells(x, &n);
+	int rc = 0;
+	for (size_t i = 0; i < n && !rc; i++)
+		for (int32_t r = 0; r < x->trials.max && !rc && cells[i].batch_size == NX_BATCH_FIT;
+		     r++) {
+			struct nx_trial t;
+			if (!nx_shards_has(shards, cells[i].id, r))
+				continue;
+			nx_trial_init(&t);
+			rc = nx_shard_read_metrics(nx_shards_dir(shards), cells[i].id, r, &t, err);
+			if (!rc && t.batch_size > 0)
+				nx_experiment_settle(x, i, t.batch_size);
+			nx_trial_release(&t);
+		}
+	return rc;
+}
+
 int nx_sweep_run(struct nx_crew *crew, struct nx_shards *shards, struct nx_err *err)
 {
 	struct sweep s = {.crew = crew, .shards = shards};

@@ -55,6 +55,9 @@ void nx_sweep_order(const struct nx_experiment *x, int32_t round, uint32_t *orde
  * trials and gets the reason. Nothing to do without instruments or with `counters: off`. */
 int nx_sweep_profile(struct nx_crew *crew, struct nx_shards *shards, struct nx_err *err);
 
+/* Cells of `batch_size: fit` get the sizes that finished trials had. */
+int nx_sweep_settle(struct nx_experiment *x, const struct nx_shards *shards, struct nx_err *err);
+
 /* A negative code: the sweep cannot go on (disk full, no worker can be started). Shards stay. */
 int nx_sweep_run(struct nx_crew *crew, struct nx_shards *shards, struct nx_err *err);
 

@@ -17,7 +17,7 @@
 struct run_args {
 	struct nx_strings sets, files;
 	const char *output;
-	bool dry_run, resume, force;
+	bool dry_run, resume, finish, force;
 };
 
 /* The end of a sweep that did not reach its end: the shards stay. */
@@ -105,6 +105,7 @@ static int run(const struct run_args *a, int argc, char **argv)
 				.model = model,
 				.output = output,
 				.resume = a->resume,
+				.finish = a->finish,
 				.force = a->force,
 				.argc = argc,
 				.argv = argv,
@@ -138,6 +139,8 @@ int nx_verb_run(int argc, char **argv)
 	         "print cells, memory and time forecast; run nothing"},
 		{"resume", NX_OPT_FLAG, &a.resume, NULL,
 	         "go on with -o, or with the newest unfinished run"},
+		{"finish", NX_OPT_FLAG, &a.finish, NULL,
+	         "run nothing more of it: make the run file of the trials that are there"},
 		{"force", NX_OPT_FLAG, &a.force, NULL,
 	         "resume though something changed, or replace OUT.h5"},
 		{0},
@@ -146,7 +149,7 @@ int nx_verb_run(int argc, char **argv)
 		.usage = "run FILE [options]",
 		.summary =
 			"Runs every cell of an experiment and writes one run file; its path goes to stdout.\n"
-			"Ctrl-C keeps the finished trials; --resume goes on from there.\n\n"
+			"Ctrl-C keeps the finished trials; --resume goes on from there, --finish ends it there.\n\n"
 			"NEXUS_MEMORY_LIMIT=8GiB limits the worker's memory; NEXUS_MAX_OTHER_LOAD=0.5 is how many\n"
 			"cores others may take before a trial counts as throttled (all: heat is let pass, too);\n"
 			"NEXUS_CALIBRATE=2 is how many seconds the device's peaks are measured for (0: utilisation stays\n"
@@ -158,6 +161,7 @@ int nx_verb_run(int argc, char **argv)
 		.max_args = 1,
 	};
 	int status = nx_opts_parse(&o, argc, argv, &a.files);
+	a.resume |= a.finish;
 	if (status < 0)
 		status = run(&a, argc, argv);
 	nx_opts_release(&o, &a.files);

@@ -128,25 +128,41 @@ static void decide(const struct nx_bound_figures *f, struct nx_bottleneck *b)
 
 /* ---- evidence --------------------------------------------------------------------------------- */
 
+/* Of a figure with three digits or more. */
+static int decimals(double v)
+{
+	return v >= 100 ? 0 : v >= 10 ? 1 : v >= 1 ? 2 : 3;
+}
+
+static void add_rate(struct nx_bottleneck *b, double rate, double peak, const char *unit)
+{
+	double by = peak >= 1e13 ? 1e12 : 1e9;
+	rate /= by;
+	peak /= by;
+	nx_sentence_add(b->why, sizeof(b->why), "%.*f of %.*f %c%s", decimals(rate), rate,
+	                decimals(peak), peak, by > 1e9 ? 'T' : 'G', unit);
+}
+
 static void add_bandwidth(const struct nx_bound_figures *f, struct nx_bottleneck *b)
 {
-	nx_sentence_add(b->why, sizeof(b->why), "%.3g of %.3g GB/s (%.0f %% of %s's peak, %s)",
-	                b->bytes_per_s / 1e9, f->peak_bytes_per_s / 1e9, 100 * b->bandwidth,
+	add_rate(b, b->bytes_per_s, f->peak_bytes_per_s, "B/s");
+	nx_sentence_add(b->why, sizeof(b->why), " (%.0f %% of %s's peak, %s)", 100 * b->bandwidth,
 	                f->level ? f->level : "memory", f->source ? f->source : "counted");
 }
 
 static void add_compute(const struct nx_bound_figures *f, struct nx_bottleneck *b)
 {
-	nx_sentence_add(b->why, sizeof(b->why), "%.3g of %.3g GFLOP/s (%.0f %% of the peak)",
-	                b->flops_per_s / 1e9, f->peak_flops_per_s / 1e9, 100 * b->compute);
+	add_rate(b, b->flops_per_s, f->peak_flops_per_s, "FLOP/s");
+	nx_sentence_add(b->why, sizeof(b->why), " (%.0f %% of the peak)", 100 * b->compute);
 }
 
 static void add_intensity(struct nx_bottleneck *b)
 {
 	if (isfinite(b->intensity) && isfinite(b->balance))
 		nx_sentence_add(b->why, sizeof(b->why),
-		                ", %.2g flop a byte where the device balances at %.2g",
-		                b->intensity, b->balance);
+		                ", %.*f flop a byte where the device balances at %.*f",
+		                decimals(10 * b->intensity), b->intensity,
+		                decimals(10 * b->balance), b->balance);
 }
 
 static void why_capacity(const struct nx_bound_figures *f, struct nx_bottleneck *b)

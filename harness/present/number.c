@@ -57,6 +57,18 @@ const char *nx_size_unit(double most, double *bytes)
 	return names[i];
 }
 
+const char *nx_rate_text(double per_s, const char *unit, char *buf, size_t size)
+{
+	bool tera = per_s >= 1e13;
+	char v[32];
+	buf[0] = '\0';
+	if (isfinite(per_s))
+		snprintf(buf, size, "%s %c%s",
+		         nx_number_text(per_s / (tera ? 1e12 : 1e9), 3, v, sizeof(v)),
+		         tera ? 'T' : 'G', unit);
+	return buf;
+}
+
 const char *nx_size_text(double bytes, char *buf, size_t size)
 {
 	if (!isfinite(bytes)) {

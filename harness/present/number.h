@@ -19,6 +19,8 @@ const char *nx_estimate_text(const struct nx_estimate *e, double scale, int sig,
                              size_t size);
 /* "1.53 [1.50, 1.56]": two decimals, three near 1. */
 const char *nx_ratio_text(const struct nx_estimate *e, char *buf, size_t size);
+/* "4571 GB/s", "808 TFLOP/s": unit is "B/s" or "FLOP/s" */
+const char *nx_rate_text(double per_s, const char *unit, char *buf, size_t size);
 /* "412 MiB" */
 const char *nx_size_text(double bytes, char *buf, size_t size);
 /* "MiB" and how many bytes it is, fit for figures up to `most`. */

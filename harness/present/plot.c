@@ -34,7 +34,7 @@ static const struct nx_plot_desc PLOTS[] = {
          "utilisation [%]", "", "Medians over trials."},
 	{"roofline", NX_PLOT_ROOF, NX_METRIC_UTIL_BANDWIDTH,
          "How near is each phase to the device's roofs?", "arithmetic intensity [flop/byte]",
-         "achieved [GFLOP/s]", "Nearer to its roof is better. "},
+         "achieved [FLOP/s]", "Nearer to its roof is better. "},
 	{"ttft_distribution", NX_PLOT_ECDF, NX_METRIC_TTFT_P50,
          "How long do requests wait for the first token?", "time to first token [ms]",
          "share of requests [%]", "Further left is better."},

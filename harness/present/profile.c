@@ -168,12 +168,11 @@ static void rates(const struct nx_profile *p, struct nx_text *out)
 		nx_number_text(m[NX_METRIC_TTFT_P50].value, 3, b, sizeof(b)),
 		nx_number_text(m[NX_METRIC_TPOT_P50].value, 3, c, sizeof(c)));
 	if (f->peak_bytes_per_s > 0)
-		nx_text_printf(
-			out,
-			"Calibrated peaks: read %.3g GB/s (%s: weights and KV %s), products %.3g GFLOP/s.\n",
-			f->peak_bytes_per_s / 1e9, f->level,
-			p->cached ? "fit it" : "are larger than the cache's set",
-			f->peak_flops_per_s / 1e9);
+		nx_text_printf(out,
+		               "Calibrated peaks: read %s (%s: weights and KV %s), products %s.\n",
+		               nx_rate_text(f->peak_bytes_per_s, "B/s", a, sizeof(a)), f->level,
+		               p->cached ? "fit it" : "are larger than the cache's set",
+		               nx_rate_text(f->peak_flops_per_s, "FLOP/s", b, sizeof(b)));
 	else
 		nx_text_put(out, "Peaks were not calibrated.\n");
 }

@@ -38,8 +38,8 @@ static void rate_row(struct nx_table *t, const char *label, double v, const char
 	char text[32];
 	nx_table_cell(t, "%s", label);
 	if (v > 0)
-		nx_table_cell(t, "%s %s (measured on this device)",
-		              nx_number_text(v / 1e9, 3, text, sizeof(text)), unit);
+		nx_table_cell(t, "%s (measured on this device)",
+		              nx_rate_text(v, unit, text, sizeof(text)));
 	else
 		nx_table_cell(t, "not measured");
 }
@@ -102,12 +102,12 @@ void nx_report_where(struct nx_doc *d, const struct nx_run *run)
 		if (!strcmp(FACTS[i].label, "device"))
 			device_rows(&t, &run->head.device);
 	}
-	rate_row(&t, "peak: memory, read", c->read_bytes_per_s, "GB/s");
-	rate_row(&t, "peak: memory, copy", c->copy_bytes_per_s, "GB/s");
-	rate_row(&t, "peak: last-level cache, read", c->cache_read_bytes_per_s, "GB/s");
-	rate_row(&t, "peak: f32 products", c->f32_flops_per_s, "GFLOP/s");
-	rate_row(&t, "peak: bf16 products", c->bf16_flops_per_s, "GFLOP/s");
-	rate_row(&t, "peak: library's product", c->blas_flops_per_s, "GFLOP/s");
+	rate_row(&t, "peak: memory, read", c->read_bytes_per_s, "B/s");
+	rate_row(&t, "peak: memory, copy", c->copy_bytes_per_s, "B/s");
+	rate_row(&t, "peak: last-level cache, read", c->cache_read_bytes_per_s, "B/s");
+	rate_row(&t, "peak: f32 products", c->f32_flops_per_s, "FLOP/s");
+	rate_row(&t, "peak: bf16 products", c->bf16_flops_per_s, "FLOP/s");
+	rate_row(&t, "peak: library's product", c->blas_flops_per_s, "FLOP/s");
 	nx_table_cell(&t, "trials");
 	nx_table_cell(&t, "%zu in %zu cells", run->n_trials, run->n_cells);
 	for (size_t i = 0; i < run->head.n_facts; i++)

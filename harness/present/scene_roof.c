@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "present/number.h"
 #include "present/profile.h"
 #include "present/scene.h"
 
@@ -12,14 +13,14 @@
 #define LABELS_MAX 32
 
 struct point {
-	double x, y; /* flop a byte, GFLOP/s */
+	double x, y; /* flop a byte, flop/s */
 	int style, phase;
 };
 
 struct points {
 	struct point *v;
 	size_t n;
-	double peak_bytes, peak_flops; /* GB/s, GFLOP/s */
+	double peak_bytes, peak_flops; /* a second */
 	const char *level;
 	bool measured, counted;
 };
@@ -42,15 +43,15 @@ static void collect(struct nx_scene *s, const struct nx_panel *p, struct nx_prof
 			if (q->share < ROOF_PHASES_MIN || !(b->intensity > 0) ||
 			    !(b->flops_per_s > 0) || !isfinite(b->intensity))
 				continue;
-			out->v[out->n++] = (struct point){b->intensity, b->flops_per_s / 1e9,
+			out->v[out->n++] = (struct point){b->intensity, b->flops_per_s,
 			                                  nx_scene_style(s, k), i};
 			any = true;
 			bool seen = strcmp(q->figures.source, "counted") != 0;
 			out->measured |= seen;
 			out->counted |= !seen;
 			if (!out->level && q->figures.peak_bytes_per_s > 0) {
-				out->peak_bytes = q->figures.peak_bytes_per_s / 1e9;
-				out->peak_flops = q->figures.peak_flops_per_s / 1e9;
+				out->peak_bytes = q->figures.peak_bytes_per_s;
+				out->peak_flops = q->figures.peak_flops_per_s;
 				out->level = q->figures.level;
 			}
 		}
@@ -177,14 +178,15 @@ static int write_labels(struct nx_scene *s, size_t panel, const struct points *p
 static void put_slope_text(const struct nx_panel *p, const struct points *pts, double ridge,
                            struct nx_text *out)
 {
-	char text[96];
+	char text[96], rate[32];
 	double from = fmax(p->xmin, p->ymin / pts->peak_bytes), to = fmin(ridge, p->xmax);
 	double slope = log(p->xmax / p->xmin) / log(p->ymax / p->ymin) * (p->top - p->bottom) /
 	               (p->right - p->left);
 	double seen = (pixel(to, p->xmin, p->xmax, p->left, p->right) -
 	               pixel(from, p->xmin, p->xmax, p->left, p->right)) *
 	              sqrt(1 + slope * slope);
-	snprintf(text, sizeof(text), "%.4g GB/s, %s", pts->peak_bytes, pts->level);
+	snprintf(text, sizeof(text), "%s, %s",
+	         nx_rate_text(pts->peak_bytes, "B/s", rate, sizeof(rate)), pts->level);
 	if (seen > NX_CHAR_W * (double)strlen(text) + 20)
 		nx_text_printf(out, "%.10g %.10g \"%s\" %.4g\n", sqrt(from * to),
 		               sqrt(from * to) * pts->peak_bytes, text,
@@ -202,7 +204,7 @@ static int write_roof(struct nx_scene *s, size_t panel, const struct points *pts
 {
 	const struct nx_panel *p = &s->panels[panel];
 	struct nx_text roof, texts;
-	char name[64];
+	char name[64], rate[32];
 	nx_text_init(&roof);
 	nx_text_init(&texts);
 	if (pts->peak_bytes > 0 && pts->peak_flops > 0) {
@@ -210,8 +212,8 @@ static int write_roof(struct nx_scene *s, size_t panel, const struct points *pts
 		nx_text_printf(&roof, "%.10g %.10g\n%.10g %.10g\n%.10g %.10g\n", p->xmin,
 		               p->xmin * pts->peak_bytes, ridge, pts->peak_flops,
 		               fmax(p->xmax, ridge), pts->peak_flops);
-		nx_text_printf(&texts, "%.10g %.10g \"%.4g GFLOP/s\" 0\n", p->xmax, pts->peak_flops,
-		               pts->peak_flops);
+		nx_text_printf(&texts, "%.10g %.10g \"%s\" 0\n", p->xmax, pts->peak_flops,
+		               nx_rate_text(pts->peak_flops, "FLOP/s", rate, sizeof(rate)));
 		put_slope_text(p, pts, ridge, &texts);
 	} else {
 		nx_text_put(&roof, "NaN NaN\n");
@@ -251,8 +253,8 @@ static void log_axis(struct nx_panel *p, char axis, double lo, double hi)
 {
 	double a = pow(10, floor(log10(lo / 1.5))), b = pow(10, ceil(log10(hi * 1.5)));
 	nx_text_printf(&p->setup,
-	               "set logscale %c 10; set %ctics nomirror 10; set format %c '%%.10g'; ", axis,
-	               axis, axis);
+	               "set logscale %c 10; set %ctics nomirror 10; set format %c '%s'; ", axis,
+	               axis, axis, axis == 'x' ? "%.10g" : "%.0s %c"); /* 10 T */
 	if (axis == 'x') {
 		p->xmin = a;
 		p->xmax = b;

@@ -57,6 +57,10 @@ struct nx_shards;
  * nx_shards_note. */
 int nx_shards_open(struct nx_shards **out, const char *output, const struct nx_run_head *head,
                    bool resume, bool force, struct nx_err *err);
+/* To end a run where it is: locks, and *head is what the run said then of machine, device and command (release it with
+ * nx_head_release). Refused: trials of another configuration than `now` says (fact config_sha256), and none. */
+int nx_shards_reopen(struct nx_shards **out, const char *output, const struct nx_run_head *now,
+                     struct nx_run_head *head, struct nx_err *err);
 /* Unlocks; a directory without any trial is removed. */
 void nx_shards_close(struct nx_shards *s);
 /* With resume: these shards are in the run file already, and the run that wrote it was ended before it

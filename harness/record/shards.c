@@ -373,24 +373,74 @@ static int begin(struct nx_shards *s, const char *output, const struct nx_run_he
 	return rc ? rc : each_entry(s, tidy, err); /* last: a refused run has changed nothing */
 }
 
-int nx_shards_open(struct nx_shards **out, const char *output, const struct nx_run_head *head,
-                   bool resume, bool force, struct nx_err *err)
+static int shards_new(struct nx_shards **out, const char *output, struct nx_err *err)
 {
 	struct nx_shards *s = calloc(1, sizeof(*s));
-	int rc;
 
+	*out = s;
 	if (!s)
 		return nx_fail(err, NX_ENOMEM, "out of memory for %s", output);
 	s->lock_fd = -1;
 	if (!*output || snprintf(s->dir, sizeof(s->dir), "%s.parts", output) >= (int)sizeof(s->dir))
-		rc = nx_fail(err, NX_EINVAL,
-		             "%.80s: no usable output path: it is empty or too long", output);
+		return nx_fail(err, NX_EINVAL,
+		               "%.80s: no usable output path: it is empty or too long", output);
+	return 0;
+}
+
+int nx_shards_open(struct nx_shards **out, const char *output, const struct nx_run_head *head,
+                   bool resume, bool force, struct nx_err *err)
+{
+	struct nx_shards *s;
+	int rc = shards_new(&s, output, err);
+
+	if (rc)
+		;
 	else if (access(output, F_OK) == 0 && !force && (!resume || access(s->dir, F_OK) != 0))
 		rc = refuse_existing(output, err); /* without so much as a lock */
 	else if (access(output, F_OK) == 0 && refuse_foreign(output, err))
 		rc = err ? err->code : NX_ECONFLICT;
 	else if (!(rc = nx_shards_lock(s, err)))
 		rc = begin(s, output, head, resume, force, err);
+	if (rc)
+		nx_shards_close(s);
+	else
+		*out = s;
+	return rc;
+}
+
+int nx_shards_reopen(struct nx_shards **out, const char *output, const struct nx_run_head *now,
+                     struct nx_run_head *head, struct nx_err *err)
+{
+	static const char key[] = "config_sha256";
+	struct nx_shards *s;
+	char path[1400];
+	int rc = shards_new(&s, output, err);
+
+	memset(head, 0, sizeof(*head));
+	if (!rc && access(output, F_OK) == 0)
+		rc = refuse_existing(output, err);
+	if (!rc && access(s->dir, F_OK) != 0)
+		rc = nx_fail(err, NX_EINVAL, "%s: there is no such run to finish", s->dir);
+	if (!rc)
+		rc = nx_shards_lock(s, err);
+	if (!rc && !nx_shards_count(s))
+		rc = nx_fail(err, NX_EINVAL, "%s: found no finished trial; legal: one or more",
+		             s->dir);
+	if (!rc) {
+		snprintf(path, sizeof(path), "%s/head.h5", s->dir);
+		rc = read_head(path, head, err);
+	}
+	if (!rc) {
+		const char *then = nx_fact_get(head->facts, head->n_facts, key);
+		const char *is = nx_fact_get(now->facts, now->n_facts, key);
+		if (!then || !is || strcmp(then, is))
+			rc = nx_fail(
+				err, NX_ECONFLICT,
+				"%s: found trials of another configuration (%s %.12s, given is %.12s); legal: the file and --set of then",
+				s->dir, key, then ? then : "unknown", is ? is : "unknown");
+		if (rc)
+			nx_head_release(head);
+	}
 	if (rc)
 		nx_shards_close(s);
 	else

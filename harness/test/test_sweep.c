@@ -270,10 +270,10 @@ START_TEST(taking_all_memory_costs_its_cell_only)
 }
 END_TEST
 
-/* Starts a sweep of 2 cells x 12 rounds and waits until some, not all, of it is done. */
-static pid_t start_long_sweep(void)
+/* Starts a sweep of 4 cells x 12 rounds and waits until some, not all, of it is done. */
+static pid_t start_long_sweep(const char *set)
 {
-	static const char *const argv[] = {"nexus", "run", "t.yaml", "-o", "o.h5", NULL};
+	const char *const argv[] = {"nexus", "run", "t.yaml", "-o", "o.h5", "--set", set, NULL};
 	struct timespec t = {.tv_nsec = 2000000};
 	cli_experiment(&c, "baseline, paged", PAGED, "trials: 12\n");
 	pid_t pid = cli_start(&c, argv);
@@ -287,7 +287,8 @@ static void resume_and_check(int kept)
 {
 	ck_assert_int_ge(kept, 5);
 	ck_assert_int_lt(kept, 48);
-	ck_assert_msg(cli_run(&c, "", "run t.yaml -o o.h5 --resume") == 0, "%s", c.err);
+	ck_assert_msg(cli_run(&c, "", "run t.yaml -o o.h5 --resume --set min_effect=0.01") == 0,
+	              "%s", c.err);
 	struct nx_run *r = read_run("o.h5");
 	/* 4 cells x 12 rounds, and each cell has each round once */
 	ck_assert_uint_eq(r->n_trials, 48);
@@ -298,13 +299,44 @@ static void resume_and_check(int kept)
 
 START_TEST(an_interrupt_keeps_the_trials_and_says_how_to_go_on)
 {
-	pid_t pid = start_long_sweep();
+	pid_t pid = start_long_sweep("min_effect=0.01");
 	int w = 0;
 	ck_assert_int_eq(kill(pid, SIGINT), 0);
 	ck_assert_int_eq(waitpid(pid, &w, 0), pid);
 	ck_assert_msg(WIFEXITED(w) && WEXITSTATUS(w) == 1, "status %x", (unsigned)w);
 	ck_assert(cli_group_gone(pid, 10));
 	resume_and_check(cli_shards(&c, "o.h5"));
+}
+END_TEST
+
+/* With sizes that were found: they are taken from the trials, since no worker is asked. */
+START_TEST(an_interrupted_run_can_end_where_it_is)
+{
+	pid_t pid = start_long_sweep("sweep.batch_size=fit");
+	int w = 0;
+	ck_assert_int_eq(kill(pid, SIGINT), 0);
+	ck_assert_int_eq(waitpid(pid, &w, 0), pid);
+	int kept = cli_shards(&c, "o.h5");
+	ck_assert_int_ge(kept, 5);
+	ck_assert_int_lt(kept, 24);
+	ck_assert_int_eq(cli_run(&c, "", "run t.yaml -o o.h5 --finish"), 2);
+	ck_assert_msg(strstr(c.err, "of another configuration") != NULL, "%s", c.err);
+	ck_assert_int_eq(cli_shards(&c, "o.h5"), kept);
+	ck_assert_msg(cli_run(&c, "", "run t.yaml -o o.h5 --finish --set sweep.batch_size=fit") ==
+	                      0,
+	              "%s", c.err);
+	struct nx_run *r = read_run("o.h5");
+	ck_assert_uint_eq(r->n_trials, (size_t)kept);
+	ck_assert_uint_eq(r->n_cells, 2);
+	for (size_t i = 0; i < r->n_cells; i++)
+		ck_assert_int_gt(r->cells[i].batch_size, 0);
+	ck_assert_str_ne(r->head.device.name, "");
+	nx_run_destroy(r);
+	ck_assert_int_eq(access(cli_path(&c, "o.h5.parts"), F_OK), -1);
+	ck_assert_int_eq(cli_run(&c, "", "run t.yaml -o o.h5 --finish --set sweep.batch_size=fit"),
+	                 2);
+	ck_assert_int_eq(cli_run(&c, "", "run t.yaml -o none.h5 --finish"), 2);
+	ck_assert_ptr_nonnull(strstr(c.err, "none.h5"));
 }
 END_TEST
 
@@ -349,6 +381,7 @@ int main(void)
 	tcase_add_test(t, a_hang_costs_its_cell_only);
 	tcase_add_test(t, taking_all_memory_costs_its_cell_only);
 	tcase_add_test(t, an_interrupt_keeps_the_trials_and_says_how_to_go_on);
+	tcase_add_test(t, an_interrupted_run_can_end_where_it_is);
 	tcase_add_test(t, nothing_to_resume_is_bad_usage);
 	tcase_add_test(t, an_output_that_cannot_be_written_stops_before_anything_runs);
 	suite_add_tcase(s, t);

@@ -73,6 +73,7 @@ static void show(struct nx_progress *p, double now, const char *note)
 	}
 	fflush(p->out);
 	p->shown_s = now;
+	p->ended = p->total && p->done >= p->total;
 }
 
 void nx_progress_update(struct nx_progress *p, uint64_t done, const char *note)
@@ -85,7 +86,8 @@ void nx_progress_update(struct nx_progress *p, uint64_t done, const char *note)
 
 void nx_progress_finish(struct nx_progress *p)
 {
-	show(p, now_s(), NULL);
+	if (p->terminal || !p->ended) /* where lines cannot be rewritten: not twice */
+		show(p, now_s(), NULL);
 	if (p->terminal)
 		fputc('\n', p->out);
 	fflush(p->out);

@@ -18,6 +18,7 @@ struct nx_progress {
 	const char *what; /* "trials"; borrowed */
 	uint64_t done, total;
 	double start_s, shown_s; /* monotonic seconds; shown_s < 0 = nothing shown yet */
+	bool ended;              /* the last line shown says that all is done */
 };
 
 void nx_progress_init(struct nx_progress *p, FILE *out, const char *what, uint64_t total);

@@ -330,6 +330,25 @@ START_TEST(skew_bound_is_that_of_the_distribution)
 }
 END_TEST
 
+START_TEST(progress_says_its_end_once_where_lines_stay)
+{
+	struct nx_progress p;
+	char text[512] = "";
+	FILE *f = tmpfile();
+	ck_assert_ptr_nonnull(f);
+	nx_progress_init(&p, f, "trials", 2);
+	nx_progress_update(&p, 0, "paged");
+	p.shown_s = p.start_s - 60; /* long ago: the next one is shown */
+	nx_progress_update(&p, 2, "");
+	nx_progress_finish(&p);
+	rewind(f);
+	text[fread(text, 1, sizeof(text) - 1, f)] = '\0';
+	fclose(f);
+	const char *end = strstr(text, "2/2 trials (100 %)");
+	ck_assert_msg(end && !strstr(end + 1, "2/2 trials"), "%s", text);
+}
+END_TEST
+
 START_TEST(progress_says_done_total_rate_and_time_left)
 {
 	struct nx_progress p;
@@ -405,6 +424,7 @@ int main(void)
 	tcase_add_test(tc, numbers_have_three_digits_and_their_interval_the_same_place);
 	tcase_add_test(tc, skew_bound_is_that_of_the_distribution);
 	tcase_add_test(tc, progress_says_done_total_rate_and_time_left);
+	tcase_add_test(tc, progress_says_its_end_once_where_lines_stay);
 	tcase_add_test(tc, verb_refuses_bad_input_and_writes_beside_the_run);
 	suite_add_tcase(s, tc);
 	SRunner *sr = srunner_create(s);

@@ -60,8 +60,10 @@ static int check_orders(const struct nx_value *v, struct nx_err *err)
 {
 	if (v[P_NGRAM_MIN].i <= v[P_NGRAM_MAX].i)
 		return 0;
-	return nx_fail(err, NX_EINVAL, "prompt_lookup: ngram_min is %d, but ngram_max only %d",
-	               (int)v[P_NGRAM_MIN].i, (int)v[P_NGRAM_MAX].i);
+	return nx_fail(
+		err, NX_EINVAL,
+		"prompt_lookup: ngram_min is %d, but ngram_max only %d; legal: ngram_min from 1 to ngram_max",
+		(int)v[P_NGRAM_MIN].i, (int)v[P_NGRAM_MAX].i);
 }
 
 static int probe(struct nx_probe *p, struct nx_err *err)

@@ -124,22 +124,48 @@ static void say_note(const struct nx_shards *shards)
 		nx_say("%s", note);
 }
 
+/* Every trial that is there must be of a cell that this program knows: the merge takes those alone, and then the
+ * folder goes. *most: trials that a whole run may have. */
+static int knows_all(const struct nx_conduct *c, const struct nx_shards *shards, size_t *most,
+                     struct nx_err *err)
+{
+	size_t n_cells, known = 0, there = nx_shards_count(shards);
+	const struct nx_cell *cells = nx_experiment_cells(c->crew->x, &n_cells);
+	for (size_t i = 0; i < n_cells; i++)
+		for (int32_t r = 0; r < c->crew->x->trials.max; r++)
+			known += nx_shards_has(shards, cells[i].id, r);
+	*most = n_cells * (size_t)c->crew->x->trials.max;
+	return known == there
+	               ? 0
+	               : nx_fail(err, NX_ECONFLICT,
+	                         "%s: found %zu trials, of which %zu are of the experiment as this program reads it; legal: "
+	                         "the program and techniques of then",
+	                         nx_shards_dir(shards), there, known);
+}
+
 /* What is there becomes the run file, as the run that made it said what it is. */
 static int finish(const struct nx_conduct *c, const struct nx_run_head *now,
                   struct nx_shards **shards, struct nx_err *err)
 {
 	struct nx_run_head then;
-	size_t n_cells;
+	char text[128];
+	size_t n_cells, most;
 	const struct nx_cell *cells = nx_experiment_cells(c->crew->x, &n_cells);
 	int rc = nx_shards_reopen(shards, c->output, now, &then, err);
 	if (rc)
 		return rc;
-	rc = nx_sweep_settle(c->crew->x, *shards, err);
+	say_note(*shards);
+	rc = knows_all(c, *shards, &most, err);
+	if (!rc) {
+		snprintf(text, sizeof(text), "after %zu of up to %zu trials, by --finish",
+		         nx_shards_count(*shards), most);
+		rc = add_fact(&then, "ended_early", text, err);
+	}
+	if (!rc)
+		rc = nx_sweep_settle(c->crew->x, *shards, err);
 	if (!rc)
 		rc = nx_run_merge(*shards, c->output, &then, cells, n_cells, err);
 	nx_head_release(&then);
-	if (!rc)
-		say_note(*shards);
 	return rc;
 }
 

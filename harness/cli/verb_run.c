@@ -24,8 +24,9 @@ struct run_args {
 static int interrupted(const struct run_args *a, const char *output, size_t n)
 {
 	if (n)
-		nx_say("interrupted after %zu trial%s; go on with: nexus run %s --resume -o %s", n,
-		       n == 1 ? "" : "s", a->files.v[0], output);
+		nx_say("interrupted after %zu trial%s; go on with: nexus run %s --resume -o %s%s",
+		       n, n == 1 ? "" : "s", a->files.v[0], output,
+		       a->sets.n ? ", and --set as now" : "");
 	else
 		nx_say("interrupted before the first trial was done");
 	return NX_EXIT_CELL_FAILED;
@@ -47,7 +48,7 @@ static int sweep(const struct run_args *a, const struct nx_conduct *conduct)
 	fprintf(stderr, "%s: %zu cell%s, up to %d round%s, %s\n", x->name, n_cells,
 	        n_cells == 1 ? "" : "s", x->trials.max, x->trials.max == 1 ? "" : "s",
 	        conduct->output);
-	if (x->trials.max < NX_VERDICT_ROUNDS && x->n_stacks > 1)
+	if (!a->finish && x->trials.max < NX_VERDICT_ROUNDS && x->n_stacks > 1)
 		nx_say("verdicts take %d rounds: with trials: %d none will be given",
 		       NX_VERDICT_ROUNDS, x->trials.max);
 	int rc = nx_conduct(conduct, &end, &err);
@@ -56,8 +57,8 @@ static int sweep(const struct run_args *a, const struct nx_conduct *conduct)
 	if (rc) {
 		int status = nx_say_err(&err);
 		if (end.n_kept)
-			nx_say("finished trials are kept; when that is put right: nexus run %s --resume -o %s",
-			       a->files.v[0], conduct->output);
+			nx_say("finished trials are kept; when that is put right: nexus run %s %s -o %s, and --set as now",
+			       a->files.v[0], a->finish ? "--finish" : "--resume", conduct->output);
 		return status;
 	}
 	printf("%s\n", conduct->output);
@@ -161,9 +162,15 @@ int nx_verb_run(int argc, char **argv)
 		.max_args = 1,
 	};
 	int status = nx_opts_parse(&o, argc, argv, &a.files);
-	a.resume |= a.finish;
-	if (status < 0)
+	if (status < 0 && a.finish && (a.resume || a.force || a.dry_run)) {
+		nx_say("--finish excludes --resume, --force and --dry-run: it runs nothing, and changes nothing but the parts");
+		status = NX_EXIT_USAGE;
+	} else if (status < 0 && a.finish && !a.output) {
+		nx_say("--finish: found no -o; legal: -o OUT.h5 of the interrupted run");
+		status = NX_EXIT_USAGE;
+	} else if (status < 0) {
 		status = run(&a, argc, argv);
+	}
 	nx_opts_release(&o, &a.files);
 	return status;
 }

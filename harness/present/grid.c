@@ -55,7 +55,7 @@ const char *nx_batch_text(int32_t batch, char *buf, size_t size)
 const char *nx_cell_batch_text(const struct nx_cell_row *c, char *buf, size_t size)
 {
 	if (c->fit > 0 && c->batch_size == NX_BATCH_FIT)
-		snprintf(buf, size, "none fits");
+		snprintf(buf, size, c->n_trials ? "none fits" : "not reached");
 	else
 		snprintf(buf, size, "%d%s", c->batch_size, c->fit > 0 ? " (largest)" : "");
 	return buf;

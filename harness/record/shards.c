@@ -418,14 +418,15 @@ int nx_shards_reopen(struct nx_shards **out, const char *output, const struct nx
 
 	memset(head, 0, sizeof(*head));
 	if (!rc && access(output, F_OK) == 0)
-		rc = refuse_existing(output, err);
+		rc = nx_fail(err, NX_ECONFLICT, "%s: exists already; legal: another -o", output);
 	if (!rc && access(s->dir, F_OK) != 0)
-		rc = nx_fail(err, NX_EINVAL, "%s: there is no such run to finish", s->dir);
-	if (!rc)
-		rc = nx_shards_lock(s, err);
-	if (!rc && !nx_shards_count(s))
+		rc = nx_fail(err, NX_EINVAL, "%s: is not there; legal: -o of an interrupted run",
+		             s->dir);
+	if (!rc && !nx_shards_count(s)) /* before the lock: what is refused stays as it is */
 		rc = nx_fail(err, NX_EINVAL, "%s: found no finished trial; legal: one or more",
 		             s->dir);
+	if (!rc)
+		rc = nx_shards_lock(s, err);
 	if (!rc) {
 		snprintf(path, sizeof(path), "%s/head.h5", s->dir);
 		rc = read_head(path, head, err);
@@ -438,6 +439,7 @@ int nx_shards_reopen(struct nx_shards **out, const char *output, const struct nx
 				err, NX_ECONFLICT,
 				"%s: found trials of another configuration (%s %.12s, given is %.12s); legal: the file and --set of then",
 				s->dir, key, then ? then : "unknown", is ? is : "unknown");
+		rc = rc ? rc : each_entry(s, tidy, err);
 		if (rc)
 			nx_head_release(head);
 	}

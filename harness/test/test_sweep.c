@@ -322,6 +322,28 @@ START_TEST(an_interrupted_run_can_end_where_it_is)
 	ck_assert_int_eq(cli_run(&c, "", "run t.yaml -o o.h5 --finish"), 2);
 	ck_assert_msg(strstr(c.err, "of another configuration") != NULL, "%s", c.err);
 	ck_assert_int_eq(cli_shards(&c, "o.h5"), kept);
+	static const char *const excluded[] = {"--resume", "--force", "--dry-run"};
+	for (size_t i = 0; i < sizeof(excluded) / sizeof(*excluded); i++) {
+		char args[128];
+		snprintf(args, sizeof(args), "run t.yaml -o o.h5 --finish %s", excluded[i]);
+		ck_assert_int_eq(cli_run(&c, "", args), 2);
+		ck_assert_msg(strstr(c.err, "excludes") != NULL, "%s", c.err);
+	}
+	/* A trial of a cell that this program does not have: nothing is merged, nothing is removed. */
+	char strange[4096];
+	snprintf(strange, sizeof(strange), "%s", cli_path(&c, "o.h5.parts/ffffffffffffffff-r0.h5"));
+	FILE *f = fopen(strange, "w");
+	ck_assert_ptr_nonnull(f);
+	fclose(f);
+	snprintf(strange, sizeof(strange),
+	         "cp $(ls %s/*-r0.h5 | grep -v ffff | head -n 1) %s/ffffffffffffffff-r0.h5",
+	         cli_path(&c, "o.h5.parts"), cli_path(&c, "o.h5.parts"));
+	ck_assert_int_eq(system(strange), 0);
+	ck_assert_int_eq(cli_run(&c, "", "run t.yaml -o o.h5 --finish --set sweep.batch_size=fit"),
+	                 2);
+	ck_assert_msg(strstr(c.err, "as this program reads it") != NULL, "%s", c.err);
+	ck_assert_int_eq(cli_shards(&c, "o.h5"), kept + 1);
+	ck_assert_int_eq(remove(cli_path(&c, "o.h5.parts/ffffffffffffffff-r0.h5")), 0);
 	ck_assert_msg(cli_run(&c, "", "run t.yaml -o o.h5 --finish --set sweep.batch_size=fit") ==
 	                      0,
 	              "%s", c.err);
@@ -331,6 +353,7 @@ START_TEST(an_interrupted_run_can_end_where_it_is)
 	for (size_t i = 0; i < r->n_cells; i++)
 		ck_assert_int_gt(r->cells[i].batch_size, 0);
 	ck_assert_str_ne(r->head.device.name, "");
+	ck_assert_ptr_nonnull(nx_fact_get(r->head.facts, r->head.n_facts, "ended_early"));
 	nx_run_destroy(r);
 	ck_assert_int_eq(access(cli_path(&c, "o.h5.parts"), F_OK), -1);
 	ck_assert_int_eq(cli_run(&c, "", "run t.yaml -o o.h5 --finish --set sweep.batch_size=fit"),
